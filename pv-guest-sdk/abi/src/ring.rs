@@ -1,0 +1,1 @@
+//! Rings: single producer, single consumer, over one shared window.
