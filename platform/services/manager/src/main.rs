@@ -1,2 +1,4 @@
 //! Skeleton.
+#![cfg_attr(target_os = "none", no_std)]
+#[cfg(not(target_os = "none"))]
 fn main() {}
