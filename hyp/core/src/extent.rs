@@ -1,0 +1,79 @@
+//! Arithmetic and checks for extents and grants. No state: the objects are the caller's.
+
+use crate::addr::{IpaRange, PaRange};
+use crate::stage2::Attrs;
+use portico_abi::call::attrs;
+use portico_abi::{Rights, Status};
+
+/// Widest physical address that an extent may have, in bits.
+pub const PA_BITS: u32 = 48;
+
+/// The part of `whole` that begins `offset` pages into it and is `pages` long.
+///
+/// # Errors
+/// `Invalid` if the part is empty or not inside.
+pub fn part(whole: PaRange, offset: u64, pages: u64) -> Result<PaRange, Status> {
+    // `skip` and `take` compare before they add, so no claim of a guest can wrap.
+    whole.skip(offset).and_then(|rest| rest.take(pages)).ok_or(Status::Invalid)
+}
+
+/// Cuts a range at `offset` pages: lower and upper part.
+///
+/// # Errors
+/// `Invalid` if either part would be empty.
+pub fn split(whole: PaRange, offset: u64) -> Result<(PaRange, PaRange), Status> {
+    match (whole.take(offset), whole.skip(offset)) {
+        (Some(lower), Some(upper)) => Ok((lower, upper)),
+        _ => Err(Status::Invalid),
+    }
+}
+
+/// Joins two ranges.
+///
+/// # Errors
+/// `Invalid` if `second` does not begin where `first` ends.
+pub fn merge(first: PaRange, second: PaRange) -> Result<PaRange, Status> {
+    if first.end() != second.first() {
+        return Err(Status::Invalid);
+    }
+    let pages = first.pages().checked_add(second.pages()).ok_or(Status::Invalid)?;
+    PaRange::new(first.first().raw(), pages, PA_BITS).ok_or(Status::Invalid)
+}
+
+/// Checks that a range of `pages` at `ipa` fits a domain of `ipa_bits`.
+///
+/// # Errors
+/// `Invalid`.
+pub fn placement(ipa: u64, pages: u64, ipa_bits: u32) -> Result<IpaRange, Status> {
+    IpaRange::new(ipa, pages, ipa_bits).ok_or(Status::Invalid)
+}
+
+/// Checks the attributes of a lending or a mapping.
+///
+/// `limit` is what the extent or grant allows (see [`full_attrs`]); `rights` are those of the handle.
+///
+/// # Errors
+/// `Invalid` for an unknown bit or the wrong memory type, `NoRights` for more than the limit or a missing `WRITE`.
+pub fn checked_attrs(raw: u64, limit: Attrs, rights: Rights) -> Result<Attrs, Status> {
+    let wanted = Attrs::from_abi(raw).ok_or(Status::Invalid)?;
+    if wanted.is_device() != limit.is_device() {
+        return Err(Status::Invalid);
+    }
+    if !wanted.within(limit) || (wanted.can_write() && !rights.contains(Rights::WRITE)) {
+        return Err(Status::NoRights);
+    }
+    Ok(wanted)
+}
+
+/// All that an extent of RAM, or of device memory, can allow.
+pub const fn full_attrs(device: bool) -> Attrs {
+    if device { Attrs::DEVICE } else { Attrs::READ_WRITE_EXEC }
+}
+
+/// Rights of a grant's handle: those to map and inspect, and `WRITE` only if it was lent writable.
+pub const fn grant_rights(attrs: Attrs) -> Rights {
+    let base = Rights::INSPECT.union(Rights::MAP);
+    if attrs.can_write() { base.union(Rights::WRITE) } else { base }
+}
+
+const _: () = assert!(attrs::ALL == 0xf);

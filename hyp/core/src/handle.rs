@@ -1,0 +1,245 @@
+//! The handle-table slot: a packed tag, its check, and the list of free slots.
+//!
+//! A domain's handle table is an array of slots; each has a tag of 64 bits, whose check is all that a
+//! hot call does before it touches the object. Where the tags lie and who locks them is the caller's business:
+//! readers need no lock if the tag is loaded once.
+//!
+//! ```text
+//! 63       48 47    40  39  38              16 15       0
+//! generation | type   |live| index            | rights      a live slot
+//! generation | 0      | 0  | next free + 1    | 0           a free slot
+//! ```
+//! The generation of a slot grows at each release and is never 0, so no stale handle and no zero names anything
+//! until 65535 reuses of one slot; the free list is first-in-first-out to keep those apart.
+
+use portico_abi::{Handle, ObjectType, Rights, Status};
+
+const LIVE: u64 = 1 << 39;
+const TYPE_SHIFT: u32 = 40;
+const GENERATION_SHIFT: u32 = 48;
+const INDEX_SHIFT: u32 = 16;
+/// Highest object index that a tag can hold.
+pub const INDEX_MAX: u32 = (1 << 23) - 1;
+
+/// The packed state of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Tag(u64);
+
+impl Tag {
+    /// Wraps a stored tag.
+    #[inline(always)]
+    pub const fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
+    /// The value to store.
+    #[inline(always)]
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// Composes a live tag. Bits of `index` above [`INDEX_MAX`] are dropped.
+    pub const fn live(generation: u16, ty: ObjectType, index: u32, rights: Rights) -> Self {
+        Self(
+            (generation as u64) << GENERATION_SHIFT
+                | (ty as u64) << TYPE_SHIFT
+                | LIVE
+                | ((index & INDEX_MAX) as u64) << INDEX_SHIFT
+                | rights.bits() as u64,
+        )
+    }
+
+    const fn free(generation: u16, next: Option<u16>) -> Self {
+        let link = match next {
+            Some(slot) => slot as u64 + 1,
+            None => 0,
+        };
+        Self((generation as u64) << GENERATION_SHIFT | link << INDEX_SHIFT)
+    }
+
+    const fn next_free(self) -> Option<u16> {
+        match self.index() {
+            0 => None,
+            link => Some((link - 1) as u16),
+        }
+    }
+
+    /// Says whether the slot names an object.
+    #[inline(always)]
+    pub const fn is_live(self) -> bool {
+        self.0 & LIVE != 0
+    }
+
+    /// Generation of the slot.
+    #[inline(always)]
+    pub const fn generation(self) -> u16 {
+        (self.0 >> GENERATION_SHIFT) as u16
+    }
+
+    /// Type of the object; `None` if the slot is free.
+    pub const fn object_type(self) -> Option<ObjectType> {
+        ObjectType::from_raw((self.0 >> TYPE_SHIFT) as u8)
+    }
+
+    /// Index of the object in the table of its type.
+    #[inline(always)]
+    pub const fn index(self) -> u32 {
+        (self.0 >> INDEX_SHIFT) as u32 & INDEX_MAX
+    }
+
+    /// Rights of the holder.
+    #[inline(always)]
+    pub const fn rights(self) -> Rights {
+        Rights::from_bits_retain(self.0 as u16)
+    }
+}
+
+/// Checks that the slot is live, of the handle's generation and of type `ty`, and has all of `rights`.
+///
+/// # Errors
+/// `BadHandle`, `WrongType` or `NoRights`, the first that applies in this order.
+#[inline(always)]
+pub const fn check(tag: Tag, handle: Handle, ty: ObjectType, rights: Rights) -> Result<(), Status> {
+    // One comparison for generation, type and life, one for the rights, and a single branch for both:
+    // which of them failed is worked out only on the cold path.
+    let want = ((handle.raw() & 0xffff_0000) as u64) << 32 | (ty as u64) << TYPE_SHIFT | LIVE;
+    let differs = (tag.0 ^ want) >> 39;
+    let lacks = rights.bits() as u64 & !tag.0;
+    if differs | lacks == 0 { Ok(()) } else { Err(refusal(tag, handle, ty)) }
+}
+
+/// Checks that the slot is live and of the handle's generation, whatever its type.
+///
+/// # Errors
+/// `BadHandle`, or `NoRights` if it lacks one of `rights`.
+#[inline]
+pub const fn check_any(tag: Tag, handle: Handle, rights: Rights) -> Result<(), Status> {
+    if !tag.is_live() || tag.generation() != handle.generation() {
+        Err(Status::BadHandle)
+    } else if rights.bits() as u64 & !tag.0 != 0 {
+        Err(Status::NoRights)
+    } else {
+        Ok(())
+    }
+}
+
+#[cold]
+const fn refusal(tag: Tag, handle: Handle, ty: ObjectType) -> Status {
+    if !tag.is_live() || tag.generation() != handle.generation() {
+        Status::BadHandle
+    } else if (tag.0 >> TYPE_SHIFT) as u8 != ty as u8 {
+        Status::WrongType
+    } else {
+        Status::NoRights
+    }
+}
+
+/// Where the tags of one table lie.
+pub trait TagStore {
+    /// Reads a tag. The slot is below what [`FreeSlots`] was told.
+    fn get(&self, slot: u16) -> Tag;
+    /// Writes a tag.
+    fn set(&mut self, slot: u16, tag: Tag);
+}
+
+impl TagStore for [u64] {
+    fn get(&self, slot: u16) -> Tag {
+        Tag(self.get(usize::from(slot)).copied().unwrap_or(0))
+    }
+
+    fn set(&mut self, slot: u16, tag: Tag) {
+        if let Some(entry) = self.get_mut(usize::from(slot)) {
+            *entry = tag.0;
+        }
+    }
+}
+
+/// The free slots of one table: a queue threaded through the tags.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FreeSlots {
+    head: Option<u16>,
+    tail: Option<u16>,
+    slots: u32,
+    used: u32,
+}
+
+impl FreeSlots {
+    /// A table without slots.
+    pub const fn new() -> Self {
+        Self { head: None, tail: None, slots: 0, used: 0 }
+    }
+
+    /// Slots that the table has.
+    pub const fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// Slots in use.
+    pub const fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// Adds `count` slots behind those that the table has; their tags are written. Stops at 65535 slots, so that
+    /// no handle equals [`SELF_DOMAIN`](portico_abi::handle::SELF_DOMAIN).
+    pub fn grow<T: TagStore + ?Sized>(&mut self, tags: &mut T, count: u32) {
+        for _ in 0..count {
+            if self.slots >= 0xffff {
+                return;
+            }
+            let slot = self.slots as u16;
+            self.slots += 1;
+            tags.set(slot, Tag::free(1, None));
+            self.append(tags, slot);
+        }
+    }
+
+    /// Takes a free slot and makes it live; `None` if the table is full.
+    pub fn alloc<T: TagStore + ?Sized>(
+        &mut self,
+        tags: &mut T,
+        ty: ObjectType,
+        index: u32,
+        rights: Rights,
+    ) -> Option<Handle> {
+        let slot = self.head?;
+        let tag = tags.get(slot);
+        self.head = tag.next_free();
+        if self.head.is_none() {
+            self.tail = None;
+        }
+        self.used += 1;
+        tags.set(slot, Tag::live(tag.generation(), ty, index, rights));
+        Some(Handle::new(slot, tag.generation()))
+    }
+
+    /// Frees a live slot and changes its generation. Does nothing to a free one.
+    pub fn release<T: TagStore + ?Sized>(&mut self, tags: &mut T, slot: u16) {
+        if u32::from(slot) >= self.slots {
+            return;
+        }
+        let tag = tags.get(slot);
+        if !tag.is_live() {
+            return;
+        }
+        self.used = self.used.saturating_sub(1);
+        tags.set(slot, Tag::free(next_generation(tag.generation()), None));
+        self.append(tags, slot);
+    }
+
+    fn append<T: TagStore + ?Sized>(&mut self, tags: &mut T, slot: u16) {
+        match self.tail {
+            Some(tail) => tags.set(tail, Tag::free(tags.get(tail).generation(), Some(slot))),
+            None => self.head = Some(slot),
+        }
+        self.tail = Some(slot);
+    }
+}
+
+/// The generation after `generation`: never 0.
+pub const fn next_generation(generation: u16) -> u16 {
+    match generation.wrapping_add(1) {
+        0 => 1,
+        next => next,
+    }
+}

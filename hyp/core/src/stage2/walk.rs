@@ -1,0 +1,69 @@
+//! Reading stage-2 tables.
+
+use super::descriptor::{ENTRIES, Entry, LAST_LEVEL, START_LEVEL, decode, index, level_pages};
+use crate::addr::{Ipa, Pa};
+use crate::stage2::Attrs;
+use portico_abi::{PAGE_SHIFT, PAGE_SIZE};
+
+/// Memory that holds tables, and what must be done to them.
+///
+/// Tables are reached by physical address; the implementation knows where EL2 sees them. A `write` must be visible to the walkers
+/// of all pCPUs before a later `sync_break` begins (DSB ISHST).
+pub trait Tables {
+    /// Reads entry `index` (below 512) of a table.
+    fn read(&self, table: Pa, index: usize) -> u64;
+    /// Writes entry `index` (below 512) of a table, as one 64-bit store.
+    fn write(&mut self, table: Pa, index: usize, desc: u64);
+    /// Takes a zeroed page for a table; `None` if the budget has none.
+    fn alloc(&mut self) -> Option<Pa>;
+    /// Gives a table back. Nothing points to it, and [`Tables::sync_break`] was done since.
+    fn free(&mut self, table: Pa);
+    /// Completes a "break": an entry of `level` that covers `ipa` was made invalid, and when this
+    /// returns no pCPU holds a translation or a walk through it. It covers stage-1 entries
+    /// that were combined with it too.
+    fn sync_break(&mut self, ipa: Ipa, level: u8);
+}
+
+/// What an IPA translates to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// Physical address of the very byte.
+    pub pa: Pa,
+    /// What the mapping allows.
+    pub attrs: Attrs,
+    /// Level of the entry, 1 to 3.
+    pub level: u8,
+    /// Bytes from this one to the end of the entry's block or page.
+    pub bytes_left: u64,
+}
+
+/// Translates one IPA; `None` if nothing is mapped or it is beyond 39 bits.
+pub fn lookup<T: Tables + ?Sized>(tables: &T, root: Pa, ipa: Ipa) -> Option<Translation> {
+    let raw = ipa.raw();
+    if raw >> 39 != 0 {
+        return None;
+    }
+    let mut table = root;
+    let mut level = START_LEVEL;
+    while level <= LAST_LEVEL {
+        match decode(tables.read(table, index(raw, level)), level) {
+            Entry::Invalid => return None,
+            Entry::Table(next) => table = next,
+            Entry::Leaf(base, attrs) => {
+                let size = level_pages(level) << PAGE_SHIFT;
+                let offset = raw & (size - 1);
+                let pa = Pa::new((base.raw() & !(size - 1)) | offset);
+                return Some(Translation { pa, attrs, level, bytes_left: size - offset });
+            }
+        }
+        level += 1;
+    }
+    None
+}
+
+/// Says whether a table has no valid entry.
+pub(super) fn is_empty<T: Tables + ?Sized>(tables: &T, table: Pa) -> bool {
+    (0..ENTRIES).all(|index| tables.read(table, index) & 1 == 0)
+}
+
+const _: () = assert!(ENTRIES * 8 == PAGE_SIZE as usize);
