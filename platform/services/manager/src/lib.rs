@@ -9,6 +9,14 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+pub mod edit;
+pub mod event;
+pub mod fdt;
+pub mod history;
+pub mod loader;
 pub mod memory;
-pub mod order;
+pub mod mux;
 pub mod restart;
+pub mod ring;
+pub mod shell;
+pub mod text;

@@ -6,17 +6,7 @@
 //! guest has run well for a whole window.
 
 use alloc::vec::Vec;
-
-/// What the system description says to do when a guest crashes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnCrash {
-    /// Destroy it and start it afresh.
-    Restart,
-    /// Destroy it and return its memory.
-    Destroy,
-    /// Keep it as it is, for inspection.
-    Preserve,
-}
+use portico_bundle::description::{Guest, OnCrash};
 
 /// How an ended guest ended, as far as the policy cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +42,18 @@ impl Default for Policy {
             window_ns: 60_000_000_000,
             backoff_first_ns: 100_000_000,
             backoff_last_ns: 10_000_000_000,
+        }
+    }
+}
+
+impl Policy {
+    /// The policy that a guest's description asks for.
+    pub fn of(guest: &Guest) -> Self {
+        Self {
+            on_crash: guest.on_crash,
+            limit: guest.restart.count,
+            window_ns: u64::from(guest.restart.window_s).saturating_mul(1_000_000_000),
+            ..Self::default()
         }
     }
 }
@@ -123,7 +125,8 @@ impl RestartState {
 
 #[cfg(test)]
 mod tests {
-    use super::{Decision, Ending, OnCrash, Policy, RestartState};
+    use super::{Decision, Ending, Policy, RestartState};
+    use portico_bundle::description::OnCrash;
 
     const MS: u64 = 1_000_000;
 
