@@ -1,0 +1,242 @@
+//! The interrupt controller, GICv2 or GICv3, as EL2 drives it.
+//!
+//! Split end of interrupt (EOImode 1): [`eoi`] drops the priority, [`deactivate`] ends it, so a passed-through level
+//! interrupt stays active, and quiet, until its guest is done. Guests see one virtual interrupt, the upcall, in list
+//! register 0; pending on top of active is enough, so maintenance interrupts are not used.
+//! Everything has one priority. Functions on SPIs may run on any pCPU; [`configure_spi`] changes shared registers by
+//! read-modify-write and runs under the caller's distributor lock. No security state is managed: on `virt` without
+//! EL3 there is one, on a board the firmware has made all interrupts ours.
+//! (Arm IHI 0048B, GICv2; Arm IHI 0069H, GICv3)
+
+mod v2;
+mod v3;
+
+use crate::context::VgicState;
+use crate::pcpu::MAX_PCPUS;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use portico_core::addr::PcpuId;
+
+/// The virtual interrupt by which a guest learns of pending ports.
+pub const UPCALL_VINTID: u32 = 31;
+
+/// Priority of the upcall in the guest's eyes.
+pub const UPCALL_PRIORITY: u8 = 0xa0;
+
+/// Priority of every physical interrupt.
+const PRIORITY: u8 = 0xa0;
+
+/// Interrupt numbers from here up mean "none" when acknowledged.
+pub const FIRST_SPECIAL_INTID: u32 = 1020;
+
+/// First shared interrupt.
+pub const FIRST_SPI: u32 = 32;
+
+/// Which programming interface the machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GicKind {
+    /// Memory-mapped CPU interface.
+    V2,
+    /// System registers.
+    V3,
+}
+
+/// Where the controller is, physical addresses.
+#[derive(Clone, Copy, Debug)]
+pub enum GicLayout<'a> {
+    /// GICv2 with virtualization.
+    V2 {
+        /// Distributor.
+        gicd: u64,
+        /// CPU interface.
+        gicc: u64,
+        /// Virtual interface control.
+        gich: u64,
+    },
+    /// GICv3 or later.
+    V3 {
+        /// Distributor.
+        gicd: u64,
+        /// Redistributor regions: (address, bytes).
+        gicr: &'a [(u64, u64)],
+    },
+}
+
+/// Why the controller cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GicError {
+    /// Its registers do not fit into EL2's device addresses.
+    Map,
+    /// No redistributor belongs to the pCPU with this index.
+    NoRedistributor(usize),
+    /// The system register interface cannot be turned on.
+    NoSystemRegisters,
+}
+
+/// How an interrupt is signalled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// As long as the line is high.
+    Level,
+    /// On its rising edge.
+    Edge,
+}
+
+static IS_V3: AtomicBool = AtomicBool::new(false);
+static INTIDS: AtomicUsize = AtomicUsize::new(0);
+
+/// Tells the programming interface: one load.
+#[inline(always)]
+#[must_use]
+pub fn kind() -> GicKind {
+    if IS_V3.load(Relaxed) { GicKind::V3 } else { GicKind::V2 }
+}
+
+/// Tells how many interrupt numbers the distributor has.
+#[must_use]
+pub fn intids() -> u32 {
+    INTIDS.load(Relaxed) as u32
+}
+
+macro_rules! by_kind {
+    ($call:ident ( $($arg:expr),* )) => {
+        match kind() { GicKind::V3 => v3::$call($($arg),*), GicKind::V2 => v2::$call($($arg),*) }
+    };
+}
+
+/// Sets up the distributor, all shared interrupts off, and finds what belongs to each pCPU. `mpidrs[i]` is the
+/// affinity of pCPU i. Runs once, on the boot pCPU; [`init_pcpu`] follows on each.
+///
+/// # Errors
+/// See [`GicError`].
+pub fn init(layout: &GicLayout<'_>, mpidrs: &[u64]) -> Result<(), GicError> {
+    let intids = match *layout {
+        GicLayout::V2 { gicd, gicc, gich } => v2::init(gicd, gicc, gich)?,
+        GicLayout::V3 { gicd, gicr } => {
+            IS_V3.store(true, Relaxed);
+            v3::init(gicd, gicr, &mpidrs[..mpidrs.len().min(MAX_PCPUS)])?
+        }
+    };
+    INTIDS.store((intids as usize).min(FIRST_SPECIAL_INTID as usize), Relaxed);
+    Ok(())
+}
+
+/// Sets up this pCPU's interface: SGIs on, PPIs off, list registers empty.
+///
+/// # Errors
+/// [`GicError::NoSystemRegisters`].
+pub fn init_pcpu() -> Result<(), GicError> {
+    by_kind!(init_pcpu())
+}
+
+/// Acknowledges the next interrupt. The result goes to [`intid`], [`eoi`] and [`deactivate`].
+#[inline(always)]
+#[must_use]
+pub fn ack() -> u32 {
+    by_kind!(ack())
+}
+
+/// The interrupt number in what [`ack`] returned; [`FIRST_SPECIAL_INTID`] or above if there was none.
+#[inline(always)]
+#[must_use]
+pub const fn intid(acknowledged: u32) -> u32 {
+    acknowledged & 0x3ff
+}
+
+/// Drops the running priority: others may interrupt again, this one stays active.
+#[inline(always)]
+pub fn eoi(acknowledged: u32) {
+    by_kind!(eoi(acknowledged));
+}
+
+/// Ends an interrupt that was acknowledged (here, or for an SPI on any pCPU): it may be signalled again.
+#[inline(always)]
+pub fn deactivate(acknowledged: u32) {
+    by_kind!(deactivate(acknowledged));
+}
+
+/// Sends SGI `number` (0 to 15) to a pCPU. Completes earlier stores first, so that the receiver sees them.
+#[inline(always)]
+pub fn send_sgi(target: PcpuId, number: u8) {
+    crate::barrier::dsb_ishst();
+    by_kind!(send_sgi(target.index(), u32::from(number & 15)));
+}
+
+/// Turns on an interrupt; a PPI or SGI only for this pCPU.
+pub fn enable(intid: u32) {
+    by_kind!(enable(intid));
+}
+
+/// Turns off an interrupt, complete on return; a PPI or SGI only for this pCPU.
+pub fn disable(intid: u32) {
+    by_kind!(disable(intid));
+}
+
+/// Sets trigger and target of an SPI, which is off. Under the caller's distributor lock.
+pub fn configure_spi(intid: u32, trigger: Trigger, target: PcpuId) {
+    if (FIRST_SPI..intids()).contains(&intid) {
+        by_kind!(configure_spi(intid, trigger, target.index()));
+    }
+}
+
+/// Sends an SPI to another pCPU from now on.
+pub fn route_spi(intid: u32, target: PcpuId) {
+    if (FIRST_SPI..intids()).contains(&intid) {
+        by_kind!(route_spi(intid, target.index()));
+    }
+}
+
+/// Turns an SPI off and forgets that it is pending or active: before it gets a new owner.
+pub fn reset_spi(intid: u32) {
+    if (FIRST_SPI..intids()).contains(&intid) {
+        by_kind!(reset_spi(intid));
+    }
+}
+
+/// Makes the upcall pending for the vCPU that is loaded here.
+#[inline(always)]
+pub fn pend_upcall() {
+    match kind() {
+        GicKind::V3 => v3::lr0_write(v3::with_upcall_pending(v3::lr0_read())),
+        GicKind::V2 => v2::lr0_write(v2::with_upcall_pending(v2::lr0_read())),
+    }
+}
+
+/// Makes the upcall pending in a saved state: what `restore` will load.
+#[inline]
+pub fn pend_upcall_saved(state: &mut VgicState) {
+    state.lr0 = by_kind!(with_upcall_pending(state.lr0));
+}
+
+/// Says whether a saved state has the upcall pending or active: (pending, active).
+#[must_use]
+pub fn upcall_saved(state: &VgicState) -> (bool, bool) {
+    match kind() {
+        GicKind::V3 => (state.lr0 >> 62 & 1 != 0, state.lr0 >> 63 & 1 != 0),
+        GicKind::V2 => (state.lr0 >> 28 & 1 != 0, state.lr0 >> 29 & 1 != 0),
+    }
+}
+
+/// Reads list register 0, in this kind's layout.
+#[inline(always)]
+#[must_use]
+pub fn lr0_read() -> u64 {
+    by_kind!(lr0_read())
+}
+
+/// Writes list register 0, in this kind's layout.
+#[inline(always)]
+pub fn lr0_write(value: u64) {
+    by_kind!(lr0_write(value));
+}
+
+/// Saves the virtual interface of the vCPU that is loaded here.
+#[inline]
+pub fn save(state: &mut VgicState) {
+    by_kind!(save(state));
+}
+
+/// Loads the virtual interface of a vCPU.
+#[inline]
+pub fn restore(state: &VgicState) {
+    by_kind!(restore(state));
+}

@@ -1,0 +1,276 @@
+//! EL2's own stage-1 translation.
+//!
+//! | VA | what |
+//! | --- | --- |
+//! | `0x10_0000_0000 + pa` | pool blocks of 2 MiB, read-write, only those given by [`map_pool_block`] |
+//! | `0x60_0000_0000` | the image: text read-execute, constants read-only, data read-write; a hole below each stack |
+//! | `0x68_0000_0000` | boot time only: device tree and bundle, read-only ([`boot_map`]) |
+//! | `0x70_0000_0000` | device pages ([`map_device`]) |
+//! | `0x7f_c000_0000` | the copy window of this pCPU ([`crate::window`]) |
+//!
+//! Each pCPU has its own level 1 root; all but the window hangs below shared tables. Nothing maps guest memory.
+//! Mapping functions run under the caller's lock or at boot on one pCPU; entries go from invalid to valid
+//! only, so no other pCPU needs to be told; unmapping invalidates on all.
+//! Attributes: DDI 0487, "VMSAv8-64 translation table format descriptors".
+
+use crate::barrier::{dsb_ishst, isb};
+use crate::pcpu::MAX_PCPUS;
+use crate::tlb;
+use core::arch::asm;
+use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use portico_core::addr::Pa;
+
+/// VA at which the image is linked.
+pub const IMAGE_BASE: usize = 0x60_0000_0000;
+/// VA of the direct map of pool blocks at physical address 0.
+pub const POOL_BASE: usize = 0x10_0000_0000;
+/// First VA of the boot-time read-only mappings.
+const BOOT_MAP_BASE: usize = 0x68_0000_0000;
+/// First VA of device mappings.
+const DEVICE_BASE: usize = 0x70_0000_0000;
+/// VA of the copy window.
+pub const WINDOW_BASE: usize = 0x7f_c000_0000;
+/// Bytes of a pool block.
+pub const BLOCK_SIZE: u64 = 2 << 20;
+/// Physical addresses above this are not used for pool blocks.
+const POOL_LIMIT: u64 = 256 << 30;
+
+const VALID: u64 = 1;
+const TABLE_OR_PAGE: u64 = 1 << 1;
+const ATTR_DEVICE: u64 = 1 << 2;
+/// `AP[1]` is RES1 in a regime with one privilege level.
+const AP_RES1: u64 = 1 << 6;
+const READ_ONLY: u64 = 1 << 7;
+const INNER_SHAREABLE: u64 = 3 << 8;
+const ACCESSED: u64 = 1 << 10;
+const EXECUTE_NEVER: u64 = 1 << 54;
+const NORMAL_BLOCK: u64 = VALID | AP_RES1 | INNER_SHAREABLE | ACCESSED | EXECUTE_NEVER;
+const DEVICE_PAGE: u64 = VALID | TABLE_OR_PAGE | ATTR_DEVICE | AP_RES1 | INNER_SHAREABLE | ACCESSED | EXECUTE_NEVER;
+
+/// One translation table.
+#[repr(C, align(4096))]
+pub struct Table([AtomicU64; 512]);
+
+impl Table {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; 512])
+    }
+
+    /// The entry at `index`, taken modulo 512.
+    #[inline(always)]
+    pub fn entry(&self, index: usize) -> &AtomicU64 {
+        &self.0[index & 511]
+    }
+
+    fn descriptor(&self) -> u64 {
+        image_pa(core::ptr::from_ref(self) as usize).raw() | VALID | TABLE_OR_PAGE
+    }
+}
+
+/// Level 2 tables for pool blocks: one for each GiB of physical memory that holds any.
+const POOL_TABLES: usize = 8;
+
+static ROOTS: [Table; MAX_PCPUS] = [const { Table::new() }; MAX_PCPUS];
+static WINDOW_L2: [Table; MAX_PCPUS] = [const { Table::new() }; MAX_PCPUS];
+static WINDOW_L3: [Table; MAX_PCPUS] = [const { Table::new() }; MAX_PCPUS];
+static POOL_L2: [Table; POOL_TABLES] = [const { Table::new() }; POOL_TABLES];
+static POOL_TABLES_USED: AtomicUsize = AtomicUsize::new(0);
+static DEVICE_L2: Table = Table::new();
+static DEVICE_L3: Table = Table::new();
+static DEVICE_PAGES: AtomicUsize = AtomicUsize::new(0);
+static BOOT_L2: Table = Table::new();
+static BOOT_BLOCKS: AtomicUsize = AtomicUsize::new(0);
+static IMAGE_PA: AtomicU64 = AtomicU64::new(0);
+
+/// Why a mapping was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// The address is not aligned, or beyond what EL2 can map.
+    Address,
+    /// No table or slot is left.
+    Full,
+}
+
+/// Translates an address inside the image.
+#[inline]
+#[must_use]
+pub fn image_pa(va: usize) -> Pa {
+    Pa::new((va - IMAGE_BASE) as u64 + IMAGE_PA.load(Relaxed))
+}
+
+/// Tells the physical range of the image, statics and stacks included: (start, bytes).
+#[must_use]
+pub fn image_range() -> (Pa, u64) {
+    (Pa::new(IMAGE_PA.load(Relaxed)), crate::boot::image_size_bytes())
+}
+
+/// Builds the roots of all pCPUs, takes the first into use, and opens a hole below each stack.
+///
+/// # Safety
+/// Runs once, first thing on the boot pCPU, with `image_pa` where the image is.
+pub unsafe fn init(image_pa: u64) {
+    IMAGE_PA.store(image_pa, Relaxed);
+    DEVICE_L2.entry(0).store(DEVICE_L3.descriptor(), Relaxed);
+    let image_l2 = crate::boot::image_l2_descriptor();
+    for ((root, l2), l3) in ROOTS.iter().zip(&WINDOW_L2).zip(&WINDOW_L3) {
+        root.entry(l1_index(IMAGE_BASE)).store(image_l2, Relaxed);
+        root.entry(l1_index(BOOT_MAP_BASE)).store(BOOT_L2.descriptor(), Relaxed);
+        root.entry(l1_index(DEVICE_BASE)).store(DEVICE_L2.descriptor(), Relaxed);
+        root.entry(l1_index(WINDOW_BASE)).store(l2.descriptor(), Relaxed);
+        l2.entry(0).store(l3.descriptor(), Relaxed);
+    }
+    crate::boot::unmap_stack_guards();
+    // SAFETY: the root maps the image as the boot root does.
+    unsafe { activate_root(0) };
+}
+
+/// Switches this pCPU from the boot root to its own.
+///
+/// # Safety
+/// `index` is this pCPU's, and [`init`] has run.
+pub unsafe fn activate_root(index: usize) {
+    let root = image_pa(core::ptr::from_ref(&ROOTS[index]) as usize).raw();
+    dsb_ishst();
+    // SAFETY: the new root maps image, stack and devices at the same places.
+    unsafe { asm!("msr ttbr0_el2, {}", "isb", in(reg) root, options(nostack, preserves_flags)) };
+    // The identity mapping of the boot root must not linger.
+    tlb::el2_all_local();
+}
+
+/// The private last-level table of a pCPU's copy window.
+#[inline(always)]
+pub(crate) fn window_table(index: usize) -> &'static Table {
+    &WINDOW_L3[index & (MAX_PCPUS - 1)]
+}
+
+/// The descriptor of a read-write page of normal memory.
+#[inline(always)]
+pub(crate) fn page_rw(pa: Pa) -> u64 {
+    pa.raw() & !0xfff | NORMAL_BLOCK | TABLE_OR_PAGE
+}
+
+/// Maps the 2 MiB pool block at `pa` and returns its address. The caller owns the memory.
+///
+/// # Errors
+/// [`MapError::Address`] if unaligned or above 256 GiB, [`MapError::Full`] if the block lies in a GiB for which no table is left.
+pub fn map_pool_block(pa: Pa) -> Result<usize, MapError> {
+    if pa.raw() % BLOCK_SIZE != 0 || pa.raw() >= POOL_LIMIT {
+        return Err(MapError::Address);
+    }
+    let va = pool_va(pa);
+    pool_table(va)?.entry(l2_index(va)).store(pa.raw() | NORMAL_BLOCK, Relaxed);
+    // Walkers of all pCPUs see the entry before anyone learns the address.
+    dsb_ishst();
+    isb();
+    Ok(va)
+}
+
+/// Takes the pool block at `pa` out of EL2's map, on all pCPUs; complete on return.
+pub fn unmap_pool_block(pa: Pa) {
+    let va = pool_va(pa);
+    if pa.raw() < POOL_LIMIT
+        && let Ok(table) = pool_table(va)
+    {
+        table.entry(l2_index(va)).store(0, Relaxed);
+        tlb::el2_all();
+    }
+}
+
+/// Tells where a mapped pool address is in EL2.
+#[inline(always)]
+#[must_use]
+pub const fn pool_va(pa: Pa) -> usize {
+    POOL_BASE + pa.raw() as usize
+}
+
+/// Tells the physical address behind an address in a mapped pool block.
+#[inline(always)]
+#[must_use]
+pub const fn pool_pa(va: usize) -> Pa {
+    Pa::new((va - POOL_BASE) as u64)
+}
+
+/// Maps `bytes` of device registers from `pa` (any alignment) and returns the address of the first.
+///
+/// # Errors
+/// [`MapError::Full`] if the 2 MiB of device addresses are used up.
+pub fn map_device(pa: u64, bytes: u64) -> Result<usize, MapError> {
+    let first = pa & !0xfff;
+    let pages = ((pa - first).saturating_add(bytes).saturating_add(0xfff) >> 12) as usize;
+    let slot = DEVICE_PAGES.load(Relaxed);
+    if pages > 512 || slot + pages > 512 {
+        return Err(MapError::Full);
+    }
+    for page in 0..pages {
+        DEVICE_L3.entry(slot + page).store(first + (page as u64) * 4096 | DEVICE_PAGE, Relaxed);
+    }
+    DEVICE_PAGES.store(slot + pages, Relaxed);
+    dsb_ishst();
+    isb();
+    Ok(DEVICE_BASE + slot * 4096 + (pa - first) as usize)
+}
+
+/// Takes back the latest device mapping of up to one page, so that a probe costs no address space.
+pub(crate) fn unmap_last_device_page() {
+    let slot = DEVICE_PAGES.load(Relaxed).saturating_sub(1);
+    DEVICE_L3.entry(slot).store(0, Relaxed);
+    DEVICE_PAGES.store(slot, Relaxed);
+    tlb::el2_page_local(DEVICE_BASE + slot * 4096);
+}
+
+/// Maps `bytes` of memory from `pa` read-only for boot and gives them as a slice. Gone after [`end_boot_maps`].
+///
+/// # Errors
+/// [`MapError::Full`] if the GiB of boot addresses is used up.
+///
+/// # Safety
+/// It is readable normal memory that nothing writes, and the slice is dropped before [`end_boot_maps`].
+pub unsafe fn boot_map(pa: Pa, bytes: usize) -> Result<&'static [u8], MapError> {
+    let first = pa.raw() & !(BLOCK_SIZE - 1);
+    let offset = (pa.raw() - first) as usize;
+    let blocks = offset.saturating_add(bytes).div_ceil(BLOCK_SIZE as usize);
+    let slot = BOOT_BLOCKS.load(Relaxed);
+    if blocks > 512 || slot + blocks > 512 {
+        return Err(MapError::Full);
+    }
+    for block in 0..blocks {
+        BOOT_L2.entry(slot + block).store(first + block as u64 * BLOCK_SIZE | NORMAL_BLOCK | READ_ONLY, Relaxed);
+    }
+    BOOT_BLOCKS.store(slot + blocks, Relaxed);
+    dsb_ishst();
+    isb();
+    let va = BOOT_MAP_BASE + slot * BLOCK_SIZE as usize + offset;
+    // SAFETY: mapped above; the caller vouches for the memory.
+    Ok(unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(va), bytes) })
+}
+
+/// Takes away all boot-time mappings, on all pCPUs.
+pub fn end_boot_maps() {
+    for block in 0..BOOT_BLOCKS.swap(0, Relaxed) {
+        BOOT_L2.entry(block).store(0, Relaxed);
+    }
+    tlb::el2_all();
+}
+
+/// Finds or adds the level 2 table for `va` in the pool area.
+fn pool_table(va: usize) -> Result<&'static Table, MapError> {
+    let index = l1_index(va);
+    let old = ROOTS[0].entry(index).load(Relaxed);
+    if let Some(table) = POOL_L2.iter().find(|table| table.descriptor() == old) {
+        return Ok(table);
+    }
+    let table = POOL_L2.get(POOL_TABLES_USED.load(Relaxed)).ok_or(MapError::Full)?;
+    POOL_TABLES_USED.fetch_add(1, Relaxed);
+    for root in &ROOTS {
+        root.entry(index).store(table.descriptor(), Relaxed);
+    }
+    Ok(table)
+}
+
+const fn l1_index(va: usize) -> usize {
+    va >> 30 & 511
+}
+
+const fn l2_index(va: usize) -> usize {
+    va >> 21 & 511
+}

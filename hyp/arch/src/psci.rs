@@ -1,0 +1,43 @@
+//! Power control of the machine by PSCI over SMC (Arm DEN0022).
+
+use core::arch::asm;
+use portico_abi::psci as number;
+
+/// Calls the firmware with up to three arguments and returns its first result.
+fn smc(function: u32, a: u64, b: u64, c: u64) -> i64 {
+    let result: u64;
+    // SAFETY: SMCCC: the firmware preserves x18-x30 and the stack, and may change x0-x17.
+    unsafe {
+        asm!("smc #0",
+            inout("x0") u64::from(function) => result, inout("x1") a => _, inout("x2") b => _, inout("x3") c => _,
+            out("x4") _, out("x5") _, out("x6") _, out("x7") _, out("x8") _, out("x9") _, out("x10") _, out("x11") _,
+            out("x12") _, out("x13") _, out("x14") _, out("x15") _, out("x16") _, out("x17") _, options(nostack));
+    }
+    result.cast_signed()
+}
+
+/// Starts the pCPU with affinity `mpidr` at physical address `entry` with `context` in x0.
+///
+/// # Errors
+/// The negative PSCI status.
+pub fn cpu_on(mpidr: u64, entry: u64, context: u64) -> Result<(), i64> {
+    match smc(number::CPU_ON_64, mpidr, entry, context) {
+        number::ret::SUCCESS => Ok(()),
+        error => Err(error),
+    }
+}
+
+/// Asks the firmware to switch the machine off. Returns if it did not.
+pub fn system_off() {
+    smc(number::SYSTEM_OFF, 0, 0, 0);
+}
+
+/// Asks the firmware to reset the machine. Returns if it did not.
+pub fn system_reset() {
+    smc(number::SYSTEM_RESET, 0, 0, 0);
+}
+
+/// Calls an SMCCC architecture service (function and one argument): discovery and Spectre workarounds.
+pub fn arch_call(function: u32, argument: u64) -> i64 {
+    smc(function, argument, 0, 0)
+}

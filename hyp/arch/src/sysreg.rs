@@ -1,0 +1,113 @@
+//! Typed access to the system registers that the `aarch64-cpu` crate lacks.
+//!
+//! `sysreg!` makes a unit type with `read` and `write`. Registers whose value could break EL2's own memory
+//! safety (`SCTLR_EL2`, `TTBR0_EL2`, ...) are deliberately not here: the asm in `boot` owns them.
+//! Names follow the Arm Architecture Reference Manual (DDI 0487), encodings its "System register encoding" tables.
+
+/// Defines registers: `NAME = "assembler name", "what it is";`.
+#[macro_export]
+macro_rules! sysreg {
+    ($($(#[$meta:meta])* $name:ident = $asm:literal;)+) => {$(
+        $(#[$meta])*
+        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "registers keep Arm's names")]
+        pub struct $name;
+
+        impl $name {
+            /// Reads the register.
+            #[inline(always)]
+            #[must_use]
+            pub fn read() -> u64 {
+                let value: u64;
+                // SAFETY: reads a register of this exception level; no memory is accessed.
+                unsafe { core::arch::asm!(concat!("mrs {}, ", $asm), out(reg) value, options(nostack, preserves_flags)) };
+                value
+            }
+
+            /// Writes the register. The caller adds the `isb` where the effect must be seen at once.
+            #[inline(always)]
+            pub fn write(value: u64) {
+                // SAFETY: only registers that do not govern EL2's own memory accesses are defined by this macro.
+                unsafe { core::arch::asm!(concat!("msr ", $asm, ", {}"), in(reg) value, options(nostack, preserves_flags)) };
+            }
+        }
+    )+};
+}
+
+sysreg! {
+    /// GIC CPU interface: interrupt acknowledge, Group 1.
+    ICC_IAR1_EL1 = "s3_0_c12_c12_0";
+    /// GIC CPU interface: priority drop, Group 1.
+    ICC_EOIR1_EL1 = "s3_0_c12_c12_1";
+    /// GIC CPU interface: deactivate.
+    ICC_DIR_EL1 = "s3_0_c12_c11_1";
+    /// GIC CPU interface: priority mask.
+    ICC_PMR_EL1 = "s3_0_c4_c6_0";
+    /// GIC CPU interface: binary point, Group 1.
+    ICC_BPR1_EL1 = "s3_0_c12_c12_3";
+    /// GIC CPU interface: control (EOImode).
+    ICC_CTLR_EL1 = "s3_0_c12_c12_4";
+    /// GIC CPU interface: Group 1 enable.
+    ICC_IGRPEN1_EL1 = "s3_0_c12_c12_7";
+    /// GIC CPU interface: software-generated interrupt, Group 1.
+    ICC_SGI1R_EL1 = "s3_0_c12_c11_5";
+    /// System register enable for EL1.
+    ICC_SRE_EL1 = "s3_0_c12_c12_5";
+    /// System register enable for EL2.
+    ICC_SRE_EL2 = "s3_4_c12_c9_5";
+    /// Hypervisor control of the virtual CPU interface.
+    ICH_HCR_EL2 = "s3_4_c12_c11_0";
+    /// Number of list registers and priority bits.
+    ICH_VTR_EL2 = "s3_4_c12_c11_1";
+    /// Empty list registers.
+    ICH_ELRSR_EL2 = "s3_4_c12_c11_5";
+    /// The guest's view of ICC_PMR, BPR, CTLR and IGRPEN.
+    ICH_VMCR_EL2 = "s3_4_c12_c11_7";
+    /// Active priorities, Group 0.
+    ICH_AP0R0_EL2 = "s3_4_c12_c8_0";
+    /// Active priorities, Group 1.
+    ICH_AP1R0_EL2 = "s3_4_c12_c9_0";
+    /// List register 0.
+    ICH_LR0_EL2 = "s3_4_c12_c12_0";
+    /// Hypervisor physical timer: compare value, ticks.
+    CNTHP_CVAL_EL2 = "cnthp_cval_el2";
+    /// Hypervisor physical timer: control.
+    CNTHP_CTL_EL2 = "cnthp_ctl_el2";
+    /// Virtual timer: compare value, ticks.
+    CNTV_CVAL_EL0 = "cntv_cval_el0";
+    /// Virtual timer: control.
+    CNTV_CTL_EL0 = "cntv_ctl_el0";
+    /// Physical timer of EL1: control.
+    CNTP_CTL_EL0 = "cntp_ctl_el0";
+    /// Offset of the virtual counter.
+    CNTVOFF_EL2 = "cntvoff_el2";
+    /// Counter frequency in Hz, as firmware set it.
+    CNTFRQ_EL0 = "cntfrq_el0";
+    /// Physical counter.
+    CNTPCT_EL0 = "cntpct_el0";
+    /// Cache type: line sizes, I-cache policy.
+    CTR_EL0 = "ctr_el0";
+    /// Size of the block that `dc zva` zeroes.
+    DCZID_EL0 = "dczid_el0";
+    /// Affinity of this pCPU.
+    MPIDR_EL1 = "mpidr_el1";
+    /// Fault address of an exception taken to EL2.
+    FAR_EL2 = "far_el2";
+    /// Syndrome of an exception taken to EL2.
+    ESR_EL2 = "esr_el2";
+    /// Return address of an exception taken to EL2.
+    ELR_EL2 = "elr_el2";
+    /// Saved state of an exception taken to EL2.
+    SPSR_EL2 = "spsr_el2";
+    /// Virtual processor identification.
+    VPIDR_EL2 = "vpidr_el2";
+    /// Virtual multiprocessor affinity.
+    VMPIDR_EL2 = "vmpidr_el2";
+    /// Hypervisor system trap register of AArch32.
+    HSTR_EL2 = "hstr_el2";
+    /// Stage-2 root and VMID.
+    VTTBR_EL2 = "vttbr_el2";
+    /// Stage-1 translation control of EL1.
+    TCR_EL1 = "tcr_el1";
+    /// Interrupt status: what is pending for this pCPU, masked or not.
+    ISR_EL1 = "isr_el1";
+}

@@ -1,0 +1,90 @@
+//! The generic timer as EL2 uses it: its own physical timer for the scheduler, the virtual timer for guests.
+
+use crate::sysreg::{CNTFRQ_EL0, CNTHP_CTL_EL2, CNTHP_CVAL_EL2, CNTPCT_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVOFF_EL2};
+
+/// `CNT*_CTL`: the timer is enabled.
+pub const CTL_ENABLE: u64 = 1 << 0;
+/// `CNT*_CTL`: its interrupt is masked.
+pub const CTL_IMASK: u64 = 1 << 1;
+/// `CNT*_CTL`: its condition is met (read-only).
+pub const CTL_ISTATUS: u64 = 1 << 2;
+
+/// Reads the physical counter, in ticks. May be taken early by speculation: fine for time-keeping, not for
+/// ordering against memory.
+#[inline(always)]
+#[must_use]
+pub fn now() -> u64 {
+    CNTPCT_EL0::read()
+}
+
+/// Reads the counter frequency in Hz.
+#[inline]
+#[must_use]
+pub fn frequency_hz() -> u64 {
+    CNTFRQ_EL0::read() & 0xffff_ffff
+}
+
+/// Arms EL2's timer for the absolute tick `deadline`.
+#[inline(always)]
+pub fn set_deadline(deadline: u64) {
+    CNTHP_CVAL_EL2::write(deadline);
+    CNTHP_CTL_EL2::write(CTL_ENABLE);
+}
+
+/// Stops EL2's timer; its level drops at once.
+#[inline(always)]
+pub fn clear_deadline() {
+    CNTHP_CTL_EL2::write(0);
+}
+
+/// The virtual timer of the vCPU whose context is loaded.
+pub mod guest {
+    use super::{CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVOFF_EL2, CTL_IMASK};
+
+    /// Reads `CNTV_CTL_EL0`.
+    #[inline(always)]
+    #[must_use]
+    pub fn ctl() -> u64 {
+        CNTV_CTL_EL0::read()
+    }
+
+    /// Writes `CNTV_CTL_EL0`.
+    #[inline(always)]
+    pub fn set_ctl(value: u64) {
+        CNTV_CTL_EL0::write(value);
+    }
+
+    /// Reads the deadline, in ticks of the virtual counter.
+    #[inline(always)]
+    #[must_use]
+    pub fn cval() -> u64 {
+        CNTV_CVAL_EL0::read()
+    }
+
+    /// Writes the deadline, in ticks of the virtual counter.
+    #[inline(always)]
+    pub fn set_cval(value: u64) {
+        CNTV_CVAL_EL0::write(value);
+    }
+
+    /// Reads the offset that the virtual counter is behind the physical one, in ticks.
+    #[inline(always)]
+    #[must_use]
+    pub fn offset() -> u64 {
+        CNTVOFF_EL2::read()
+    }
+
+    /// Writes the offset.
+    #[inline(always)]
+    pub fn set_offset(value: u64) {
+        CNTVOFF_EL2::write(value);
+    }
+
+    /// Masks the timer's interrupt at its source and returns the old control value: what EL2 does when it fires.
+    #[inline(always)]
+    pub fn mask() -> u64 {
+        let old = ctl();
+        set_ctl(old | CTL_IMASK);
+        old
+    }
+}
