@@ -1,0 +1,42 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{build, run, setup};
+
+/// Sets up, builds, runs and tests Portico.
+#[derive(Parser, Debug)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The subcommands.
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Install what is missing to build and run
+    Setup(setup::Options),
+    /// Build the hypervisor, the manager and the guests
+    Build(build::Options),
+    /// Boot a machine in QEMU and give its console
+    Run(run::Options),
+}
+
+impl Cli {
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// Whatever the subcommand reports.
+    pub fn execute(self) -> Result<ExitCode> {
+        match self.command {
+            Command::Setup(options) => setup::execute(&options)?,
+            Command::Build(options) => build::execute(&options)?,
+            Command::Run(options) => return run::execute(&options),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

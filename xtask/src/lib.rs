@@ -1,0 +1,23 @@
+//! What `cargo xtask` is made of, as a library so that the on-target tests start machines the same way.
+//!
+//! One file a subcommand; beside them the parts they share: [`project`] (where things are), [`toolchain`]
+//! (which compiler builds for the bare machine), [`guests`] (which guests exist), [`flat`] (ELF to `Image`),
+//! [`machine`] (the QEMU line) and [`qemu`] (a running QEMU).
+//!
+//! It only ever stops processes it started itself.
+
+pub mod build;
+pub mod cc;
+pub mod cli;
+pub mod dtb;
+pub mod flat;
+pub mod guests;
+pub mod machine;
+pub mod project;
+pub mod qemu;
+pub mod record;
+pub mod run;
+pub mod setup;
+pub mod system;
+pub mod terminal;
+pub mod toolchain;

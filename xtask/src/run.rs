@@ -1,0 +1,232 @@
+//! `cargo xtask run`: boots a system description in QEMU.
+
+use std::fs::File;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use regex::Regex;
+use serde::Serialize;
+
+use crate::machine::{Line, Machine};
+use crate::qemu::{Event, Qemu, Search};
+use crate::terminal::{Keyboard, Typed};
+use crate::record::Record;
+use crate::{project, setup, system};
+
+/// Options of `run`.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// A system description: a path, or the name of one that comes with the project
+    #[arg(default_value = "example")]
+    pub system: String,
+    /// The machine; what the description says, else virt
+    #[arg(long)]
+    pub machine: Option<Machine>,
+    /// Processors
+    #[arg(long, value_name = "N")]
+    pub cpus: Option<u32>,
+    /// Memory in MiB, or with a unit as in 512M or 2G
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub memory: Option<u64>,
+    /// Only show the output; take no keys
+    #[arg(long)]
+    pub headless: bool,
+    /// End with success when a line of the serial output matches
+    #[arg(long, value_name = "REGEX")]
+    pub until: Option<Regex>,
+    /// End with failure (status 2) after this time
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<f64>,
+    /// Write the serial output to a file too
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Count instructions: one a nanosecond, the same in every run
+    #[arg(long)]
+    pub icount: bool,
+    /// Wait for a debugger on this local port
+    #[arg(long, value_name = "PORT", num_args = 0..=1, default_missing_value = "1234", require_equals = true)]
+    pub gdb: Option<u16>,
+    /// Print the QEMU line and end
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Say at the end, as JSON on the last line, how it went; errors in the description too
+    #[arg(long)]
+    pub json: bool,
+    /// Argument for EL2 (may be given again)
+    #[arg(long = "bootarg", value_name = "ARGUMENT")]
+    pub bootargs: Vec<String>,
+    /// Install nothing and do not build: boot what was built last
+    #[arg(long)]
+    pub no_build: bool,
+    /// Install what is missing without asking
+    #[arg(long, short)]
+    pub yes: bool,
+    /// More arguments for QEMU
+    #[arg(last = true)]
+    pub qemu: Vec<String>,
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The pattern was found.
+    Matched,
+    /// The machine powered itself off.
+    Off,
+    /// The machine ended before the pattern was found, or QEMU failed.
+    Ended,
+    /// Time was up.
+    Timeout,
+    /// The user ended it.
+    Quit,
+}
+
+/// The report of `--json`.
+#[derive(Serialize)]
+struct Report {
+    outcome: Outcome,
+    machine: Machine,
+    seconds: f64,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// If something does not build, or QEMU cannot be started.
+pub fn execute(options: &Options) -> Result<ExitCode> {
+    if !options.no_build && !options.dry_run {
+        setup::ensure(setup::Purpose::Run, options.yes)?;
+    }
+    let request = system::Request {
+        system: options.system.clone(),
+        machine: options.machine,
+        cpus: options.cpus,
+        memory_mib: options.memory,
+        build: !options.no_build,
+    };
+    let (mut line, bundle) = match system::prepare(&request)? {
+        Ok(prepared) => prepared,
+        Err(refused) => {
+            refused.print(options.json);
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    line.icount = options.icount;
+    line.gdb = options.gdb;
+    line.bootargs.extend(options.bootargs.iter().cloned());
+    line.extra.clone_from(&options.qemu);
+    if options.dry_run {
+        let path = project::run_dir().join(format!("{}.bundle", line.machine.name()));
+        std::fs::create_dir_all(project::run_dir())?;
+        std::fs::write(&path, bundle)?;
+        line.initrd = Some(path);
+        println!("{}", line.shell());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let folder = tempfile::Builder::new().prefix("portico-").tempdir()?;
+    let path = folder.path().join("bundle");
+    std::fs::write(&path, bundle)?;
+    line.initrd = Some(path);
+    line.qmp = Some(folder.path().join("qmp"));
+    let started = Instant::now();
+    let outcome = drive(&line, options)?;
+    if options.json {
+        let report = Report { outcome, machine: line.machine, seconds: started.elapsed().as_secs_f64() };
+        println!("{}", serde_json::to_string(&report)?);
+    }
+    Ok(match outcome {
+        Outcome::Matched | Outcome::Off | Outcome::Quit => ExitCode::SUCCESS,
+        Outcome::Ended => ExitCode::FAILURE,
+        Outcome::Timeout => ExitCode::from(2),
+    })
+}
+
+/// Starts the machine and serves its serial port until it ends, a pattern is found, or time is up.
+fn drive(line: &Line, options: &Options) -> Result<Outcome> {
+    let mut log = match &options.log {
+        Some(path) => Some(File::create(path).with_context(|| format!("writing {}", path.display()))?),
+        None => None,
+    };
+    let interactive = !options.headless && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if interactive {
+        eprintln!("{}: Ctrl-A x ends the machine, Ctrl-A Ctrl-A types a Ctrl-A", line.machine.name());
+    }
+    if let Some(port) = line.gdb {
+        eprintln!("waiting for a debugger on port {port}: `cargo xtask gdb --port {port}` in another terminal");
+    }
+    let mut qemu = Qemu::start(line)?;
+    let _record = Record::new(&qemu, line)?;
+    let mut keyboard = if options.headless { None } else { Some(Keyboard::open(interactive)?) };
+    let mut search = options.until.clone().map(Search::new);
+    let deadline = options.timeout.map(|seconds| Instant::now() + Duration::from_secs_f64(seconds.max(0.0)));
+    let mut stdout = std::io::stdout().lock();
+    loop {
+        if let Some(keyboard) = &mut keyboard {
+            match keyboard.typed() {
+                // A machine that has ended takes no keys; its end is noticed below.
+                Typed::Keys(keys) => drop(qemu.send(&keys)),
+                Typed::Quit => return Ok(Outcome::Quit),
+                Typed::Nothing => {}
+            }
+        }
+        let now = Instant::now();
+        if deadline.is_some_and(|deadline| now >= deadline) {
+            eprintln!("time is up");
+            return Ok(Outcome::Timeout);
+        }
+        let wake = if keyboard.is_some() { now + POLL } else { now + Duration::from_secs(3600) };
+        match qemu.next(deadline.map_or(wake, |deadline| deadline.min(wake))) {
+            Event::Output(bytes) => {
+                stdout.write_all(&bytes)?;
+                stdout.flush()?;
+                if let Some(log) = &mut log {
+                    log.write_all(&bytes)?;
+                }
+                if search.as_mut().is_some_and(|search| search.feed(&bytes)) {
+                    return Ok(Outcome::Matched);
+                }
+            }
+            Event::End => {
+                let status = qemu.wait()?;
+                let off = status.success() && options.until.is_none();
+                return Ok(if off { Outcome::Off } else { Outcome::Ended });
+            }
+            Event::Timeout => {}
+        }
+    }
+}
+
+/// How often keys are looked for while the machine is silent.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Reads a size: a number of MiB, or one with a unit.
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let (number, factor) = match text.trim_end_matches(['B', 'b', 'i']) {
+        text if text.ends_with(['M', 'm']) => (&text[..text.len() - 1], 1),
+        text if text.ends_with(['G', 'g']) => (&text[..text.len() - 1], 1024),
+        text => (text, 1),
+    };
+    match number.trim().parse::<u64>() {
+        Ok(number) if number > 0 => Ok(number.saturating_mul(factor)),
+        _ => Err("write a size in MiB, or with a unit as in 512M or 2G".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_memory("512"), Ok(512));
+        assert_eq!(parse_memory("512M"), Ok(512));
+        assert_eq!(parse_memory("2GiB"), Ok(2048));
+        assert!(parse_memory("lots").is_err());
+        assert!(parse_memory("0").is_err());
+    }
+}
