@@ -194,6 +194,11 @@ impl FreeSlots {
         }
     }
 
+    /// The slot that [`FreeSlots::alloc`] would take next; `None` if the table is full.
+    pub fn peek(&self) -> Option<u16> {
+        self.head
+    }
+
     /// Takes a free slot and makes it live; `None` if the table is full.
     pub fn alloc<T: TagStore + ?Sized>(
         &mut self,

@@ -7,10 +7,18 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod entropy;
 pub mod esr;
 pub mod extent;
+pub mod fdt_writer;
 pub mod handle;
+pub mod idregs;
+pub mod image;
 pub mod pool;
+pub mod ratelimit;
 pub mod runq;
 pub mod stage2;
+pub mod sysreg;
+pub mod time;
+pub mod trace;
 pub mod vmid;

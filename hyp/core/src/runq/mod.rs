@@ -25,6 +25,7 @@
 mod admission;
 mod entity;
 mod heap;
+mod timers;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -32,6 +33,7 @@ mod tests;
 
 pub use admission::Admission;
 pub use entity::{Class, SchedEntity};
+pub use timers::TimerQueue;
 
 use heap::{Heaps, Side};
 

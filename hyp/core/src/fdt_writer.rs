@@ -1,0 +1,179 @@
+//! Writes a small flattened device tree into a caller's buffer.
+//!
+//! EL2 uses it once, for the manager's device tree; domains built later get theirs from the manager. No memory reservations. Property
+//! names must be in [`NAMES`], which is the strings block: that keeps the writer to one pass.
+//! A write that does not fit makes [`FdtWriter::finish`] fail; those before it need no check.
+//! (Devicetree Specification v0.4, "Flattened Devicetree (DTB) Format")
+
+const MAGIC: u32 = 0xd00d_feed;
+const VERSION: u32 = 17;
+const LAST_COMPATIBLE: u32 = 16;
+const HEADER_BYTES: usize = 40;
+/// An empty memory reservation block.
+const RESERVATION_BYTES: usize = 16;
+const BEGIN_NODE: u32 = 1;
+const END_NODE: u32 = 2;
+const PROP: u32 = 3;
+const END: u32 = 9;
+
+/// The strings block: all property names that can be written.
+const NAMES: &[u8] = b"#address-cells\0#size-cells\0compatible\0model\0device_type\0reg\0bootargs\0\
+linux,initrd-start\0linux,initrd-end\0rng-seed\0kaslr-seed\0stdout-path\0method\0enable-method\0interrupts\0\
+interrupt-parent\0interrupt-controller\0#interrupt-cells\0phandle\0always-on\0clock-frequency\0\
+portico,name\0portico,peer\0portico,port\0portico,side\0ranges\0status\0";
+
+/// The tree did not fit the buffer, a name was unknown, or nodes were not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdtError;
+
+/// A tree being written.
+pub struct FdtWriter<'a> {
+    buffer: &'a mut [u8],
+    at: usize,
+    depth: u32,
+    failed: bool,
+}
+
+impl<'a> FdtWriter<'a> {
+    /// Begins a tree. Begin the root node next, with an empty name.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
+        let mut writer = Self { buffer, at: HEADER_BYTES, depth: 0, failed: false };
+        writer.bytes(&[0; RESERVATION_BYTES]);
+        writer
+    }
+
+    /// Begins a node inside the current one.
+    pub fn begin_node(&mut self, name: &str) {
+        self.cell(BEGIN_NODE);
+        self.string(name);
+        self.depth += 1;
+    }
+
+    /// Ends the current node.
+    pub fn end_node(&mut self) {
+        self.cell(END_NODE);
+        match self.depth.checked_sub(1) {
+            Some(depth) => self.depth = depth,
+            None => self.failed = true,
+        }
+    }
+
+    /// Writes a property without a value.
+    pub fn prop_empty(&mut self, name: &str) {
+        self.head(name, 0);
+    }
+
+    /// Writes a property of one cell.
+    pub fn prop_u32(&mut self, name: &str, value: u32) {
+        self.prop_bytes(name, &value.to_be_bytes());
+    }
+
+    /// Writes a property of two cells.
+    pub fn prop_u64(&mut self, name: &str, value: u64) {
+        self.prop_bytes(name, &value.to_be_bytes());
+    }
+
+    /// Writes a property of cells.
+    pub fn prop_cells(&mut self, name: &str, cells: &[u32]) {
+        self.head(name, cells.len() * 4);
+        for &cell in cells {
+            self.cell(cell);
+        }
+    }
+
+    /// Writes a `reg` with one range, of two address and two size cells.
+    pub fn prop_reg(&mut self, address: u64, size_bytes: u64) {
+        self.head("reg", 16);
+        self.bytes(&address.to_be_bytes());
+        self.bytes(&size_bytes.to_be_bytes());
+    }
+
+    /// Writes a string property.
+    pub fn prop_str(&mut self, name: &str, value: &str) {
+        self.head(name, value.len() + 1);
+        self.string(value);
+    }
+
+    /// Writes a property of raw bytes.
+    pub fn prop_bytes(&mut self, name: &str, value: &[u8]) {
+        self.head(name, value.len());
+        self.bytes(value);
+        self.align();
+    }
+
+    /// Ends the tree and returns its length in bytes.
+    ///
+    /// # Errors
+    /// [`FdtError`] if anything before failed.
+    pub fn finish(mut self) -> Result<usize, FdtError> {
+        self.cell(END);
+        let structure = HEADER_BYTES + RESERVATION_BYTES;
+        let strings = self.at;
+        self.bytes(NAMES);
+        self.align();
+        let total = self.at;
+        let header = [
+            MAGIC,
+            total as u32,
+            structure as u32,
+            strings as u32,
+            HEADER_BYTES as u32,
+            VERSION,
+            LAST_COMPATIBLE,
+            0,
+            NAMES.len() as u32,
+            (strings - structure) as u32,
+        ];
+        self.at = 0;
+        for word in header {
+            self.cell(word);
+        }
+        if self.failed || self.depth != 0 || total > u32::MAX as usize { Err(FdtError) } else { Ok(total) }
+    }
+
+    fn head(&mut self, name: &str, len_bytes: usize) {
+        let offset = name_offset(name);
+        self.failed |= offset.is_none();
+        self.cell(PROP);
+        self.cell(len_bytes as u32);
+        self.cell(offset.unwrap_or(0));
+    }
+
+    fn string(&mut self, value: &str) {
+        self.failed |= value.as_bytes().contains(&0);
+        self.bytes(value.as_bytes());
+        self.bytes(&[0]);
+        self.align();
+    }
+
+    fn cell(&mut self, value: u32) {
+        self.bytes(&value.to_be_bytes());
+    }
+
+    fn align(&mut self) {
+        while self.at % 4 != 0 {
+            self.bytes(&[0]);
+        }
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        let end = self.at + bytes.len();
+        match self.buffer.get_mut(self.at..end) {
+            Some(to) => to.copy_from_slice(bytes),
+            None => self.failed = true,
+        }
+        self.at = end;
+    }
+}
+
+/// Where a name stands in [`NAMES`].
+fn name_offset(name: &str) -> Option<u32> {
+    let mut offset = 0;
+    for entry in NAMES.split(|&byte| byte == 0) {
+        if entry == name.as_bytes() && !entry.is_empty() {
+            return Some(offset);
+        }
+        offset += entry.len() as u32 + 1;
+    }
+    None
+}
