@@ -34,14 +34,18 @@ pub struct ChannelHeader {
     pub state0: u32,
     /// Epoch of side 0: it adds 1 at each (re)start.
     pub epoch0: u32,
+    /// Epoch of side 1 for which side 0 set its rings up. Written by side 0 only.
+    pub seen0: u32,
     /// Zero.
-    pub _reserved1: [u32; 14],
+    pub _reserved1: [u32; 13],
     /// [`ChannelState`] of side 1. Written by side 1 only.
     pub state1: u32,
     /// Epoch of side 1.
     pub epoch1: u32,
+    /// Epoch of side 0 for which side 1 set its rings up. Written by side 1 only.
+    pub seen1: u32,
     /// Zero.
-    pub _reserved2: [u32; 14],
+    pub _reserved2: [u32; 13],
     /// Heartbeat of side 1 (the guest) on its console channel: it adds 1 at its leisure. Written by side 1.
     pub heartbeat: u32,
     /// Milliseconds within which `heartbeat` must change, 0 for never. Written by side 1.

@@ -1,0 +1,251 @@
+//! The console of the domain.
+//!
+//! Output goes to the console channel that the device tree names, or, where there is none or it is not up yet, to the
+//! hypervisor's log (`early_write`). Printing never blocks for ever: if the console does not make room for
+//! [`PATIENCE`], the rest of that output is dropped and counted.
+
+use crate::pipe::{Consumer, Pipe, Producer, Want};
+use crate::port::Port;
+use crate::sync::Lock;
+use crate::window::Window;
+use crate::{dtb, hvc, time};
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::time::Duration;
+use portico_abi::channel::{ChannelHeader, ChannelState, console as layout};
+use portico_abi::{Handle, Status};
+
+/// How long a print waits for room.
+pub const PATIENCE: Duration = Duration::from_secs(1);
+/// How long one wait for room is, before the next look.
+const NAP: Duration = Duration::from_millis(5);
+/// How often an early line is tried again when the hypervisor limits the rate.
+const EARLY_TRIES: u32 = 20;
+
+struct Channel {
+    window: Window,
+    out: Producer,
+    input: Consumer,
+    /// The console wants to hear of output.
+    out_want: Want,
+    /// We want to hear of room.
+    space_want: Want,
+    handle: Handle,
+    port: Option<Port>,
+}
+
+enum Console {
+    Early,
+    Channel(Channel),
+}
+
+static CONSOLE: Lock<Console> = Lock::new(Console::Early);
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+static HEARTBEAT: AtomicU32 = AtomicU32::new(0);
+
+/// Opens the console channel that the device tree names; without one the console stays the early one.
+pub fn init() {
+    let Some(node) = dtb::console() else { return };
+    // SAFETY: the manager mapped the window for the life of the domain, and nothing else of the guest is there.
+    let Some(window) = (unsafe { Window::new(node.window.base, node.window.len as usize) }) else { return };
+    let Some(channel) = open(window, node.port) else { return };
+    *CONSOLE.lock() = Console::Channel(channel);
+}
+
+fn open(window: Window, handle: Handle) -> Option<Channel> {
+    let magic = window.word(core::mem::offset_of!(ChannelHeader, magic))?;
+    if magic.load(Ordering::Acquire) != ChannelHeader::MAGIC {
+        return None;
+    }
+    let out = Producer::new(Pipe::console_out(window)?);
+    let input = Consumer::new(Pipe::console_in(window)?);
+    let epoch = window.word(core::mem::offset_of!(ChannelHeader, epoch1))?;
+    epoch.store(epoch.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    let state = window.word(core::mem::offset_of!(ChannelHeader, state1))?;
+    state.store(ChannelState::Connected as u32, Ordering::Release);
+    Some(Channel {
+        window,
+        out,
+        input,
+        out_want: Want::new(window, layout::OUT_WANT),
+        space_want: Want::new(window, layout::OUT_SPACE_WANT),
+        handle,
+        port: Port::bind(handle).ok(),
+    })
+}
+
+/// Prints. Use [`print!`](crate::print).
+pub fn print(text: fmt::Arguments<'_>) {
+    let mut console = CONSOLE.lock();
+    let _ = Writer(&mut console).write_fmt(text);
+    console.tell();
+}
+
+/// Prints a line. Use [`println!`](crate::println).
+pub fn print_line(text: fmt::Arguments<'_>) {
+    let mut console = CONSOLE.lock();
+    let mut writer = Writer(&mut console);
+    let _ = writer.write_fmt(text);
+    let _ = writer.write_char('\n');
+    console.tell();
+}
+
+/// Writes bytes as they are.
+pub fn write(bytes: &[u8]) {
+    let mut console = CONSOLE.lock();
+    console.write(bytes);
+    console.tell();
+}
+
+/// Prints even if this vCPU holds the console already: for panics.
+pub(crate) fn print_urgently(text: fmt::Arguments<'_>) {
+    match CONSOLE.try_lock() {
+        Some(mut console) => {
+            let _ = Writer(&mut console).write_fmt(text);
+            console.tell();
+        }
+        None => {
+            let _ = Writer(&mut Console::Early).write_fmt(text);
+        }
+    }
+}
+
+/// Reads what was typed, without waiting; returns how many bytes.
+pub fn read(to: &mut [u8]) -> usize {
+    let mut console = CONSOLE.lock();
+    let Console::Channel(channel) = &mut *console else { return 0 };
+    channel.input.read(to).unwrap_or_else(|_| {
+        channel.input.resynchronize();
+        0
+    })
+}
+
+/// Reads what was typed, at least one byte.
+///
+/// # Errors
+/// `TimedOut` at `deadline`; `NotFound` without a console channel.
+pub fn read_wait(to: &mut [u8], deadline: u64) -> Result<usize, Status> {
+    let port = port().ok_or(Status::NotFound)?;
+    loop {
+        let count = read(to);
+        if count > 0 || to.is_empty() {
+            return Ok(count);
+        }
+        port.wait(deadline)?;
+    }
+}
+
+/// The console's port: notified when something was typed or room came free.
+pub fn port() -> Option<Port> {
+    match &*CONSOLE.lock() {
+        Console::Channel(channel) => channel.port,
+        Console::Early => None,
+    }
+}
+
+/// Bytes that were not printed because nobody made room.
+pub fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
+
+/// Tells the console that there is output, whether it asked or not.
+pub fn flush() {
+    if let Some(console) = CONSOLE.try_lock()
+        && let Console::Channel(channel) = &*console
+    {
+        let _ = hvc::port_notify(channel.handle);
+    }
+}
+
+/// Asks the manager to restart the domain if [`heartbeat`] is not called for `limit`; zero ends that.
+pub fn watchdog(limit: Duration) {
+    if let Console::Channel(channel) = &*CONSOLE.lock()
+        && let Some(word) = channel.window.word(core::mem::offset_of!(ChannelHeader, watchdog_ms))
+    {
+        word.store(u32::try_from(limit.as_millis()).unwrap_or(u32::MAX), Ordering::Release);
+    }
+}
+
+/// Shows the manager that the guest is alive.
+pub fn heartbeat() {
+    if let Console::Channel(channel) = &*CONSOLE.lock()
+        && let Some(word) = channel.window.word(core::mem::offset_of!(ChannelHeader, heartbeat))
+    {
+        word.store(HEARTBEAT.fetch_add(1, Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+    }
+}
+
+impl Console {
+    fn write(&mut self, bytes: &[u8]) {
+        match self {
+            Console::Early => early(bytes),
+            Console::Channel(channel) => channel.write(bytes),
+        }
+    }
+
+    /// Notifies the console if it wants that.
+    fn tell(&self) {
+        if let Console::Channel(channel) = self
+            && channel.out_want.is_set()
+        {
+            let _ = hvc::port_notify(channel.handle);
+        }
+    }
+}
+
+impl Channel {
+    fn write(&mut self, mut bytes: &[u8]) {
+        let mut give_up = None;
+        while !bytes.is_empty() {
+            match self.out.write(bytes) {
+                Err(_) => self.out.resynchronize(),
+                Ok(0) => {
+                    let limit = *give_up.get_or_insert_with(|| time::deadline(PATIENCE));
+                    if time::passed(limit) {
+                        DROPPED.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                        return;
+                    }
+                    self.wait_for_room();
+                }
+                Ok(count) => {
+                    bytes = bytes.get(count..).unwrap_or(&[]);
+                    give_up = None;
+                }
+            }
+        }
+    }
+
+    /// Process, arm, re-check: see [`Want`]. Called with interrupts masked, and must not run handlers: they may print.
+    fn wait_for_room(&mut self) {
+        let _ = hvc::port_notify(self.handle);
+        self.space_want.set();
+        if self.out.room() == Ok(0) && hvc::vcpu_block(time::deadline(NAP)).is_ok() {
+            // Something is pending that only the caller's unmasking can clear: block does not wait.
+            hvc::vcpu_yield();
+        }
+        self.space_want.clear();
+    }
+}
+
+/// Writes to the hypervisor's log, by what fits into registers.
+fn early(bytes: &[u8]) {
+    for chunk in bytes.chunks(40) {
+        for _ in 0..EARLY_TRIES {
+            match hvc::early_write(chunk) {
+                Err(Status::RateLimited) => {
+                    let _ = hvc::vcpu_block(time::deadline(Duration::from_millis(1)));
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
+struct Writer<'a>(&'a mut Console);
+
+impl Write for Writer<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
