@@ -34,7 +34,10 @@ impl Cli {
     pub fn execute(self) -> Result<ExitCode> {
         match self.command {
             Command::Setup(options) => setup::execute(&options)?,
-            Command::Build(options) => build::execute(&options)?,
+            Command::Build(options) => {
+                setup::ensure(setup::BUILD, &setup::Options::default())?;
+                build::execute(&options)?;
+            }
             Command::Run(options) => return run::execute(&options),
         }
         Ok(ExitCode::SUCCESS)

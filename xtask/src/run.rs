@@ -100,7 +100,7 @@ struct Report {
 /// If something does not build, or QEMU cannot be started.
 pub fn execute(options: &Options) -> Result<ExitCode> {
     if !options.no_build && !options.dry_run {
-        setup::ensure(setup::Purpose::Run, options.yes)?;
+        setup::ensure(setup::RUN, &setup::Options { yes: options.yes, dry_run: false })?;
     }
     let request = system::Request {
         system: options.system.clone(),

@@ -1,9 +1,26 @@
-//! `cargo xtask setup`: installs what is missing.
+//! `cargo xtask setup`: installs what is missing to build and run.
+//!
+//! It looks first and installs only what is not there, says what and asks. An ordinary user, who cannot install
+//! packages, gets the exact commands. Missing parts come from the Debian packages of the machine's own sources
+//! and from rustup; on other systems it says what is needed and leaves the how to the user.
 
-use anyhow::{Result, bail};
+mod apt;
+mod step;
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use crate::{qemu, toolchain};
+use crate::project::{self, TARGET};
+use crate::toolchain::{self, find_in_path};
+use crate::{cc, qemu};
+use apt::Backports;
+use step::Step;
+
+/// Oldest QEMU that has a Raspberry Pi 4.
+const QEMU_FLOOR: u32 = 9;
 
 /// Options of `setup`.
 #[derive(Args, Clone, Debug, Default)]
@@ -11,33 +28,184 @@ pub struct Options {
     /// Install without asking
     #[arg(long, short)]
     pub yes: bool,
+    /// Only print the commands
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
-/// What the tools are needed for.
+/// Something that is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// Build only.
-    Build,
-    /// Build and run.
-    Run,
+pub enum Part {
+    /// A Rust toolchain for the bare machine.
+    Rust,
+    /// An AArch64 C compiler, for guests in C.
+    C,
+    /// QEMU.
+    Qemu,
+    /// GDB for AArch64.
+    Gdb,
 }
+
+/// What building needs.
+pub const BUILD: &[Part] = &[Part::Rust, Part::C];
+/// What building and running needs.
+pub const RUN: &[Part] = &[Part::Rust, Part::C, Part::Qemu];
 
 /// Runs the subcommand.
 ///
 /// # Errors
 /// If something is missing and cannot be installed.
 pub fn execute(options: &Options) -> Result<()> {
-    ensure(Purpose::Run, options.yes)
-}
-
-/// Makes sure that everything for a purpose is there.
-///
-/// # Errors
-/// If something is missing and cannot be installed.
-pub fn ensure(purpose: Purpose, _yes: bool) -> Result<()> {
-    toolchain::detect()?;
-    if purpose == Purpose::Run && toolchain::find_in_path(qemu::PROGRAM).is_none() {
-        bail!("{} is not installed", qemu::PROGRAM);
+    ensure(RUN, options)?;
+    if !options.dry_run {
+        println!("Rust: {}", toolchain::detect()?.describe());
+        println!("C: {:?}", cc::detect().context("no C compiler")?);
+        println!("QEMU: {}", qemu_version().context("no QEMU")?);
     }
     Ok(())
+}
+
+/// Makes sure that parts are there.
+///
+/// # Errors
+/// If one is missing and cannot be installed, or the user does not want it; the message says what to do.
+pub fn ensure(parts: &[Part], options: &Options) -> Result<()> {
+    let missing: Vec<Part> = parts.iter().copied().filter(|part| lacks(*part).is_some()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    eprintln!("Portico needs what this machine does not have yet:");
+    for part in &missing {
+        eprintln!("  {}", lacks(*part).unwrap_or_default());
+    }
+    let steps = plan(&missing)?;
+    let root = rustix::process::geteuid().is_root();
+    if options.dry_run || (!root && steps.iter().any(Step::needs_root)) {
+        eprintln!("These commands install it:");
+        for step in &steps {
+            println!("{step}");
+        }
+        if options.dry_run {
+            return Ok(());
+        }
+        bail!("only root can install packages: run the commands above, then this one again");
+    }
+    eprintln!("It will be installed by:");
+    for step in &steps {
+        eprintln!("  {}", step.to_string().trim_start_matches("sudo ").replace('\n', "\n  "));
+    }
+    if !options.yes && !project::in_ci() && !confirm()? {
+        bail!("nothing was installed; run the commands above, or this one with --yes");
+    }
+    for step in &steps {
+        step.take()?;
+    }
+    match parts.iter().find_map(|part| lacks(*part)) {
+        Some(still) => bail!("after the installation this is still missing: {still}"),
+        None => Ok(()),
+    }
+}
+
+/// Asks the user. Nobody there is a no.
+fn confirm() -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        return Ok(false);
+    }
+    eprint!("Install? [Y/n] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    if std::io::stdin().lock().read_line(&mut answer)? == 0 {
+        return Ok(false);
+    }
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "" | "y" | "yes"))
+}
+
+/// Says what is missing of a part, if anything.
+fn lacks(part: Part) -> Option<String> {
+    match part {
+        Part::Rust => {
+            toolchain::detect().err().map(|_| format!("Rust for the bare machine ({TARGET})"))
+        }
+        Part::C => cc::detect().is_none().then(|| "a C compiler for AArch64, for guests in C".to_string()),
+        Part::Qemu => match qemu_version() {
+            Some(version) if version >= QEMU_FLOOR => None,
+            Some(version) => Some(format!("QEMU {QEMU_FLOOR} or later (here is {version})")),
+            None => Some(format!("QEMU {QEMU_FLOOR} or later ({})", qemu::PROGRAM)),
+        },
+        Part::Gdb => find_in_path("gdb-multiarch").is_none().then(|| "gdb-multiarch".to_string()),
+    }
+}
+
+/// Returns the major version of the installed QEMU.
+fn qemu_version() -> Option<u32> {
+    let output = Command::new(qemu::PROGRAM).arg("--version").output().ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.split("version ").nth(1)?.split('.').next()?.parse().ok()
+}
+
+/// Plans how to install parts.
+fn plan(missing: &[Part]) -> Result<Vec<Step>> {
+    let packages: Vec<&str> = missing
+        .iter()
+        .filter_map(|part| match part {
+            Part::Rust => None,
+            Part::C => Some("gcc-aarch64-linux-gnu"),
+            Part::Qemu => Some("qemu-system-arm"),
+            Part::Gdb => Some("gdb-multiarch"),
+        })
+        .collect();
+    let mut steps = apt_steps(&packages)?;
+    if missing.contains(&Part::Rust) {
+        steps.push(rust_step()?);
+    }
+    Ok(steps)
+}
+
+/// Plans how to get Rust for the bare machine: rustup adds the target to the toolchain that is here; where its
+/// server cannot be reached, Debian 12 has a new compiler with the library's source as packages.
+fn rust_step() -> Result<Step> {
+    let rustup = find_in_path("rustup").map(|_| Step::as_user(&["timeout", "90", "rustup", "target", "add", TARGET]));
+    let packages = match apt::debian_release() {
+        Some((12, _)) => apt_steps(&["rustc-web", "cargo-web", "rust-web-src", "lld"])?,
+        _ => Vec::new(),
+    };
+    match (rustup, packages) {
+        (Some(rustup), packages) if packages.is_empty() => Ok(rustup),
+        (Some(rustup), packages) => Ok(Step::Either { first: Box::new(rustup), otherwise: packages }),
+        (None, packages) if packages.is_empty() => bail!("install Rust by rustup, then `rustup target add {TARGET}`"),
+        (None, packages) => Ok(Step::All(packages)),
+    }
+}
+
+/// Plans the installation of packages.
+fn apt_steps(packages: &[&str]) -> Result<Vec<Step>> {
+    if packages.is_empty() {
+        return Ok(Vec::new());
+    }
+    let Some((version, codename)) = apt::debian_release().filter(|_| find_in_path("apt-get").is_some()) else {
+        bail!("this is not Debian: install what Debian has as {} by your own package manager", packages.join(", "));
+    };
+    let install = |release: Option<&str>, packages: &[&str]| {
+        let mut words = vec!["apt-get", "install", "--yes", "--no-install-recommends"];
+        words.extend(release.map(|release| ["--target-release", release]).into_iter().flatten());
+        words.extend(packages);
+        Step::as_root(&words)
+    };
+    let mut steps = Vec::new();
+    // What Debian 12 itself has is too old.
+    let (late, ordinary): (Vec<&str>, Vec<&str>) =
+        packages.iter().copied().partition(|package| *package == "qemu-system-arm" && version < 13);
+    if !late.is_empty()
+        && let Backports::Add(source) = apt::backports(&codename)?
+    {
+        steps.push(Step::AddSource(source));
+    }
+    steps.push(Step::as_root(&["apt-get", "update"]));
+    if !ordinary.is_empty() {
+        steps.push(install(None, &ordinary));
+    }
+    if !late.is_empty() {
+        steps.push(install(Some(&format!("{codename}-backports")), &late));
+    }
+    Ok(steps)
 }

@@ -153,10 +153,9 @@ fn cargo_of(compiler: &Compiler) -> Result<PathBuf> {
 /// Finds the linker of a compiler.
 fn linker_of(compiler: &Compiler) -> Option<PathBuf> {
     let own = compiler.sysroot.join("lib/rustlib").join(&compiler.host).join("bin/rust-lld");
-    if own.is_file() {
-        return Some(own);
-    }
-    find_in_path("ld.lld")
+    let beside = compiler.rustc.with_file_name("rust-lld");
+    // A distribution may install the link without what it points to.
+    [own, beside].into_iter().find(|path| path.is_absolute() && path.is_file()).or_else(|| find_in_path("ld.lld"))
 }
 
 /// Returns the oldest compiler that the workspace allows.
