@@ -6,6 +6,8 @@
 pub mod descriptor;
 pub mod plan;
 pub mod walk;
+#[cfg(test)]
+mod tests;
 
 pub use descriptor::Attrs;
 pub use plan::{MapError, map, unmap};

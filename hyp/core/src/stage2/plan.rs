@@ -7,9 +7,12 @@
 //! invalidates the range it has unmapped before the pages get another use**. Where a table is freed, or a
 //! block is split, `plan` itself calls [`Tables::sync_break`].
 
-use super::walk::Tables;
-use crate::addr::{IpaRange, Pa};
-use crate::stage2::Attrs;
+use super::descriptor::{
+    Attrs, ENTRIES, Entry, LAST_LEVEL, START_LEVEL, decode, encode_leaf, encode_table, index, level_pages,
+};
+use super::walk::{Tables, is_empty};
+use crate::addr::{Ipa, IpaRange, Pa};
+use portico_abi::PAGE_SHIFT;
 
 /// Why nothing was mapped or unmapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,16 +21,35 @@ pub enum MapError {
     NoTable,
     /// A part of the piece is mapped already.
     Exists,
-    /// The range is beyond 39 bits, or the physical range is not page-aligned or wraps.
+    /// The range is beyond 39 bits, or the physical range is not page-aligned or goes beyond 48 bits.
     Range,
+}
+
+/// IPAs end here: one root table at level 1.
+const IPA_END: u64 = 1 << 39;
+const PA_END: u64 = 1 << 48;
+
+/// A piece of work within one table: `count` entries of one level from `ipa` on.
+#[derive(Clone, Copy)]
+struct Run {
+    ipa: u64,
+    level: u8,
+    count: u64,
+}
+
+impl Run {
+    const fn pages(self) -> u64 {
+        self.count * level_pages(self.level)
+    }
 }
 
 /// Maps the beginning of `range` to the physical pages from `pa` on, with blocks where both addresses allow.
 ///
-/// Returns the pages done, at least 1. Nothing of a piece is changed if any of it is mapped.
+/// Returns the pages done, at least 1. Nothing of a piece is changed if any of it is mapped. `max_entries` is at least 1; a piece
+/// ends at the end of a table.
 ///
 /// # Errors
-/// [`MapError`]; then no mapping was changed.
+/// [`MapError`]; then no mapping was changed, and no table is left that was made for it.
 pub fn map<T: Tables + ?Sized>(
     tables: &mut T,
     root: Pa,
@@ -36,13 +58,30 @@ pub fn map<T: Tables + ?Sized>(
     attrs: Attrs,
     max_entries: usize,
 ) -> Result<u64, MapError> {
-    let _ = (tables, root, range, pa, attrs, max_entries);
-    Err(MapError::NoTable)
+    let pa_end = pa.checked_add_pages(range.pages()).ok_or(MapError::Range)?;
+    if range.end().raw() > IPA_END || !pa.is_page_aligned() || pa_end.raw() > PA_END {
+        return Err(MapError::Range);
+    }
+    let run = map_run(range, pa, max_entries.max(1) as u64);
+    // Nothing is changed before this says that the whole run is free.
+    check_free(tables, root, run)?;
+    let Some(table) = make_table(tables, root, run) else {
+        prune(tables, root, run.ipa);
+        return Err(MapError::NoTable);
+    };
+    let first = index(run.ipa, run.level);
+    let step = level_pages(run.level) << PAGE_SHIFT;
+    let mut at = pa.raw();
+    for slot in first..first + run.count as usize {
+        tables.write(table, slot, encode_leaf(Pa::new(at), attrs, run.level));
+        at += step;
+    }
+    Ok(run.pages())
 }
 
 /// Unmaps the beginning of `range`. What is not mapped counts as done.
 ///
-/// Returns the pages done, at least 1. See the module about invalidation.
+/// Returns the pages done, at least 1. See the module about invalidation. A piece ends at the end of a table.
 ///
 /// # Errors
 /// [`MapError::NoTable`] if a block must be split and there is no page for that: nothing was changed.
@@ -52,6 +91,163 @@ pub fn unmap<T: Tables + ?Sized>(
     range: IpaRange,
     max_entries: usize,
 ) -> Result<u64, MapError> {
-    let _ = (tables, root, range, max_entries);
-    Err(MapError::NoTable)
+    if range.end().raw() > IPA_END {
+        return Err(MapError::Range);
+    }
+    let start = range.first().raw();
+    let (mut table, mut level) = (root, START_LEVEL);
+    loop {
+        let slot = index(start, level);
+        match decode(tables.read(table, slot), level) {
+            Entry::Table(next) => {
+                table = next;
+                level += 1;
+            }
+            Entry::Leaf(base, attrs) if !covers(range, level) => {
+                split(tables, table, slot, Ipa::new(start), level, (base, attrs))?;
+            }
+            _ => break,
+        }
+    }
+    let done = clear_run(tables, table, level, range, max_entries.max(1));
+    prune(tables, root, start);
+    Ok(done)
+}
+
+/// The widest entries that the beginning of the range allows, up to the end of their table.
+fn map_run(range: IpaRange, pa: Pa, max_entries: u64) -> Run {
+    let ipa = range.first().raw();
+    let mut level = START_LEVEL;
+    while level < LAST_LEVEL {
+        let pages = level_pages(level);
+        if (ipa | pa.raw()) & ((pages << PAGE_SHIFT) - 1) == 0 && range.pages() >= pages {
+            break;
+        }
+        level += 1;
+    }
+    let size = level_pages(level);
+    let mut pages = range.pages();
+    if level > START_LEVEL && ipa.wrapping_sub(pa.raw()) & ((level_pages(level - 1) << PAGE_SHIFT) - 1) == 0 {
+        // From the next boundary of the level above on, wider entries will do.
+        let wide = level_pages(level - 1);
+        let to_boundary = wide - ((ipa >> PAGE_SHIFT) & (wide - 1));
+        pages = pages.min(to_boundary);
+    }
+    let in_table = (ENTRIES - index(ipa, level)) as u64;
+    Run { ipa, level, count: (pages / size).min(in_table).min(max_entries) }
+}
+
+/// Fails if anything in the run is mapped, or a table stands where the run needs entries.
+fn check_free<T: Tables + ?Sized>(tables: &T, root: Pa, run: Run) -> Result<(), MapError> {
+    let mut table = root;
+    for level in START_LEVEL..run.level {
+        match decode(tables.read(table, index(run.ipa, level)), level) {
+            Entry::Table(next) => table = next,
+            Entry::Leaf(..) => return Err(MapError::Exists),
+            Entry::Invalid => return Ok(()),
+        }
+    }
+    let first = index(run.ipa, run.level);
+    // Tables are freed as soon as they are empty, so an entry that is not invalid means something is mapped below it.
+    let free = (first..first + run.count as usize).all(|slot| tables.read(table, slot) & 1 == 0);
+    if free { Ok(()) } else { Err(MapError::Exists) }
+}
+
+/// The table of the run's level, made if there is none. `None` if there is no page for it.
+fn make_table<T: Tables + ?Sized>(tables: &mut T, root: Pa, run: Run) -> Option<Pa> {
+    let mut table = root;
+    for level in START_LEVEL..run.level {
+        let slot = index(run.ipa, level);
+        table = match decode(tables.read(table, slot), level) {
+            Entry::Table(next) => next,
+            // `check_free` saw no leaf here.
+            Entry::Invalid | Entry::Leaf(..) => {
+                let next = tables.alloc()?;
+                tables.write(table, slot, encode_table(next));
+                next
+            }
+        };
+    }
+    Some(table)
+}
+
+/// Says whether the range begins at an entry of `level` and has all of it.
+fn covers(range: IpaRange, level: u8) -> bool {
+    let pages = level_pages(level);
+    range.first().is_aligned(pages << PAGE_SHIFT) && range.pages() >= pages
+}
+
+/// Replaces a block by a table of the same mappings.
+///
+/// Between break and make an innocent vCPU can fault on the block: it waits for the stage-2 lock and then finds the new
+/// entry. (Arm DDI 0487, "Using break-before-make when updating translation table entries")
+fn split<T: Tables + ?Sized>(
+    tables: &mut T,
+    table: Pa,
+    slot: usize,
+    ipa: Ipa,
+    level: u8,
+    (base, attrs): (Pa, Attrs),
+) -> Result<(), MapError> {
+    let next = tables.alloc().ok_or(MapError::NoTable)?;
+    let step = level_pages(level + 1) << PAGE_SHIFT;
+    let mut at = base.raw() & !((level_pages(level) << PAGE_SHIFT) - 1);
+    for entry in 0..ENTRIES {
+        tables.write(next, entry, encode_leaf(Pa::new(at), attrs, level + 1));
+        at += step;
+    }
+    tables.write(table, slot, 0);
+    tables.sync_break(ipa, level);
+    tables.write(table, slot, encode_table(next));
+    Ok(())
+}
+
+/// Clears entries of one table from the start of the range on, as long as they are whole leaves or nothing.
+/// Returns the pages done.
+fn clear_run<T: Tables + ?Sized>(tables: &mut T, table: Pa, level: u8, range: IpaRange, max_entries: usize) -> u64 {
+    let size = level_pages(level);
+    let ipa_page = range.first().raw() >> PAGE_SHIFT;
+    let first = index(range.first().raw(), level);
+    let mut done = 0;
+    for slot in (first..ENTRIES).take(max_entries) {
+        // The first entry may begin before the range: only the pages from there on count.
+        let in_entry = size - ((ipa_page + done) & (size - 1));
+        let left = range.pages() - done;
+        match decode(tables.read(table, slot), level) {
+            Entry::Invalid => done += in_entry.min(left),
+            Entry::Leaf(..) if left >= size => {
+                tables.write(table, slot, 0);
+                done += size;
+            }
+            // The next piece goes down there, or splits it.
+            Entry::Leaf(..) | Entry::Table(_) => break,
+        }
+        if done == range.pages() {
+            break;
+        }
+    }
+    done
+}
+
+/// Frees the tables on the way to `ipa` that are empty, the lowest first.
+fn prune<T: Tables + ?Sized>(tables: &mut T, root: Pa, ipa: u64) {
+    // Level 2 table and its slot in the root, level 3 table and its slot in that.
+    let Entry::Table(middle) = decode(tables.read(root, index(ipa, START_LEVEL)), START_LEVEL) else { return };
+    let slot = index(ipa, START_LEVEL + 1);
+    if let Entry::Table(last) = decode(tables.read(middle, slot), START_LEVEL + 1) {
+        if !is_empty(tables, last) {
+            return;
+        }
+        drop_table(tables, middle, slot, Ipa::new(ipa), START_LEVEL + 1, last);
+    }
+    if is_empty(tables, middle) {
+        drop_table(tables, root, index(ipa, START_LEVEL), Ipa::new(ipa), START_LEVEL, middle);
+    }
+}
+
+fn drop_table<T: Tables + ?Sized>(tables: &mut T, parent: Pa, slot: usize, ipa: Ipa, level: u8, table: Pa) {
+    tables.write(parent, slot, 0);
+    // A walker may hold the pointer in its walk cache; after this none does, and the page can be used again.
+    tables.sync_break(ipa, level);
+    tables.free(table);
 }

@@ -1,0 +1,236 @@
+//! Map, unmap and lookup against a naive model: a map from page to page.
+
+use super::descriptor::{Entry, decode, encode_leaf, encode_table, vtcr};
+use super::{Attrs, MapError, Tables, lookup, map, unmap};
+use crate::addr::{Ipa, IpaRange, Pa};
+use proptest::prelude::*;
+use std::collections::{BTreeMap, HashMap};
+
+/// Tables in host memory, with a limited number of pages, that watch the rules of break-before-make.
+struct Host {
+    pages: HashMap<u64, [u64; 512]>,
+    next: u64,
+    left: usize,
+    breaks: usize,
+    pending_break: Option<(u64, usize)>,
+    touched: usize,
+}
+
+const ROOT: Pa = Pa::new(0x1000);
+
+impl Host {
+    fn new(left: usize) -> Self {
+        let pages = HashMap::from([(ROOT.raw(), [0; 512])]);
+        Self { pages, next: 0x2000, left, breaks: 0, pending_break: None, touched: 0 }
+    }
+}
+
+impl Tables for Host {
+    fn read(&self, table: Pa, index: usize) -> u64 {
+        self.pages[&table.raw()][index]
+    }
+
+    fn write(&mut self, table: Pa, index: usize, desc: u64) {
+        let entry = &mut self.pages.get_mut(&table.raw()).unwrap()[index];
+        assert!(*entry & 1 == 0 || desc == 0, "a valid entry was changed without a break");
+        assert!(
+            desc == 0 || self.pending_break != Some((table.raw(), index)),
+            "made before the break was complete"
+        );
+        if *entry & 1 != 0 && desc == 0 {
+            self.pending_break = Some((table.raw(), index));
+        }
+        *entry = desc;
+        self.touched += 1;
+    }
+
+    fn alloc(&mut self) -> Option<Pa> {
+        self.left = self.left.checked_sub(1)?;
+        let pa = Pa::new(self.next);
+        self.next += 0x1000;
+        self.pages.insert(pa.raw(), [0; 512]);
+        Some(pa)
+    }
+
+    fn free(&mut self, table: Pa) {
+        assert!(self.pending_break.is_none(), "freed before the break was complete");
+        let page = self.pages.remove(&table.raw()).unwrap();
+        assert!(page.iter().all(|entry| *entry == 0));
+        self.left += 1;
+    }
+
+    fn sync_break(&mut self, _: Ipa, _: u8) {
+        self.breaks += 1;
+        self.pending_break = None;
+    }
+}
+
+fn range(first: u64, pages: u64) -> IpaRange {
+    IpaRange::new(first, pages, 39).unwrap()
+}
+
+fn map_all(host: &mut Host, ipa: u64, pages: u64, pa: u64, max: usize) -> Result<(), MapError> {
+    let mut rest = Some((range(ipa, pages), Pa::new(pa)));
+    while let Some((part, pa)) = rest {
+        let done = map(host, ROOT, part, pa, Attrs::READ_WRITE, max)?;
+        assert!(done >= 1 && done <= part.pages());
+        rest = part.skip(done).map(|part| (part, pa.checked_add_pages(done).unwrap()));
+    }
+    Ok(())
+}
+
+fn unmap_all(host: &mut Host, ipa: u64, pages: u64, max: usize) -> Result<(), MapError> {
+    let mut rest = Some(range(ipa, pages));
+    while let Some(part) = rest {
+        host.touched = 0;
+        let done = unmap(host, ROOT, part, max)?;
+        assert!(done >= 1 && done <= part.pages());
+        assert!(host.touched <= max + 2 * 512 + 8, "unbounded");
+        host.pending_break = None;
+        rest = part.skip(done);
+    }
+    Ok(())
+}
+
+#[test]
+fn blocks_where_aligned() {
+    let mut host = Host::new(10);
+    map_all(&mut host, 0x4000_0000, 3 << 18, 0x8000_0000, 8).unwrap();
+    let found = lookup(&host, ROOT, Ipa::new(0x5234_5678)).unwrap();
+    assert_eq!((found.pa, found.level), (Pa::new(0x9234_5678), 1));
+    assert_eq!(found.bytes_left, 0x4000_0000 - 0x1234_5678);
+    assert_eq!(host.pages.len(), 1);
+    // Ragged at both ends: pages, then 2 MiB blocks, then pages.
+    map_all(&mut host, 0x1f_f000, 514, 0x3f_f000, 512).unwrap();
+    assert_eq!(lookup(&host, ROOT, Ipa::new(0x1f_f000)).unwrap().level, 3);
+    assert_eq!(lookup(&host, ROOT, Ipa::new(0x20_0000)).unwrap().level, 2);
+    assert_eq!(lookup(&host, ROOT, Ipa::new(0x40_0000)).unwrap().pa, Pa::new(0x60_0000));
+    assert_eq!(lookup(&host, ROOT, Ipa::new(0x40_1000)), None);
+    assert_eq!(lookup(&host, ROOT, Ipa::new(1 << 39)), None);
+}
+
+#[test]
+fn top_of_space() {
+    let mut host = Host::new(10);
+    let top = (1u64 << 39) - 0x1000;
+    map_all(&mut host, top, 1, 0xffff_ffff_f000, 4).unwrap();
+    assert_eq!(lookup(&host, ROOT, Ipa::new(top + 5)).unwrap().pa, Pa::new(0xffff_ffff_f005));
+    let wrap = map(&mut host, ROOT, range(0, 2), Pa::new(!0xfff), Attrs::READ, 4);
+    assert_eq!(wrap, Err(MapError::Range));
+    let beyond = map(&mut host, ROOT, range(0, 2), Pa::new(0xffff_ffff_f000), Attrs::READ, 4);
+    assert_eq!(beyond, Err(MapError::Range));
+    let wide = IpaRange::new(1 << 39, 1, 40).unwrap();
+    assert_eq!(map(&mut host, ROOT, wide, Pa::new(0), Attrs::READ, 4), Err(MapError::Range));
+    assert_eq!(unmap(&mut host, ROOT, wide, 4), Err(MapError::Range));
+    unmap_all(&mut host, 0, 1 << 27, 512).unwrap();
+    assert_eq!(host.pages.len(), 1);
+}
+
+#[test]
+fn splits_with_a_break() {
+    let mut host = Host::new(2);
+    map_all(&mut host, 0, 1 << 18, 0, 1).unwrap();
+    unmap_all(&mut host, 0x20_1000, 1, 1).unwrap();
+    assert_eq!((host.breaks, host.left), (2, 0));
+    assert_eq!(lookup(&host, ROOT, Ipa::new(0x20_1000)), None);
+    for ipa in [0x20_0000, 0x20_2000, 0x3fff_f000, 0] {
+        assert_eq!(lookup(&host, ROOT, Ipa::new(ipa)).unwrap().pa, Pa::new(ipa));
+    }
+}
+
+#[test]
+fn nothing_changes_without_pages() {
+    let mut host = Host::new(1);
+    // Needs two tables, gets one: nothing stays.
+    assert_eq!(map(&mut host, ROOT, range(0x1000, 1), Pa::new(0), Attrs::READ, 8), Err(MapError::NoTable));
+    assert_eq!((host.left, host.pages.len()), (1, 1));
+    map_all(&mut host, 0, 512, 0, 8).unwrap();
+    host.left = 0;
+    assert_eq!(unmap(&mut host, ROOT, range(0x1000, 1), 8), Err(MapError::NoTable));
+    assert!(lookup(&host, ROOT, Ipa::new(0x1000)).is_some());
+}
+
+#[test]
+fn vtcr_value() {
+    // T0SZ 25, start level 1, write-back inner-shareable walks, 40-bit PA, RES1.
+    assert_eq!(vtcr(39, 2), 0x8002_3559);
+    assert_eq!(vtcr(32, 2) & 0x3f, 32);
+    assert_eq!(vtcr(39, 6) >> 16 & 7, 5);
+}
+
+proptest! {
+    #[test]
+    fn descriptor_round_trip(page in 0u64..1 << 36, raw in 0u64..16, level in 1u8..=3) {
+        if let Some(attrs) = Attrs::from_abi(raw) {
+            let pa = Pa::new(page << 12);
+            prop_assert_eq!(decode(encode_leaf(pa, attrs, level), level), Entry::Leaf(pa, attrs));
+            if level < 3 {
+                prop_assert_eq!(decode(encode_table(pa), level), Entry::Table(pa));
+            }
+        } else {
+            prop_assert!(raw & 0b1100 == 0b1100);
+        }
+    }
+
+    #[test]
+    fn like_the_model(steps in prop::collection::vec(
+        (0u8..4, 0u64..2100, 1u64..1600, 0u64..3, 1usize..600, any::<bool>()), 1..24),
+        budget in 0usize..12)
+    {
+        // Around a 1 GiB boundary, in a window of 2 * 2100 pages; pa offset 0 allows 2 MiB blocks.
+        let base = (1u64 << 30) - (2048 << 12);
+        let mut host = Host::new(budget);
+        let mut model: BTreeMap<u64, u64> = BTreeMap::new();
+        for (op, first, pages, skew, max, aligned) in steps {
+            let (first, pages) = if aligned { (first & !511, pages.next_multiple_of(512)) } else { (first, pages) };
+            let ipa = base + (first << 12);
+            let pa = ipa + (7 << 30) + (skew << 12);
+            if op < 2 {
+                let mut rest = Some((range(ipa, pages), Pa::new(pa)));
+                while let Some((part, pa)) = rest {
+                    let taken = |n: u64| (0..n).any(|i| model.contains_key(&(part.first().raw() + (i << 12))));
+                    match map(&mut host, ROOT, part, pa, Attrs::READ_WRITE_EXEC, max) {
+                        Ok(done) => {
+                            prop_assert!(done >= 1 && done <= part.pages() && !taken(done));
+                            for i in 0..done {
+                                model.insert(part.first().raw() + (i << 12), pa.raw() + (i << 12));
+                            }
+                            rest = part.skip(done).map(|part| (part, pa.checked_add_pages(done).unwrap()));
+                        }
+                        Err(MapError::Exists) => {
+                            prop_assert!(taken(part.pages()));
+                            break;
+                        }
+                        Err(error) => {
+                            prop_assert_eq!(error, MapError::NoTable);
+                            break;
+                        }
+                    }
+                    host.pending_break = None;
+                }
+            } else {
+                let mut rest = Some(range(ipa, pages));
+                while let Some(part) = rest {
+                    let Ok(done) = unmap(&mut host, ROOT, part, max) else { break };
+                    prop_assert!(done >= 1 && done <= part.pages());
+                    for i in 0..done {
+                        model.remove(&(part.first().raw() + (i << 12)));
+                    }
+                    host.pending_break = None;
+                    rest = part.skip(done);
+                }
+            }
+            prop_assert_eq!(host.left + host.pages.len() - 1, budget);
+        }
+        for page in 0..4200u64 {
+            let ipa = base + (page << 12);
+            let found = lookup(&host, ROOT, Ipa::new(ipa + 3)).map(|t| t.pa.raw() - 3);
+            prop_assert_eq!(found, model.get(&ipa).copied());
+        }
+        // The teardown gives every table back, with no page to split with.
+        host.left = 0;
+        let before = host.pages.len() - 1;
+        unmap_all(&mut host, 0, 1 << 27, 64).unwrap();
+        prop_assert_eq!((host.left, host.pages.len()), (before, 1));
+    }
+}
