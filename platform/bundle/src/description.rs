@@ -22,8 +22,8 @@ pub const MAX_GUESTS: usize = 256;
 pub const MAX_CHANNELS: usize = 1024;
 /// Most vCPUs of a guest.
 pub const MAX_VCPUS: u16 = 48;
-/// Largest `cap_permille`: 48 processors.
-pub const MAX_CAP_PERMILLE: u32 = 48_000;
+/// Largest `cap_permille`: a whole pCPU, the most that a vCPU can use.
+pub const MAX_CAP_PERMILLE: u32 = 1000;
 
 /// A whole system.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

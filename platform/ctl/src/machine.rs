@@ -1,0 +1,186 @@
+//! The machines that a description can name.
+
+use crate::LoadOptions;
+use crate::diagnostic::{Sink, closest, one_of};
+use crate::section::{At, Keys, Section};
+use crate::value::{self, SIZE_HELP, format_size};
+use serde::Serialize;
+
+/// Most pCPUs that EL2 drives.
+pub const MAX_PCPUS: u32 = 8;
+
+/// What EL2 and the manager need of a machine's memory, in bytes: 16 MiB for the manager, the rest for EL2's image, its
+/// pool and the parts of memory that the firmware keeps.
+pub const RESERVED_BYTES: u64 = 32 << 20;
+
+/// A kind of machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineKind {
+    /// QEMU `virt` with GICv3.
+    Virt,
+    /// QEMU `virt` with GICv2.
+    VirtGicv2,
+    /// Raspberry Pi 4, by QEMU or the board itself.
+    Raspi4b,
+}
+
+impl MachineKind {
+    /// Every kind.
+    pub const ALL: [MachineKind; 3] = [
+        MachineKind::Virt,
+        MachineKind::VirtGicv2,
+        MachineKind::Raspi4b,
+    ];
+
+    /// Its name in a description and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            MachineKind::Virt => "virt",
+            MachineKind::VirtGicv2 => "virt-gicv2",
+            MachineKind::Raspi4b => "raspi4b",
+        }
+    }
+
+    /// Finds the kind of this name.
+    pub fn from_name(name: &str) -> Option<MachineKind> {
+        MachineKind::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
+
+    /// Memory and processors that cannot be chosen, for a board that has what it has.
+    const fn fixed(self) -> Option<(u64, u32)> {
+        match self {
+            MachineKind::Virt | MachineKind::VirtGicv2 => None,
+            MachineKind::Raspi4b => Some((2 << 30, 4)),
+        }
+    }
+}
+
+/// The machine that a system is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Machine {
+    /// Its kind.
+    pub kind: MachineKind,
+    /// Its number of pCPUs.
+    pub cpus: u32,
+    /// Its memory, in bytes.
+    pub memory_bytes: u64,
+}
+
+impl Machine {
+    /// The mask of all its pCPUs.
+    pub const fn cpu_mask(&self) -> u64 {
+        u64::MAX >> (64 - self.cpus)
+    }
+}
+
+pub(crate) const SYSTEM_KEYS: Keys = Keys {
+    known: &["name", "machine", "memory", "cpus"],
+    aliases: &[
+        ("board", "machine"),
+        ("ram", "memory"),
+        ("mem", "memory"),
+        ("smp", "cpus"),
+        ("vcpus", "cpus"),
+    ],
+    foreign: &[],
+    tables: &[],
+};
+
+/// Reads the machine from `[system]`; options stand above it, defaults below.
+pub(crate) fn read(
+    system: Option<&Section<'_>>,
+    options: &LoadOptions<'_>,
+    sink: &mut Sink<'_>,
+) -> Machine {
+    let kind = read_kind(system, options, sink);
+    let memory = system.and_then(|s| s.parsed(sink, "memory", SIZE_HELP, value::size));
+    let cpus = system.and_then(|s| s.integer(sink, "cpus", 1..=u64::from(MAX_PCPUS)));
+    if let (Some((fixed_memory, fixed_cpus)), Some(section)) = (kind.fixed(), system) {
+        let wrong_memory = memory
+            .as_ref()
+            .filter(|memory| memory.value != fixed_memory);
+        let wrong_cpus = cpus
+            .as_ref()
+            .filter(|cpus| cpus.value != u64::from(fixed_cpus));
+        let name = kind.name();
+        if let (Some(At { span, .. }), None, None) =
+            (wrong_memory, options.memory_bytes, &options.machine)
+        {
+            let message = format!(
+                "machine `{name}` always has {} of memory",
+                format_size(fixed_memory)
+            );
+            sink.add(span, &section.subject, message, "leave `memory` out");
+        }
+        if let (Some(At { span, .. }), None, None) = (wrong_cpus, options.cpus, &options.machine) {
+            let message = format!("machine `{name}` always has {fixed_cpus} processors");
+            sink.add(span, &section.subject, message, "leave `cpus` out");
+        }
+    }
+    let (default_memory, default_cpus) = match kind.fixed() {
+        Some(fixed) => fixed,
+        None => (
+            memory.map_or(1 << 30, |memory| memory.value),
+            cpus.and_then(|cpus| u32::try_from(cpus.value).ok())
+                .unwrap_or(4),
+        ),
+    };
+    let cpus = options.cpus.unwrap_or(default_cpus);
+    if !(1..=MAX_PCPUS).contains(&cpus) {
+        sink.add_whole(
+            format!("a machine of {cpus} processors was asked for"),
+            format!("ask for 1 to {MAX_PCPUS}"),
+        );
+    }
+    Machine {
+        kind,
+        cpus: cpus.clamp(1, MAX_PCPUS),
+        memory_bytes: options.memory_bytes.unwrap_or(default_memory),
+    }
+}
+
+fn read_kind(
+    system: Option<&Section<'_>>,
+    options: &LoadOptions<'_>,
+    sink: &mut Sink<'_>,
+) -> MachineKind {
+    let names = || MachineKind::ALL.iter().map(|kind| kind.name());
+    let help = |name: &str| match name {
+        // A name that people will try, too far from ours for the spelling check.
+        "rpi4" | "rpi4b" | "raspi4" => String::from("write `raspi4b`"),
+        _ => match closest(name, names()) {
+            Some(near) => format!("write `{near}`"),
+            None => format!("write {}", one_of(names())),
+        },
+    };
+    let written = system.and_then(|s| {
+        let found = s.string(sink, "machine", &format!("write {}", one_of(names())))?;
+        let kind = MachineKind::from_name(found.value);
+        if kind.is_none() {
+            sink.add(
+                &found.span,
+                &s.subject,
+                format!("unknown machine `{}`", found.value),
+                help(found.value),
+            );
+        }
+        kind
+    });
+    let asked = options
+        .machine
+        .as_deref()
+        .map(|name| (name, MachineKind::from_name(name)));
+    if let Some((name, None)) = asked {
+        sink.add_whole(
+            format!("unknown machine `{name}` was asked for"),
+            help(name).replace("write", "ask for"),
+        );
+    }
+    asked
+        .and_then(|(_, kind)| kind)
+        .or(written)
+        .unwrap_or(MachineKind::Virt)
+}
