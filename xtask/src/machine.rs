@@ -3,61 +3,23 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
-use serde::Serialize;
+use portico_ctl::MachineKind;
 
-/// A machine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, ValueEnum, Serialize)]
-pub enum Machine {
-    /// QEMU's virt with a GICv3
-    #[default]
-    #[value(name = "virt")]
-    #[serde(rename = "virt")]
-    Virt,
-    /// QEMU's virt with a GICv2
-    #[value(name = "virt-gicv2")]
-    #[serde(rename = "virt-gicv2")]
-    VirtGicv2,
-    /// Raspberry Pi 4 B
-    #[value(name = "raspi4b")]
-    #[serde(rename = "raspi4b")]
-    Raspi4b,
+/// Processors that a kind of machine has in QEMU, where they cannot be chosen. Fewer are used by telling EL2 so.
+fn fixed_cpus(kind: MachineKind) -> Option<u32> {
+    (kind == MachineKind::Raspi4b).then_some(4)
 }
 
-impl Machine {
-    /// All machines.
-    pub const ALL: [Machine; 3] = [Machine::Virt, Machine::VirtGicv2, Machine::Raspi4b];
-
-    /// Returns its name, as options and descriptions write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Machine::Virt => "virt",
-            Machine::VirtGicv2 => "virt-gicv2",
-            Machine::Raspi4b => "raspi4b",
-        }
-    }
-
-    /// Finds a machine by name.
-    pub fn by_name(name: &str) -> Option<Machine> {
-        Machine::ALL.into_iter().find(|machine| machine.name() == name)
-    }
-
-    /// Returns how much memory the machine must have, in MiB, where it cannot be chosen.
-    pub fn fixed_memory_mib(self) -> Option<u64> {
-        (self == Machine::Raspi4b).then_some(2048)
-    }
-
-    /// Returns the processors of the machine where they cannot be chosen. Fewer are used by telling EL2 so.
-    fn fixed_cpus(self) -> Option<u32> {
-        (self == Machine::Raspi4b).then_some(4)
-    }
+/// Memory that a kind of machine has in QEMU, where it cannot be chosen, in MiB.
+fn fixed_memory_mib(kind: MachineKind) -> Option<u64> {
+    (kind == MachineKind::Raspi4b).then_some(2048)
 }
 
 /// What a machine is started with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Line {
     /// Which machine.
-    pub machine: Machine,
+    pub machine: MachineKind,
     /// Processors that EL2 uses.
     pub cpus: u32,
     /// Memory, in MiB.
@@ -81,23 +43,40 @@ pub struct Line {
 }
 
 impl Line {
+    /// Makes a plain line: no bundle, nothing counted, nobody waited for.
+    pub fn new(machine: MachineKind, cpus: u32, memory_mib: u64, kernel: PathBuf) -> Line {
+        Line {
+            machine,
+            cpus,
+            memory_mib,
+            kernel,
+            initrd: None,
+            dtb: None,
+            bootargs: Vec::new(),
+            icount: false,
+            gdb: None,
+            qmp: None,
+            extra: Vec::new(),
+        }
+    }
+
     /// Makes QEMU's arguments. The serial port is the standard input and output of the process.
     pub fn arguments(&self) -> Vec<OsString> {
         let mut arguments = Arguments::default();
-        let fixed = self.machine.fixed_cpus();
+        let fixed = fixed_cpus(self.machine);
         match self.machine {
-            Machine::Virt | Machine::VirtGicv2 => {
-                let gic = if self.machine == Machine::Virt { 3 } else { 2 };
+            MachineKind::Virt | MachineKind::VirtGicv2 => {
+                let gic = if self.machine == MachineKind::Virt { 3 } else { 2 };
                 // With a fixed seed `rng-seed` is the same in every run.
                 arguments.pair("-M", format!("virt,virtualization=on,gic-version={gic}"));
                 let frequency = if self.icount { ",cntfrq=1000000000" } else { "" };
                 arguments.pair("-cpu", format!("cortex-a72{frequency}"));
                 arguments.pair("-nic", "none");
             }
-            Machine::Raspi4b => arguments.pair("-M", "raspi4b"),
+            MachineKind::Raspi4b => arguments.pair("-M", "raspi4b"),
         }
         arguments.pair("-smp", fixed.unwrap_or(self.cpus).to_string());
-        let memory = self.machine.fixed_memory_mib().unwrap_or(self.memory_mib);
+        let memory = fixed_memory_mib(self.machine).unwrap_or(self.memory_mib);
         arguments.pair("-m", format!("{memory}M"));
         for word in ["-nodefaults", "-no-reboot"] {
             arguments.word(word);
@@ -175,7 +154,7 @@ mod tests {
 
     #[test]
     fn the_line_names_gic_memory_and_processors() {
-        let line = Line { cpus: 2, memory_mib: 512, kernel: "k".into(), icount: true, ..Line::default() };
+        let line = Line { icount: true, ..Line::new(MachineKind::Virt, 2, 512, "k".into()) };
         let shell = line.shell();
         for part in ["gic-version=3", "-smp 2", "-m 512M", "cntfrq=1000000000", "-icount shift=0,sleep=off"] {
             assert!(shell.contains(part), "{part} in {shell}");
@@ -184,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_board_keeps_its_processors_and_tells_el2_how_many_to_use() {
-        let line = Line { machine: Machine::Raspi4b, cpus: 1, memory_mib: 1, kernel: "k".into(), ..Line::default() };
+        let line = Line::new(MachineKind::Raspi4b, 1, 1, "k".into());
         let shell = line.shell();
         assert!(shell.contains("-smp 4 -m 2048M"), "{shell}");
         assert!(shell.contains("-append portico.cpus=1"), "{shell}");

@@ -8,14 +8,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use portico_ctl::MachineKind;
 use regex::Regex;
 use serde::Serialize;
 
-use crate::machine::{Line, Machine};
+use crate::machine::Line;
 use crate::qemu::{Event, Qemu, Search};
-use crate::terminal::{Keyboard, Typed};
 use crate::record::Record;
-use crate::{project, setup, system};
+use crate::system::Request;
+use crate::terminal::{Keyboard, Typed};
+use crate::{project, setup};
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
@@ -24,8 +27,8 @@ pub struct Options {
     #[arg(default_value = "example")]
     pub system: String,
     /// The machine; what the description says, else virt
-    #[arg(long)]
-    pub machine: Option<Machine>,
+    #[arg(long, value_parser = machine_parser())]
+    pub machine: Option<MachineKind>,
     /// Processors
     #[arg(long, value_name = "N")]
     pub cpus: Option<u32>,
@@ -59,6 +62,9 @@ pub struct Options {
     /// Argument for EL2 (may be given again)
     #[arg(long = "bootarg", value_name = "ARGUMENT")]
     pub bootargs: Vec<String>,
+    /// Argument for the manager (may be given again)
+    #[arg(long = "manager-arg", value_name = "ARGUMENT")]
+    pub manager_arguments: Vec<String>,
     /// Install nothing and do not build: boot what was built last
     #[arg(long)]
     pub no_build: bool,
@@ -90,7 +96,7 @@ pub enum Outcome {
 #[derive(Serialize)]
 struct Report {
     outcome: Outcome,
-    machine: Machine,
+    machine: MachineKind,
     seconds: f64,
 }
 
@@ -99,22 +105,23 @@ struct Report {
 /// # Errors
 /// If something does not build, or QEMU cannot be started.
 pub fn execute(options: &Options) -> Result<ExitCode> {
-    if !options.no_build && !options.dry_run {
-        setup::ensure(setup::RUN, &setup::Options { yes: options.yes, dry_run: false })?;
-    }
-    let request = system::Request {
+    let request = Request {
         system: options.system.clone(),
         machine: options.machine,
         cpus: options.cpus,
         memory_mib: options.memory,
+        manager_arguments: options.manager_arguments.clone(),
         build: !options.no_build,
     };
-    let (mut line, bundle) = match system::prepare(&request)? {
+    if let Err(report) = request.check()? {
+        return Ok(refuse(&report, options));
+    }
+    if !options.no_build && !options.dry_run {
+        setup::ensure(setup::RUN, &setup::Options { yes: options.yes, dry_run: false })?;
+    }
+    let (mut line, bundle) = match request.prepare()? {
         Ok(prepared) => prepared,
-        Err(refused) => {
-            refused.print(options.json);
-            return Ok(ExitCode::FAILURE);
-        }
+        Err(report) => return Ok(refuse(&report, options)),
     };
     line.icount = options.icount;
     line.gdb = options.gdb;
@@ -144,6 +151,22 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
         Outcome::Ended => ExitCode::FAILURE,
         Outcome::Timeout => ExitCode::from(2),
     })
+}
+
+/// Says what is wrong with a description.
+fn refuse(report: &portico_ctl::Report, options: &Options) -> ExitCode {
+    if options.json {
+        println!("{}", report.to_json());
+    } else {
+        eprintln!("{report}");
+    }
+    ExitCode::FAILURE
+}
+
+/// Parses the name of a machine.
+pub fn machine_parser() -> impl TypedValueParser<Value = MachineKind> {
+    PossibleValuesParser::new(MachineKind::ALL.map(MachineKind::name))
+        .try_map(|name| MachineKind::from_name(&name).ok_or("unknown machine"))
 }
 
 /// Starts the machine and serves its serial port until it ends, a pattern is found, or time is up.
@@ -206,15 +229,11 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// Reads a size: a number of MiB, or one with a unit.
 fn parse_memory(text: &str) -> Result<u64, String> {
-    let (number, factor) = match text.trim_end_matches(['B', 'b', 'i']) {
-        text if text.ends_with(['M', 'm']) => (&text[..text.len() - 1], 1),
-        text if text.ends_with(['G', 'g']) => (&text[..text.len() - 1], 1024),
-        text => (text, 1),
+    let bytes = match text.parse::<u64>() {
+        Ok(mib) => mib.checked_mul(1 << 20).ok_or("more than any machine has")?,
+        Err(_) => portico_ctl::parse_size(text)?,
     };
-    match number.trim().parse::<u64>() {
-        Ok(number) if number > 0 => Ok(number.saturating_mul(factor)),
-        _ => Err("write a size in MiB, or with a unit as in 512M or 2G".into()),
-    }
+    Ok((bytes >> 20).max(1))
 }
 
 #[cfg(test)]
@@ -225,8 +244,7 @@ mod tests {
     fn sizes_have_units() {
         assert_eq!(parse_memory("512"), Ok(512));
         assert_eq!(parse_memory("512M"), Ok(512));
-        assert_eq!(parse_memory("2GiB"), Ok(2048));
+        assert_eq!(parse_memory("2G"), Ok(2048));
         assert!(parse_memory("lots").is_err());
-        assert!(parse_memory("0").is_err());
     }
 }

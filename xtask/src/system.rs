@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use portico_ctl::{LoadOptions, MachineKind, Report, System};
 
 use crate::build::{self, Images};
-use crate::machine::{Line, Machine};
+use crate::machine::Line;
 use crate::{dtb, guests, project};
 
 /// What shall be booted, and where.
@@ -14,56 +15,67 @@ pub struct Request {
     /// A path, or the name of a description that comes with the project.
     pub system: String,
     /// The machine; `None` for what the description says.
-    pub machine: Option<Machine>,
+    pub machine: Option<MachineKind>,
     /// Processors; `None` for what the description says.
     pub cpus: Option<u32>,
     /// Memory, in MiB; `None` for what the description says.
     pub memory_mib: Option<u64>,
+    /// Arguments for the manager, after those of the description.
+    pub manager_arguments: Vec<String>,
     /// Whether to build what the description needs first.
     pub build: bool,
 }
 
-/// Why a description is refused.
-#[derive(Debug)]
-pub struct Refused {
-    text: String,
-    json: String,
-}
-
-impl Refused {
-    /// Prints all that is wrong with it.
-    pub fn print(&self, json: bool) {
-        if json {
-            println!("{}", self.json);
-        } else {
-            eprint!("{}", self.text);
-        }
+impl Request {
+    /// Checks the description as far as that is possible before anything is built.
+    ///
+    /// # Errors
+    /// If there is no such description. One that is wrong is the inner error.
+    pub fn check(&self) -> Result<Result<(), Report>> {
+        Ok(self.load(&find(&self.system)?, &build::built(), false).map(drop))
     }
-}
 
-/// Processors of a machine when nobody says how many.
-const CPUS: u32 = 4;
-/// Memory of a machine when nobody says how much, in MiB.
-const MEMORY_MIB: u64 = 1024;
+    /// Builds what the description needs, checks it and makes its bundle.
+    ///
+    /// # Errors
+    /// If something does not build or cannot be read. A description that is wrong is the inner error.
+    pub fn prepare(&self) -> Result<Result<(Line, Vec<u8>), Report>> {
+        let path = find(&self.system)?;
+        let options = build::Options { guests: Some(references(&path)?), verbose: false };
+        let images = if self.build { build::build(&options)? } else { build::built() };
+        let system = match self.load(&path, &images, true) {
+            Ok(system) => system,
+            Err(report) => return Ok(Err(report)),
+        };
+        let manager = std::fs::read(&images.manager).with_context(|| images.manager.display().to_string())?;
+        let machine = system.machine;
+        let mut line = Line::new(machine.kind, machine.cpus, machine.memory_bytes >> 20, images.hyp);
+        if machine.kind == MachineKind::Raspi4b {
+            line.dtb = Some(dtb::rpi4()?);
+        }
+        Ok(Ok((line, system.bundle(&manager)?)))
+    }
 
-/// Builds what the description needs, checks it and makes its bundle.
-///
-/// # Errors
-/// If something does not build or cannot be read. A description that is wrong is the inner error.
-pub fn prepare(request: &Request) -> Result<Result<(Line, Vec<u8>), Refused>> {
-    let path = find(&request.system)?;
-    let options = build::Options { guests: Some(references(&path)?), verbose: false };
-    let images = if request.build { build::build(&options)? } else { build::built() };
-    let machine = request.machine.unwrap_or_default();
-    let line = Line {
-        machine,
-        cpus: request.cpus.unwrap_or(CPUS),
-        memory_mib: machine.fixed_memory_mib().or(request.memory_mib).unwrap_or(MEMORY_MIB),
-        kernel: images.hyp.clone(),
-        dtb: if machine == Machine::Raspi4b { Some(dtb::rpi4()?) } else { None },
-        ..Line::default()
-    };
-    Ok(Ok((line, bundle(&images)?)))
+    /// Loads the description.
+    fn load(&self, path: &Path, images: &Images, read_images: bool) -> Result<System, Report> {
+        let guests = images.guests.clone();
+        let resolver = move |scheme: &str, name: &str| {
+            let reference = format!("{scheme}:{name}");
+            guests.get(&reference).cloned().ok_or_else(|| {
+                let known: Vec<_> = guests.keys().map(String::as_str).collect();
+                format!("write one of {}", known.join(", "))
+            })
+        };
+        let options = LoadOptions {
+            machine: self.machine.map(|kind| kind.name().to_string()),
+            cpus: self.cpus,
+            memory_bytes: self.memory_mib.map(|mib| mib << 20),
+            resolver: Some(&resolver),
+            read_images,
+            manager_cmdline: self.manager_arguments.join(" "),
+        };
+        portico_ctl::load(path, &options)
+    }
 }
 
 /// Finds a description: a path, or the name of one that comes with the project.
@@ -92,12 +104,4 @@ fn references(path: &Path) -> Result<Vec<String>> {
     let known = guests::discover()?;
     let mentioned = |reference: &str| text.split(['"', '\'']).any(|part| part == reference);
     Ok(known.into_iter().map(|guest| guest.reference).filter(|reference| mentioned(reference)).collect())
-}
-
-/// Makes the bundle of a description.
-fn bundle(images: &Images) -> Result<Vec<u8>> {
-    let manager = std::fs::read(&images.manager).with_context(|| images.manager.display().to_string())?;
-    let mut writer = portico_bundle::writer::Writer::new();
-    writer.add(portico_bundle::names::MANAGER, &manager).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    Ok(writer.finish())
 }
