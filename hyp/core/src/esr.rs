@@ -295,3 +295,88 @@ impl AccessSyndrome {
 pub const fn fault_ipa(hpfar: u64, far: u64) -> Ipa {
     Ipa::new((hpfar & 0xfff_ffff_fff0) << 8 | far & 0xfff)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{AccessSyndrome, Exception, FaultClass, SysregAccess, SysregId, decode, ec, fault_ipa};
+    use proptest::prelude::*;
+
+    const fn esr(class: u8, iss: u64) -> u64 {
+        (class as u64) << 26 | 1 << 25 | iss
+    }
+
+    #[test]
+    fn table() {
+        let rows = [
+            (esr(ec::WFX, 0), Exception::Wfx { event: false }),
+            (esr(ec::WFX, 1), Exception::Wfx { event: true }),
+            (esr(ec::WFX, 3), Exception::Wfx { event: true }),
+            (esr(ec::HVC64, 0xffff), Exception::Hvc64 { imm: 0xffff }),
+            (esr(ec::SMC64, 0), Exception::Smc64 { imm: 0 }),
+            (esr(ec::FP_SIMD, 0x1e0_0000), Exception::FpSimd),
+            (esr(ec::SVE, 0), Exception::Sve),
+            (esr(0x2f, 0), Exception::Other { ec: 0x2f }),
+            (esr(0x3f, 0x1ff_ffff), Exception::Other { ec: 0x3f }),
+            // mrs x3, id_aa64pfr0_el1
+            (
+                esr(ec::SYSREG, 3 << 20 | 3 << 5 | 4 << 1 | 1),
+                Exception::Sysreg(SysregAccess { id: SysregId::new(3, 0, 0, 4, 0), rt: 3, read: true }),
+            ),
+            // msr oslar_el1, xzr
+            (
+                esr(ec::SYSREG, 2 << 20 | 4 << 17 | 1 << 10 | 31 << 5),
+                Exception::Sysreg(SysregAccess { id: SysregId::new(2, 0, 1, 0, 4), rt: 31, read: false }),
+            ),
+        ];
+        for (raw, want) in rows {
+            assert_eq!(decode(raw), want, "{raw:#x}");
+        }
+    }
+
+    #[test]
+    fn aborts() {
+        // str w5, [..] to an unmapped page, level 3
+        let Exception::DataAbort(abort) = decode(esr(ec::DATA_ABORT_LOWER, 1 << 24 | 2 << 22 | 5 << 16 | 1 << 6 | 7)) else {
+            panic!("not a data abort")
+        };
+        assert!(abort.write && abort.fault.is_stage2() && !abort.fault.on_table_walk);
+        assert_eq!((abort.fault.class, abort.fault.level), (FaultClass::Translation, 3));
+        let access = abort.syndrome.unwrap();
+        assert_eq!((access.size_bytes, access.rt, access.wide), (4, 5, false));
+        let Exception::InstrAbort(fault) = decode(esr(ec::INSTR_ABORT_LOWER, 1 << 7 | 0xd)) else {
+            panic!("not an instruction abort")
+        };
+        assert!(fault.on_table_walk);
+        assert_eq!((fault.class, fault.level), (FaultClass::Permission, 1));
+        let class = |fsc| super::Fault::from_iss(fsc).class;
+        assert_eq!(class(0x10), FaultClass::External);
+        assert_eq!(class(0x16), FaultClass::External);
+        assert_eq!(class(0x21), FaultClass::Alignment);
+        assert_eq!(class(0x30), FaultClass::Other);
+        assert_eq!(class(0x09), FaultClass::AccessFlag);
+        assert_eq!(fault_ipa(0x0800_0000 >> 8, 0xffff_0000_1234_5678).raw(), 0x0800_0678);
+    }
+
+    #[test]
+    fn loads_extend() {
+        let byte = AccessSyndrome { size_bytes: 1, sign_extend: true, rt: 0, wide: false, acquire_release: false };
+        assert_eq!(byte.extend(0x1280), 0xffff_ff80);
+        assert_eq!(AccessSyndrome { wide: true, ..byte }.extend(0x80), 0xffff_ffff_ffff_ff80);
+        assert_eq!(AccessSyndrome { sign_extend: false, ..byte }.extend(0x1280), 0x80);
+        assert_eq!(AccessSyndrome { size_bytes: 8, wide: true, ..byte }.extend(u64::MAX), u64::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn any_syndrome_decodes(raw: u64) {
+            let _ = decode(raw);
+        }
+
+        #[test]
+        fn sysreg_fields(op0 in 0u32..4, op1 in 0u32..8, crn in 0u32..16, crm in 0u32..16, op2 in 0u32..8) {
+            let id = SysregId::new(op0, op1, crn, crm, op2);
+            prop_assert_eq!((id.op0(), id.op1(), id.crn(), id.crm(), id.op2()), (op0, op1, crn, crm, op2));
+            prop_assert_eq!(SysregId::from_iss(id.raw() | 0x3e1), id);
+        }
+    }
+}

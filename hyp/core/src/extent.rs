@@ -77,3 +77,59 @@ pub const fn grant_rights(attrs: Attrs) -> Rights {
 }
 
 const _: () = assert!(attrs::ALL == 0xf);
+
+#[cfg(test)]
+mod tests {
+    use super::{PA_BITS, checked_attrs, full_attrs, grant_rights, merge, part, placement, split};
+    use crate::addr::PaRange;
+    use crate::stage2::Attrs;
+    use portico_abi::call::attrs;
+    use portico_abi::{Rights, Status};
+    use proptest::prelude::*;
+
+    #[test]
+    fn attributes() {
+        let all = Rights::all();
+        let ram = full_attrs(false);
+        assert_eq!(checked_attrs(attrs::WRITE, ram, all), Ok(Attrs::READ_WRITE));
+        assert_eq!(checked_attrs(0, ram, Rights::MAP), Ok(Attrs::READ));
+        assert_eq!(checked_attrs(attrs::WRITE, ram, Rights::MAP), Err(Status::NoRights));
+        assert_eq!(checked_attrs(attrs::WRITE, Attrs::READ, all), Err(Status::NoRights));
+        assert_eq!(checked_attrs(attrs::EXEC, Attrs::READ_WRITE, all), Err(Status::NoRights));
+        assert_eq!(checked_attrs(attrs::DEVICE, ram, all), Err(Status::Invalid));
+        assert_eq!(checked_attrs(attrs::READ, full_attrs(true), all), Err(Status::Invalid));
+        assert_eq!(checked_attrs(attrs::DEVICE | attrs::EXEC, full_attrs(true), all), Err(Status::Invalid));
+        assert_eq!(checked_attrs(1 << 4, ram, all), Err(Status::Invalid));
+        assert_eq!(checked_attrs(1 << 63, ram, all), Err(Status::Invalid));
+        assert!(!grant_rights(Attrs::READ).intersects(Rights::WRITE | Rights::OWN | Rights::SHARE | Rights::DONATE));
+    }
+
+    #[test]
+    fn placements() {
+        assert_eq!(placement(0, 0, 39), Err(Status::Invalid));
+        assert_eq!(placement(1 << 38, 1 << 52, 39), Err(Status::Invalid));
+        assert!(placement(1 << 38, 1 << 26, 39).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn cut_and_join(first in 0u64..1 << 20, pages in 1u64..1 << 20, offset: u64, len: u64, small: bool) {
+            let whole = PaRange::new(first << 12, pages, PA_BITS).unwrap();
+            let (offset, len) = if small { (offset % (2 << 20), len % (2 << 20)) } else { (offset, len) };
+            let fits = len > 0 && u128::from(offset) + u128::from(len) <= u128::from(pages);
+            let found = part(whole, offset, len);
+            prop_assert_eq!(found.is_ok(), fits);
+            if let Ok(found) = found {
+                prop_assert_eq!(found.first().raw(), whole.first().raw() + (offset << 12));
+                prop_assert_eq!(found.pages(), len);
+            }
+            match split(whole, offset) {
+                Ok((lower, upper)) => {
+                    prop_assert_eq!(merge(lower, upper), Ok(whole));
+                    prop_assert_eq!(merge(upper, lower), Err(Status::Invalid));
+                }
+                Err(_) => prop_assert!(offset == 0 || offset >= pages),
+            }
+        }
+    }
+}

@@ -151,7 +151,7 @@ impl<'a> FdtWriter<'a> {
     }
 
     fn align(&mut self) {
-        while self.at % 4 != 0 {
+        while !self.at.is_multiple_of(4) {
             self.bytes(&[0]);
         }
     }
@@ -176,4 +176,102 @@ fn name_offset(name: &str) -> Option<u32> {
         offset += entry.len() as u32 + 1;
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FdtError, FdtWriter};
+    use proptest::prelude::*;
+
+    fn sample(buffer: &mut [u8]) -> Result<usize, FdtError> {
+        let mut fdt = FdtWriter::new(buffer);
+        fdt.begin_node("");
+        fdt.prop_u32("#address-cells", 2);
+        fdt.prop_u32("#size-cells", 2);
+        fdt.begin_node("memory@40000000");
+        fdt.prop_str("device_type", "memory");
+        fdt.prop_reg(0x4000_0000, 0x100_0000);
+        fdt.end_node();
+        fdt.begin_node("chosen");
+        fdt.prop_bytes("rng-seed", &[1, 2, 3, 4, 5]);
+        fdt.prop_u64("linux,initrd-start", 1 << 40);
+        fdt.prop_cells("interrupts", &[1, 13, 8]);
+        fdt.prop_empty("always-on");
+        fdt.end_node();
+        fdt.end_node();
+        fdt.finish()
+    }
+
+    fn word(blob: &[u8], offset: usize) -> usize {
+        u32::from_be_bytes(blob[offset..offset + 4].try_into().unwrap()) as usize
+    }
+
+    /// A reader of its own: node and property names with the lengths of the values.
+    fn outline(blob: &[u8]) -> Vec<(String, usize)> {
+        let text = |at: usize| String::from_utf8(blob[at..].split(|b| *b == 0).next().unwrap().to_vec()).unwrap();
+        let (mut at, strings, mut found) = (word(blob, 8), word(blob, 12), vec![]);
+        assert_eq!(at + word(blob, 36), strings);
+        loop {
+            let token = word(blob, at);
+            at += 4;
+            match token {
+                1 => {
+                    let name = text(at);
+                    at = (at + name.len() + 1).next_multiple_of(4);
+                    found.push((name, 0));
+                }
+                2 => found.push(("}".into(), 0)),
+                3 => {
+                    let len = word(blob, at);
+                    found.push((text(strings + word(blob, at + 4)), len));
+                    at = (at + 8 + len).next_multiple_of(4);
+                }
+                9 => break,
+                other => panic!("token {other}"),
+            }
+        }
+        assert_eq!(at, strings);
+        found
+    }
+
+    #[test]
+    fn written_tree_reads_back() {
+        let mut buffer = [0xaa; 2048];
+        let len = sample(&mut buffer).unwrap();
+        assert_eq!(word(&buffer, 0), 0xd00d_feed);
+        assert_eq!(word(&buffer, 4), len);
+        assert!(buffer[40..56].iter().all(|byte| *byte == 0));
+        let names: Vec<(String, usize)> = outline(&buffer);
+        let want = [
+            ("", 0), ("#address-cells", 4), ("#size-cells", 4), ("memory@40000000", 0), ("device_type", 7), ("reg", 16), ("}", 0),
+            ("chosen", 0), ("rng-seed", 5), ("linux,initrd-start", 8), ("interrupts", 12), ("always-on", 0), ("}", 0), ("}", 0),
+        ];
+        assert_eq!(names, want.map(|(name, len)| (name.to_string(), len)));
+    }
+
+    #[test]
+    fn mistakes_fail_at_the_end() {
+        let mut buffer = [0; 2048];
+        let mut fdt = FdtWriter::new(&mut buffer);
+        fdt.begin_node("");
+        assert_eq!(fdt.finish(), Err(FdtError));
+        let mut fdt = FdtWriter::new(&mut buffer);
+        fdt.begin_node("");
+        fdt.prop_empty("no-such-name");
+        fdt.end_node();
+        assert_eq!(fdt.finish(), Err(FdtError));
+        let mut fdt = FdtWriter::new(&mut buffer);
+        fdt.end_node();
+        fdt.begin_node("");
+        assert_eq!(fdt.finish(), Err(FdtError));
+    }
+
+    proptest! {
+        #[test]
+        fn a_short_buffer_is_an_error(len in 0usize..1200) {
+            let mut exact = [0; 2048];
+            let need = sample(&mut exact).unwrap();
+            prop_assert_eq!(sample(&mut vec![0; len]).is_ok(), len >= need);
+        }
+    }
 }

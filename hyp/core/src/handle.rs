@@ -248,3 +248,103 @@ pub const fn next_generation(generation: u16) -> u16 {
         next => next,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FreeSlots, INDEX_MAX, Tag, check, check_any, next_generation};
+    use portico_abi::handle::SELF_DOMAIN;
+    use portico_abi::{Handle, ObjectType, Rights, Status};
+    use proptest::prelude::*;
+
+    #[test]
+    fn each_refusal() {
+        let rights = Rights::NOTIFY | Rights::BIND;
+        let tag = Tag::live(7, ObjectType::Port, 42, rights);
+        let handle = Handle::new(3, 7);
+        assert_eq!(check(tag, handle, ObjectType::Port, Rights::NOTIFY), Ok(()));
+        assert_eq!(check(tag, handle, ObjectType::Port, Rights::empty()), Ok(()));
+        assert_eq!(check(tag, handle, ObjectType::Port, Rights::COPY), Err(Status::NoRights));
+        assert_eq!(check(tag, handle, ObjectType::Irq, Rights::NOTIFY), Err(Status::WrongType));
+        assert_eq!(check(tag, Handle::new(3, 8), ObjectType::Port, Rights::NOTIFY), Err(Status::BadHandle));
+        assert_eq!(check(Tag::from_raw(0), Handle::NONE, ObjectType::Port, Rights::empty()), Err(Status::BadHandle));
+        assert_eq!(check_any(tag, handle, Rights::BIND), Ok(()));
+        assert_eq!(check_any(tag, handle, Rights::OWN), Err(Status::NoRights));
+        assert_eq!((tag.index(), tag.rights(), tag.object_type()), (42, rights, Some(ObjectType::Port)));
+    }
+
+    #[test]
+    fn generation_is_never_zero() {
+        assert_eq!((next_generation(1), next_generation(0xffff)), (2, 1));
+        let mut tags = [0u64; 1];
+        let mut slots = FreeSlots::new();
+        slots.grow(&mut tags[..], 1);
+        for _ in 0..70_000 {
+            let handle = slots.alloc(&mut tags[..], ObjectType::Irq, 0, Rights::empty()).unwrap();
+            assert_ne!(handle.generation(), 0);
+            slots.release(&mut tags[..], handle.slot());
+        }
+        assert_eq!(slots.used(), 0);
+    }
+
+    #[test]
+    fn no_handle_is_self() {
+        let mut tags = vec![0u64; 0x1_0000];
+        let mut slots = FreeSlots::new();
+        slots.grow(&mut tags[..], 0x2_0000);
+        assert_eq!(slots.slots(), 0xffff);
+        assert_eq!(SELF_DOMAIN.slot(), 0xffff);
+    }
+
+    proptest! {
+        #[test]
+        fn check_equals_the_long_way(
+            raw: u64, handle: u32, ty in 1u8..7, rights: u16, match_generation: bool, match_type: bool)
+        {
+            let mut raw = raw;
+            if match_generation {
+                raw = raw & !(0xffff << 48) | u64::from(handle >> 16) << 48;
+            }
+            if match_type {
+                raw = raw & !(0xff << 40) | u64::from(ty) << 40;
+            }
+            let (tag, handle) = (Tag::from_raw(raw), Handle::from_raw(handle));
+            let ty = ObjectType::from_raw(ty).unwrap();
+            let rights = Rights::from_bits_retain(rights);
+            let want = if !tag.is_live() || tag.generation() != handle.generation() {
+                Err(Status::BadHandle)
+            } else if tag.object_type() != Some(ty) {
+                Err(Status::WrongType)
+            } else if !tag.rights().contains(rights) {
+                Err(Status::NoRights)
+            } else {
+                Ok(())
+            };
+            prop_assert_eq!(check(tag, handle, ty, rights), want);
+        }
+
+        #[test]
+        fn stale_handles_stay_refused(steps in prop::collection::vec((any::<bool>(), 0usize..16), 1..200)) {
+            let mut tags = [0u64; 16];
+            let mut slots = FreeSlots::new();
+            slots.grow(&mut tags[..], 8);
+            slots.grow(&mut tags[..], 8);
+            let (mut live, mut dead): (Vec<Handle>, Vec<Handle>) = (vec![], vec![]);
+            for (number, (make, which)) in steps.into_iter().enumerate() {
+                if make {
+                    match slots.alloc(&mut tags[..], ObjectType::Port, INDEX_MAX - number as u32, Rights::BIND) {
+                        Some(handle) => live.push(handle),
+                        None => prop_assert_eq!(live.len(), 16),
+                    }
+                } else if which < live.len() {
+                    let handle = live.swap_remove(which);
+                    slots.release(&mut tags[..], handle.slot());
+                    dead.push(handle);
+                }
+                let ok = |h: &Handle| check(Tag::from_raw(tags[usize::from(h.slot())]), *h, ObjectType::Port, Rights::BIND);
+                prop_assert!(live.iter().all(|h| ok(h).is_ok()));
+                prop_assert!(dead.iter().all(|h| ok(h) == Err(Status::BadHandle)));
+                prop_assert_eq!(slots.used() as usize, live.len());
+            }
+        }
+    }
+}

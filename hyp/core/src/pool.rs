@@ -251,3 +251,90 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
         self.blocks.iter().any(|block| block.base == Some(base))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{BLOCK_PAGES, Budget, Owner, Pool};
+    use crate::addr::{DomainId, Pa};
+    use portico_abi::Status;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    const A: Owner = Owner::domain(DomainId::new(0));
+
+    fn base(block: u64) -> Pa {
+        Pa::new(0x4000_0000 + block * (2 << 20))
+    }
+
+    #[test]
+    fn refusals() {
+        let mut pool = Pool::<2>::new();
+        assert_eq!(pool.add_block(Pa::new(0x1000)), Err(Status::Invalid));
+        assert_eq!(pool.promise(1), Err(Status::NoBudget));
+        pool.add_block(base(0)).unwrap();
+        assert_eq!(pool.add_block(base(0)), Err(Status::Exists));
+        pool.add_block(base(1)).unwrap();
+        assert_eq!(pool.add_block(base(2)), Err(Status::Limit));
+        assert_eq!(pool.promise(1025), Err(Status::NoBudget));
+        assert_eq!(pool.promise(u32::MAX), Err(Status::NoBudget));
+        let mut budget = Budget::default();
+        assert_eq!(pool.alloc(A, &mut budget), Err(Status::NoBudget));
+        pool.set_limit(&mut budget, 600).unwrap();
+        assert_eq!(pool.remove_free_block(), None);
+        let page = pool.alloc(A, &mut budget).unwrap();
+        assert!(!pool.free(page, Owner::EL2, &mut budget));
+        assert!(!pool.free(Pa::new(0), A, &mut budget));
+        assert_eq!(pool.set_limit(&mut budget, 0), Err(Status::NoBudget));
+        pool.set_limit(&mut budget, 1).unwrap();
+        assert_eq!(pool.remove_free_block(), Some(base(1)));
+        assert_eq!(pool.remove_free_block(), None);
+        assert!(pool.free(page, A, &mut budget) && !pool.free(page, A, &mut budget));
+        pool.set_limit(&mut budget, 0).unwrap();
+        assert_eq!(pool.remove_free_block(), Some(base(0)));
+        assert_eq!((pool.pages(), pool.promised(), pool.used()), (0, 0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn like_the_model(steps in prop::collection::vec((0u8..6, 0u16..4, 0u32..700), 1..300)) {
+            let mut pool = Pool::<4>::new();
+            let mut budgets = [Budget::default(); 4];
+            let mut model: HashMap<u64, u16> = HashMap::new();
+            for (op, domain, number) in steps {
+                let owner = Owner::domain(DomainId::new(domain));
+                let budget = &mut budgets[usize::from(domain)];
+                match op {
+                    0 => { let _ = pool.add_block(base(u64::from(number % 5))); }
+                    1 => { let _ = pool.set_limit(budget, number); }
+                    2 => for _ in 0..number {
+                        match pool.alloc(owner, budget) {
+                            Ok(pa) => prop_assert!(model.insert(pa.raw(), domain).is_none() && pool.contains(pa)),
+                            // A promise is always kept.
+                            Err(_) => { prop_assert_eq!(budget.left(), 0); break; }
+                        }
+                    },
+                    3 => if let Some(pa) = model.keys().copied().min() {
+                        let done = pool.free(Pa::new(pa), owner, budget);
+                        prop_assert_eq!(done, model[&pa] == domain);
+                        if done { model.remove(&pa); }
+                    },
+                    4 => {
+                        let mut cursor = Some(0);
+                        while let Some(at) = cursor { cursor = pool.free_owner(owner, budget, at); }
+                        model.retain(|_, o| *o != domain);
+                        prop_assert_eq!(budget.used, 0);
+                    }
+                    _ => if let Some(block) = pool.remove_free_block() {
+                        prop_assert!(model.keys().all(|pa| pa & !0x1f_ffff != block.raw()));
+                    }
+                }
+                prop_assert_eq!(pool.used() as usize, model.len());
+                prop_assert_eq!(pool.promised(), budgets.iter().map(|b| b.limit).sum::<u32>());
+                prop_assert!(pool.promised() <= pool.pages() && pool.pages().is_multiple_of(BLOCK_PAGES));
+                for (index, budget) in budgets.iter().enumerate() {
+                    prop_assert_eq!(budget.used as usize, model.values().filter(|o| usize::from(**o) == index).count());
+                }
+            }
+        }
+    }
+}

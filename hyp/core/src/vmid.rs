@@ -56,7 +56,11 @@ pub struct Assigned {
 #[derive(Clone, Debug)]
 pub struct VmidAllocator {
     generation: u64,
-    taken: [u64; 4],
+    /// For each number the generation in which its holder got it, 0 if it is free. A number is older than the current
+    /// generation only if it was in use at each change since.
+    since: [u64; 256],
+    /// All numbers below are taken.
+    next: usize,
 }
 
 impl Default for VmidAllocator {
@@ -68,7 +72,7 @@ impl Default for VmidAllocator {
 impl VmidAllocator {
     /// All numbers free, generation 1.
     pub const fn new() -> Self {
-        Self { generation: 1, taken: [1, 0, 0, 0] }
+        Self { generation: 1, since: [0; 256], next: 1 }
     }
 
     /// The current generation.
@@ -89,44 +93,82 @@ impl VmidAllocator {
         if self.is_current(tag) {
             return Assigned { tag, rolled_over: false };
         }
-        if let Some(vmid) = self.take() {
-            return Assigned { tag: self.tag(vmid), rolled_over: false };
+        if let Some(tag) = self.kept(tag).or_else(|| self.take()) {
+            return Assigned { tag, rolled_over: false };
         }
+        self.roll_over(active);
+        // At most one number for each pCPU is kept, so one is free.
+        let tag = self.kept(tag).or_else(|| self.take()).unwrap_or(VmidTag(self.generation << 8 | 255));
+        Assigned { tag, rolled_over: true }
+    }
+
+    fn roll_over(&mut self, active: &[VmidTag]) {
         self.generation += 1;
-        self.taken = [1, 0, 0, 0];
-        let mut kept = false;
-        for running in active {
-            if running.vmid() != 0 {
-                self.mark(running.vmid());
-                kept |= *running == tag;
+        self.next = 1;
+        for (vmid, since) in self.since.iter_mut().enumerate() {
+            let in_use = active.iter().any(|tag| usize::from(tag.vmid()) == vmid);
+            if !in_use {
+                *since = 0;
             }
         }
-        if kept {
-            return Assigned { tag: self.tag(tag.vmid()), rolled_over: true };
+    }
+
+    /// The domain's new tag if its number was kept for it over all changes since it got `tag`.
+    fn kept(&self, tag: VmidTag) -> Option<VmidTag> {
+        let since = self.since.get(usize::from(tag.vmid())).copied().unwrap_or(0);
+        let is_holder = tag.vmid() != 0 && since != 0 && tag.generation() >= since;
+        if is_holder { Some(VmidTag(self.generation << 8 | u64::from(tag.vmid()))) } else { None }
+    }
+
+    fn take(&mut self) -> Option<VmidTag> {
+        let (vmid, since) = self.since.iter_mut().enumerate().skip(self.next).find(|(_, since)| **since == 0)?;
+        *since = self.generation;
+        self.next = vmid + 1;
+        Some(VmidTag(self.generation << 8 | vmid as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{VmidAllocator, VmidTag};
+    use proptest::prelude::*;
+
+    #[test]
+    fn all_255_then_rollover() {
+        let mut vmids = VmidAllocator::new();
+        let mut seen = [false; 256];
+        for _ in 0..255 {
+            let assigned = vmids.assign(VmidTag::NONE, &[]);
+            assert!(!assigned.rolled_over && !seen[usize::from(assigned.tag.vmid())]);
+            seen[usize::from(assigned.tag.vmid())] = true;
         }
-        // At most one number for each pCPU is kept, so one is free; 255 only if the caller breaks that.
-        let vmid = self.take().unwrap_or(255);
-        Assigned { tag: self.tag(vmid), rolled_over: true }
+        assert!(!seen[0]);
+        let again = vmids.assign(VmidTag::NONE, &[]);
+        assert!(again.rolled_over && vmids.is_current(again.tag) && again.tag.vmid() != 0);
+        assert_eq!(vmids.generation(), 2);
+        assert!(!vmids.is_current(VmidTag::NONE));
     }
 
-    const fn tag(&self, vmid: u8) -> VmidTag {
-        VmidTag(self.generation << 8 | vmid as u64)
-    }
-
-    fn mark(&mut self, vmid: u8) {
-        if let Some(word) = self.taken.get_mut(usize::from(vmid >> 6)) {
-            *word |= 1 << (vmid & 63);
-        }
-    }
-
-    fn take(&mut self) -> Option<u8> {
-        for (index, word) in self.taken.iter_mut().enumerate() {
-            if *word != u64::MAX {
-                let bit = word.trailing_ones();
-                *word |= 1 << bit;
-                return Some((index as u32 * 64 + bit) as u8);
+    proptest! {
+        /// Domains on 4 pCPUs: no two that run at the same time share a number, and a running domain keeps its own.
+        #[test]
+        fn running_domains_differ(steps in prop::collection::vec((0usize..4, 0usize..600), 1..3000)) {
+            let mut vmids = VmidAllocator::new();
+            let mut tags = vec![VmidTag::NONE; 600];
+            // Domain that each pCPU runs, and the number with which it entered.
+            let mut running = [None::<(usize, VmidTag)>; 4];
+            for (pcpu, domain) in steps {
+                running[pcpu] = None;
+                let active: Vec<VmidTag> = running.iter().map(|r| r.map_or(VmidTag::NONE, |(_, tag)| tag)).collect();
+                let tag = vmids.assign(tags[domain], &active).tag;
+                tags[domain] = tag;
+                running[pcpu] = Some((domain, tag));
+                for (domain, entered) in running.iter().flatten() {
+                    for (other, with) in running.iter().flatten() {
+                        prop_assert_eq!(domain == other, entered.vmid() == with.vmid());
+                    }
+                }
             }
         }
-        None
     }
 }

@@ -1,1 +1,163 @@
+//! The queue's structure and rules, step by step.
 
+use super::heap::{Heaps, Side};
+use super::{Admission, Class, RunQueue, SchedEntity, Why};
+use portico_abi::Status;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+pub(super) const MS: u64 = 1_000_000;
+
+pub(super) fn entity(class: Class) -> SchedEntity {
+    let mut entity = SchedEntity::new();
+    assert_eq!(class.check(MS), Ok(()));
+    entity.configure(class, MS);
+    entity
+}
+
+#[test]
+fn alone_needs_no_timer_and_no_heap() {
+    let mut queue = RunQueue::<8>::new(MS);
+    let mut lone = SchedEntity::new();
+    for round in 0..1000 {
+        let now = round * 7 * MS;
+        assert!(queue.may_run(&mut lone, now));
+        queue.start(&mut lone, now);
+        assert_eq!(queue.deadline(&lone, now), None);
+        assert_eq!(queue.stop(&mut lone, now + 3 * MS), 3 * MS);
+    }
+    assert_eq!((queue.ready_len(), queue.throttled_len(), queue.pick()), (0, 0, None));
+}
+
+#[test]
+fn a_sleeper_gets_no_more_than_a_little_credit() {
+    let mut queue = RunQueue::<8>::new(MS);
+    let (mut worker, mut sleeper) = (SchedEntity::new(), SchedEntity::new());
+    queue.start(&mut worker, 0);
+    // A remote wake-up an hour later, with the worker not charged since.
+    let now = 3_600_000 * MS;
+    assert!(queue.enqueue(1, &mut sleeper, now, Why::Wake));
+    queue.stop(&mut worker, now);
+    queue.enqueue(0, &mut worker, now, Why::Preempted);
+    assert_eq!(queue.pick(), Some(1));
+    queue.start(&mut sleeper, now);
+    assert!(!queue.should_preempt(now + MS));
+    assert!(queue.should_preempt(now + 3 * MS / 2));
+}
+
+#[test]
+fn yield_lets_the_next_one_run() {
+    let mut queue = RunQueue::<8>::new(MS);
+    let mut all = [SchedEntity::new(), SchedEntity::new()];
+    queue.enqueue(1, &mut all[1], 0, Why::Wake);
+    queue.start(&mut all[0], 0);
+    let mut current = 0u16;
+    for now in 1..100 {
+        let entity = &mut all[usize::from(current)];
+        queue.stop(entity, now);
+        queue.enqueue(current, entity, now, Why::Yield);
+        let next = queue.pick().unwrap();
+        assert_ne!(next, current);
+        queue.start(&mut all[usize::from(next)], now);
+        current = next;
+    }
+    // Alone, it goes on.
+    queue.dequeue(1 - current);
+    let entity = &mut all[usize::from(current)];
+    queue.stop(entity, 100);
+    queue.enqueue(current, entity, 100, Why::Yield);
+    assert_eq!(queue.pick(), Some(current));
+}
+
+#[test]
+fn reservation_is_throttled_until_its_next_period() {
+    let mut queue = RunQueue::<8>::new(MS);
+    let mut server = entity(Class::Reservation { budget: MS, period: 4 * MS });
+    let mut other = SchedEntity::new();
+    queue.start(&mut other, 0);
+    assert!(queue.enqueue(1, &mut server, 100, Why::Wake));
+    queue.stop(&mut other, 100);
+    queue.enqueue(0, &mut other, 100, Why::Preempted);
+    assert_eq!(queue.pick(), Some(1));
+    queue.start(&mut server, 100);
+    assert_eq!(queue.deadline(&server, 100), Some(100 + MS));
+    // It overruns by 1000 ticks before EL2 gets the pCPU.
+    queue.stop(&mut server, 1100 + MS);
+    assert!(!queue.enqueue(1, &mut server, 1100 + MS, Why::Preempted));
+    assert_eq!(queue.next_release(), Some(100 + 4 * MS));
+    assert_eq!(queue.pick(), Some(0));
+    queue.start(&mut other, 1100 + MS);
+    assert_eq!(queue.pop_released(4 * MS), None);
+    assert_eq!(queue.deadline(&other, 1100 + MS), Some(100 + 4 * MS));
+    assert_eq!(queue.pop_released(100 + 4 * MS), Some(1));
+    assert!(queue.enqueue(1, &mut server, 100 + 4 * MS, Why::Released));
+    queue.stop(&mut other, 100 + 4 * MS);
+    assert_eq!(queue.pick(), Some(1));
+    queue.start(&mut server, 100 + 4 * MS);
+    assert_eq!(queue.deadline(&server, 100 + 4 * MS), Some(100 + 5 * MS - 1000));
+    assert_eq!(server.missed(), 0);
+}
+
+#[test]
+fn steal_takes_only_what_may_move() {
+    let mut queue = RunQueue::<8>::new(MS);
+    let mut server = entity(Class::Reservation { budget: MS, period: 4 * MS });
+    let (mut a, mut b) = (SchedEntity::new(), SchedEntity::new());
+    queue.enqueue(0, &mut server, 0, Why::Wake);
+    queue.enqueue(1, &mut a, 0, Why::Wake);
+    queue.enqueue(2, &mut b, 0, Why::Wake);
+    assert_eq!(queue.steal(|id| id == 0), None);
+    assert_eq!(queue.steal(|id| id == 2), Some(2));
+    assert_eq!(queue.ready_len(), 2);
+    assert!(queue.contains(1) && !queue.contains(2));
+    let mut thief = RunQueue::<8>::new(MS);
+    assert!(thief.enqueue(2, &mut b, 0, Why::Migrated));
+}
+
+#[test]
+fn parameters() {
+    let weighted = |weight, cap_permille| Class::Weighted { weight, cap_permille }.check(MS);
+    let reserved = |budget, period| Class::Reservation { budget, period }.check(MS);
+    assert_eq!((weighted(1, 0), weighted(65535, 1000)), (Ok(()), Ok(())));
+    for bad in [weighted(0, 0), weighted(65536, 0), weighted(1, 1001), reserved(0, MS), reserved(MS + 1, MS)] {
+        assert_eq!(bad, Err(Status::Invalid));
+    }
+    assert_eq!(reserved(1000, MS / 10 - 1), Err(Status::Invalid));
+    assert_eq!(reserved(MS, u64::MAX), Err(Status::Invalid));
+    let half = Class::Reservation { budget: MS / 2, period: MS };
+    let mut admission = Admission::new();
+    assert_eq!(admission.admit(half), Ok(()));
+    assert_eq!(admission.admit(half), Err(Status::Overcommitted));
+    assert_eq!(admission.admit(Class::Reservation { budget: MS * 2, period: MS * 5 }), Ok(()));
+    assert_eq!(admission.permille(), 900);
+    assert_eq!(admission.admit(Class::DEFAULT), Ok(()));
+    admission.release(half);
+    assert!(admission.fits(half));
+}
+
+proptest! {
+    #[test]
+    fn heaps_like_the_model(steps in prop::collection::vec((0u8..4, 0u16..24, 0u64..50), 1..400)) {
+        let mut heaps = Heaps::<20>::new();
+        let mut model: BTreeMap<u16, (bool, u64)> = BTreeMap::new();
+        for (op, id, key) in steps {
+            match op {
+                0 | 1 => {
+                    let side = if op == 0 { Side::Ready } else { Side::Throttled };
+                    let fits = id < 20 && !model.contains_key(&id);
+                    prop_assert_eq!(heaps.insert(side, key, id), fits);
+                    if fits { model.insert(id, (op == 0, key)); }
+                }
+                _ => prop_assert_eq!(heaps.remove(id), model.remove(&id).is_some()),
+            }
+            for (side, ready) in [(Side::Ready, true), (Side::Throttled, false)] {
+                let mine = || model.iter().filter(|(_, (r, _))| *r == ready);
+                prop_assert_eq!(heaps.len(side), mine().count());
+                let first = heaps.first(side);
+                prop_assert_eq!(first.map(|(key, _)| key), mine().map(|(_, (_, key))| *key).min());
+                if let Some((key, id)) = first { prop_assert_eq!(model[&id], (ready, key)); }
+                for (id, _) in mine() { prop_assert_eq!(heaps.side_of(*id), Some(side)); }
+            }
+        }
+    }
+}

@@ -5,9 +5,9 @@
 
 pub mod descriptor;
 pub mod plan;
-pub mod walk;
 #[cfg(test)]
 mod tests;
+pub mod walk;
 
 pub use descriptor::Attrs;
 pub use plan::{MapError, map, unmap};
