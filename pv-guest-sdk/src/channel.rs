@@ -9,6 +9,7 @@
 
 use crate::dtb::{self, ChannelNode};
 use crate::port::{self, Port};
+use crate::vcpu;
 use crate::window::Window;
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -81,12 +82,24 @@ impl Channel {
     /// The window must be mapped as Normal memory for as long as the channel is used, and hold no Rust object.
     pub unsafe fn open_node(node: &ChannelNode) -> Result<Channel, ChannelError> {
         // SAFETY: the caller's promise.
+        unsafe { Self::open_node_on(node, vcpu::index()) }
+    }
+
+    /// As [`Channel::open_node`], notified on vCPU `vcpu`.
+    ///
+    /// # Errors
+    /// As [`Channel::open`].
+    ///
+    /// # Safety
+    /// As [`Channel::open_node`].
+    pub unsafe fn open_node_on(node: &ChannelNode, vcpu: u32) -> Result<Channel, ChannelError> {
+        // SAFETY: the caller's promise.
         let window = unsafe { Window::new(node.window.base, node.window.len as usize) }.ok_or(ChannelError::BadWindow)?;
         let magic = window.word(offset_of!(ChannelHeader, magic)).ok_or(ChannelError::BadWindow)?;
         if magic.load(Ordering::Acquire) != ChannelHeader::MAGIC || node.side > 1 || window.len() < size_of::<ChannelHeader>() {
             return Err(ChannelError::BadWindow);
         }
-        let port = Port::bind(node.port)?;
+        let port = Port::bind_on(node.port, vcpu)?;
         let mut channel = Channel { window, port, side: node.side, epoch: 0, peer_epoch: AtomicU32::new(0) };
         channel.epoch = channel.load(channel.epoch_at(channel.side)).wrapping_add(1);
         // An epoch of 0 is nobody's: a side that never began.
@@ -149,7 +162,12 @@ impl Channel {
         Ok(())
     }
 
-    /// Answers the peer's epoch and says whether it has answered ours.
+    /// One step of [`Channel::connect`], without waiting: answers the peer's epoch and says whether it has answered ours.
+    pub fn try_connect(&self) -> bool {
+        self.set_state(ChannelState::Connected);
+        self.is_met()
+    }
+
     fn is_met(&self) -> bool {
         let theirs = self.peer_epoch();
         if self.load(self.seen_at(self.side)) != theirs {

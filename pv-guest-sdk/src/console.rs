@@ -74,6 +74,12 @@ fn open(window: Window, handle: Handle) -> Option<Channel> {
     })
 }
 
+/// Goes back to the early console: a new machine.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn reset() {
+    *CONSOLE.lock() = Console::Early;
+}
+
 /// Prints. Use [`print!`](crate::print).
 pub fn print(text: fmt::Arguments<'_>) {
     let mut console = CONSOLE.lock();
@@ -97,6 +103,7 @@ pub fn write(bytes: &[u8]) {
     console.tell();
 }
 
+#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "for panics on the target"))]
 /// Prints even if this vCPU holds the console already: for panics.
 pub(crate) fn print_urgently(text: fmt::Arguments<'_>) {
     match CONSOLE.try_lock() {

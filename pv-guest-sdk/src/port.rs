@@ -324,3 +324,12 @@ fn process(page: vcpu::Page, bit: u16) {
         handler(bit, argument);
     }
 }
+
+/// Forgets all bits and handlers: a new machine.
+#[cfg(not(target_os = "none"))]
+pub(crate) fn reset() {
+    for (slot, taken) in SLOTS.iter().zip(&TAKEN) {
+        slot.handler.store(0, Ordering::Release);
+        taken.store(false, Ordering::Release);
+    }
+}
