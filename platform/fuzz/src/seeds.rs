@@ -1,0 +1,195 @@
+//! Well-formed input for the targets. Random bytes alone never get past a magic number.
+
+use portico_bundle::description::{Channel, Guest, Reservation, System};
+use portico_bundle::writer::Writer;
+use portico_core::fdt_writer::FdtWriter;
+use std::path::Path;
+
+/// Reads every file with one of these endings in a folder of the project, in order.
+fn files(folder: &str, ending: &str) -> Vec<Vec<u8>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(folder);
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return Vec::new();
+    };
+    let mut paths: Vec<_> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .collect();
+    paths.retain(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == ending)
+    });
+    paths.sort();
+    paths
+        .iter()
+        .filter_map(|path| std::fs::read(path).ok())
+        .collect()
+}
+
+/// Descriptions, good and bad.
+pub fn toml() -> Vec<Vec<u8>> {
+    let mut seeds = files("platform/systems", "toml");
+    seeds.extend(files("platform/ctl/tests/fixtures", "toml"));
+    seeds
+}
+
+/// Compiled descriptions.
+pub fn compiled() -> Vec<Vec<u8>> {
+    let guest = |name: &str| Guest {
+        name: name.to_owned(),
+        image: format!("image/{name}"),
+        memory_pages: 2048,
+        vcpus: 2,
+        weight: 256,
+        reservation: Some(Reservation {
+            period_us: 1000,
+            budget_us: 100,
+        }),
+        ..Guest::default()
+    };
+    let mut web = guest("web");
+    web.depends = vec![1];
+    let channel = Channel {
+        name: String::from("link"),
+        a: 0,
+        b: 1,
+        pages: 16,
+    };
+    let system = System {
+        guests: vec![web, guest("db")],
+        channels: vec![channel],
+        ..System::default()
+    };
+    [System::default(), system]
+        .iter()
+        .filter_map(|system| system.encode().ok())
+        .collect()
+}
+
+/// Boot bundles.
+pub fn bundles() -> Vec<Vec<u8>> {
+    let mut writer = Writer::new();
+    for (name, data) in [
+        ("system", b"abc".as_slice()),
+        ("manager", b"defgh"),
+        ("image/web", b""),
+    ] {
+        // These names are good and the data is short.
+        let _ = writer.add(name, data);
+    }
+    vec![writer.finish(), Writer::new().finish()]
+}
+
+/// Kernels: an ELF file of two segments and an `Image`.
+pub fn kernels() -> Vec<Vec<u8>> {
+    let mut elf = vec![0; 0xb0];
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(target) = elf.get_mut(at..at + bytes.len()) {
+            target.copy_from_slice(bytes);
+        }
+    };
+    put(0, &[0x7f, b'E', b'L', b'F', 2, 1, 1]);
+    put(16, &[2, 0, 183, 0, 1]);
+    put(24, &0x4000_0000u64.to_le_bytes());
+    put(32, &64u64.to_le_bytes());
+    put(52, &[64, 0, 56, 0, 2, 0]);
+    for (at, address, memory) in [(64, 0x4000_0000u64, 0x2000u64), (120, 0x4000_4000, 0x1000)] {
+        put(at, &[1, 0, 0, 0, 5]);
+        put(at + 16, &address.to_le_bytes());
+        put(at + 24, &address.to_le_bytes());
+        put(at + 32, &16u64.to_le_bytes());
+        put(at + 40, &memory.to_le_bytes());
+    }
+    let mut image = vec![0; 128];
+    if let Some(fields) = image.get_mut(16..18) {
+        fields.copy_from_slice(&[0, 0x10]);
+    }
+    if let Some(magic) = image.get_mut(56..60) {
+        magic.copy_from_slice(b"ARM\x64");
+    }
+    vec![elf, image]
+}
+
+/// Device trees: those of the boards' tests, and a small one like that of QEMU `virt`.
+pub fn device_trees() -> Vec<Vec<u8>> {
+    let mut seeds = files("platform/boards/tests", "dtb");
+    let mut buffer = vec![0; 4096];
+    let mut tree = FdtWriter::new(&mut buffer);
+    tree.begin_node("");
+    tree.prop_u32("#address-cells", 2);
+    tree.prop_u32("#size-cells", 2);
+    tree.prop_u32("interrupt-parent", 1);
+    tree.begin_node("memory@40000000");
+    tree.prop_str("device_type", "memory");
+    tree.prop_reg(0x4000_0000, 0x4000_0000);
+    tree.end_node();
+    tree.begin_node("cpus");
+    tree.prop_u32("#address-cells", 1);
+    tree.prop_u32("#size-cells", 0);
+    tree.begin_node("cpu@0");
+    tree.prop_str("device_type", "cpu");
+    tree.prop_str("enable-method", "psci");
+    tree.prop_u32("reg", 0);
+    tree.end_node();
+    tree.end_node();
+    tree.begin_node("psci");
+    tree.prop_str("compatible", "arm,psci-1.0");
+    tree.prop_str("method", "smc");
+    tree.end_node();
+    tree.begin_node("timer");
+    tree.prop_str("compatible", "arm,armv8-timer");
+    tree.prop_cells("interrupts", &[1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]);
+    tree.end_node();
+    tree.begin_node("intc@8000000");
+    tree.prop_str("compatible", "arm,gic-v3");
+    tree.prop_empty("interrupt-controller");
+    tree.prop_u32("#interrupt-cells", 3);
+    tree.prop_u32("phandle", 1);
+    tree.prop_cells(
+        "reg",
+        &[0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0xf6_0000],
+    );
+    tree.prop_cells("interrupts", &[1, 9, 4]);
+    tree.end_node();
+    tree.begin_node("pl011@9000000");
+    tree.prop_str("compatible", "arm,pl011");
+    tree.prop_reg(0x0900_0000, 0x1000);
+    tree.prop_cells("interrupts", &[0, 1, 4]);
+    tree.end_node();
+    tree.begin_node("chosen");
+    tree.prop_str("bootargs", "portico.manager_memory=32M");
+    tree.prop_str("stdout-path", "/pl011@9000000");
+    tree.prop_u64("linux,initrd-start", 0x4800_0000);
+    tree.prop_u64("linux,initrd-end", 0x4810_0000);
+    tree.end_node();
+    tree.end_node();
+    if let Ok(length) = tree.finish() {
+        buffer.truncate(length);
+        seeds.push(buffer);
+    }
+    seeds
+}
+
+/// Lines for the manager's prompt, and keys.
+pub fn command_lines() -> Vec<Vec<u8>> {
+    let lines = [
+        "help create",
+        "list",
+        "top",
+        "create web memory=64M vcpus=2",
+        "destroy web",
+        "pause web",
+        "resume web",
+        "reboot web",
+        "console web",
+        "info web",
+        "log web 20",
+        "sched web weight=512 cap=25",
+        "shutdown",
+        "li\tst\r",
+        "\u{1b}[A\u{1b}[B\u{3}\u{1d}\u{1e}",
+        "\u{d6}sterreich \u{0}\u{7f}\u{8}",
+    ];
+    lines.iter().map(|line| line.as_bytes().to_vec()).collect()
+}
