@@ -17,6 +17,7 @@ pub mod loader;
 pub mod memory;
 pub mod mux;
 pub mod restart;
-pub mod ring;
 pub mod shell;
+pub mod table;
 pub mod text;
+pub mod watchdog;

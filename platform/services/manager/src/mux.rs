@@ -245,6 +245,17 @@ impl Mux {
         self.prompt = Prompt::Due(now_ns);
     }
 
+    /// Sounds the bell: a key could not be taken.
+    pub fn bell(&mut self) {
+        self.raw(b"\x07");
+    }
+
+    /// Leaves the terminal on a fresh line without a prompt, for the end of the machine.
+    pub fn close(&mut self) {
+        self.hide_prompt();
+        self.prompt = Prompt::Asleep;
+    }
+
     /// The last `count` lines of a guest, or of all.
     pub fn history(&self, id: Option<usize>, count: usize) -> Vec<String> {
         match id {

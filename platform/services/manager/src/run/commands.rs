@@ -1,0 +1,251 @@
+//! Running what a person typed.
+
+use alloc::format;
+use alloc::string::String;
+use portico_abi::PAGE_SIZE;
+use portico_abi::call::{power, run};
+use portico_bundle::description::{Guest as Description, OnCrash, Reservation, name_is_valid};
+use portico_bundle::names::IMAGE_PREFIX;
+use portico_manager::shell::{self, Command, Create, Sched, closest};
+use portico_sdk::hvc;
+
+use crate::guest::{Next, State};
+use crate::lifecycle::{MAX_GUESTS, sched_of};
+use crate::supervisor::Manager;
+
+/// RAM of a guest for which `create` was told none, in pages.
+const DEFAULT_PAGES: u64 = (16 << 20) / PAGE_SIZE;
+
+impl Manager {
+    /// Runs a command line and prints its answer.
+    pub fn command(&mut self, line: &str, now: u64) {
+        let answer = match shell::parse(line) {
+            Ok(None) => return,
+            Ok(Some(command)) => self.execute(command, now),
+            Err(message) => Err(message),
+        };
+        match answer {
+            Ok(text) => self.mux.reply(&text),
+            Err(message) => self.mux.reply(&format!("error: {message}")),
+        }
+    }
+
+    fn execute(&mut self, command: Command, now: u64) -> Result<String, String> {
+        match command {
+            Command::Help(about) => shell::help(about.as_deref()),
+            Command::List => Ok(self.list_table()),
+            Command::Top { seconds } => {
+                self.top = Some(self.begin_top(seconds));
+                Ok(String::new())
+            }
+            Command::Create(create) => self.create(create, now),
+            Command::Destroy(name) => self.end(&name, Next::Stay),
+            Command::Reboot(name) => self.end(&name, Next::StartAt(now)),
+            Command::Pause(name) => self.pause(&name),
+            Command::Resume(name) => self.resume(&name, now),
+            Command::Console(name) => {
+                let id = self.named(&name)?;
+                let source = self.guests.get(id).map(|guest| guest.source);
+                if let Some(source) = source {
+                    self.mux.focus_guest(source);
+                }
+                Ok(String::new())
+            }
+            Command::Info(None) => Ok(self.machine_info()),
+            Command::Info(Some(name)) => {
+                let id = self.named(&name)?;
+                Ok(self.guests.get(id).map(|guest| self.guest_info(guest)).unwrap_or_default())
+            }
+            Command::Log { guest, lines } => {
+                let id = guest.map(|name| self.named(&name)).transpose()?;
+                let source = id.and_then(|id| self.guests.get(id)).map(|guest| guest.source);
+                Ok(self.mux.history(source, lines).join("\n"))
+            }
+            Command::Sched(change) => self.sched(&change),
+            Command::Shutdown { reboot } => {
+                self.event(if reboot { "the machine starts again" } else { "the machine powers off" });
+                self.ending = Some(if reboot { power::RESET } else { power::OFF });
+                Ok(String::new())
+            }
+        }
+    }
+
+    fn named(&self, name: &str) -> Result<usize, String> {
+        self.find(name).ok_or_else(|| match closest(name, self.guests.iter().map(|guest| guest.name())) {
+            Some(meant) => format!("no guest `{name}`; did you mean `{meant}`?"),
+            None => format!("no guest `{name}`; `list` shows the names"),
+        })
+    }
+
+    fn create(&mut self, create: Create, now: u64) -> Result<String, String> {
+        let Some(name) = create.name.clone() else { return Ok(self.images()) };
+        let id = match self.find(&name) {
+            Some(id) => {
+                let guest = self.guests.get_mut(id).ok_or_else(String::new)?;
+                if !matches!(guest.state, State::Absent) {
+                    return Err(format!("guest `{name}` exists ({}); `reboot {name}` starts it afresh", guest.state.word()));
+                }
+                change(&mut guest.description, &create, &self.bundle)?;
+                id
+            }
+            None => {
+                let mut description = fresh(&name, &create)?;
+                change(&mut description, &create, &self.bundle)?;
+                if self.guests.len() >= MAX_GUESTS {
+                    return Err(format!("no more than {MAX_GUESTS} guests, ended ones included"));
+                }
+                self.add_guest(description, None)
+            }
+        };
+        self.check_depends(id)?;
+        self.start(id, now);
+        Ok(String::new())
+    }
+
+    /// Everything that a guest depends on must have been started.
+    fn check_depends(&self, id: usize) -> Result<(), String> {
+        let Some(guest) = self.guests.get(id) else { return Ok(()) };
+        let missing = guest.description.depends.iter().find_map(|&index| {
+            self.guests.iter().find(|other| other.index == Some(index) && matches!(other.state, State::Absent))
+        });
+        match missing {
+            Some(other) => Err(format!("`{}` depends on `{1}`: `create {1}` first", guest.name(), other.name())),
+            None => Ok(()),
+        }
+    }
+
+    fn images(&self) -> String {
+        let mut text = String::from("images of the bundle, for image=:\n");
+        for entry in self.bundle.entries().map_while(Result::ok) {
+            if let Some(name) = entry.name.strip_prefix(IMAGE_PREFIX) {
+                text.push_str(&format!("  {name}  {} KiB\n", entry.data.len().div_ceil(1024)));
+            }
+        }
+        text
+    }
+
+    fn end(&mut self, name: &str, next: Next) -> Result<String, String> {
+        let id = self.named(name)?;
+        let guest = self.guests.get_mut(id).ok_or_else(String::new)?;
+        let stay = next == Next::Stay;
+        match guest.state {
+            State::Absent if stay => return Err(format!("guest `{name}` does not exist now; `create {name}` starts it")),
+            State::Absent | State::Due(_) if guest.instance.is_none() => {
+                guest.restarts.reset();
+                guest.state = match next {
+                    Next::Stay => State::Absent,
+                    Next::StartAt(at) => State::Due(at),
+                };
+            }
+            _ => {
+                guest.restarts.reset();
+                self.destroy(id, next);
+            }
+        }
+        self.event(&format!("guest \"{name}\": {} by the operator", if stay { "destroyed" } else { "rebooted" }));
+        Ok(String::new())
+    }
+
+    fn pause(&mut self, name: &str) -> Result<String, String> {
+        let id = self.named(name)?;
+        let guest = self.guests.get_mut(id).ok_or_else(String::new)?;
+        let (State::Running, Some(instance)) = (&guest.state, &guest.instance) else {
+            return Err(format!("guest `{name}` is not running ({})", guest.state.word()));
+        };
+        hvc::domain_run(instance.domain, run::PAUSE).map_err(|status| String::from(status.describe()))?;
+        guest.state = State::Paused;
+        Ok(format!("guest \"{name}\" is paused; `resume {name}` lets it go on"))
+    }
+
+    fn resume(&mut self, name: &str, now: u64) -> Result<String, String> {
+        let id = self.named(name)?;
+        let guest = self.guests.get_mut(id).ok_or_else(String::new)?;
+        let (State::Paused, Some(instance)) = (&guest.state, &mut guest.instance) else {
+            return Err(format!("guest `{name}` is not paused ({})", guest.state.word()));
+        };
+        hvc::domain_run(instance.domain, run::RESUME).map_err(|status| String::from(status.describe()))?;
+        let heartbeat = guest.console.as_ref().map_or(0, |console| console.heartbeat().0);
+        instance.watchdog = portico_manager::watchdog::Watchdog::new(heartbeat, now);
+        guest.state = State::Running;
+        Ok(String::new())
+    }
+
+    fn sched(&mut self, change: &Sched) -> Result<String, String> {
+        let id = self.named(&change.guest)?;
+        let guest = self.guests.get_mut(id).ok_or_else(String::new)?;
+        if !change.is_question() {
+            let mut description = guest.description.clone();
+            description.weight = change.weight.unwrap_or(description.weight);
+            description.cap_permille = change.cap_permille.unwrap_or(description.cap_permille);
+            description.affinity = change.affinity.unwrap_or(description.affinity);
+            match change.reservation {
+                Some((0, 0)) => description.reservation = None,
+                Some((budget_us, period_us)) => description.reservation = Some(Reservation { period_us, budget_us }),
+                None => {}
+            }
+            let before = sched_of(&guest.description);
+            let after = sched_of(&description);
+            let vcpus = guest.instance.as_ref().map(|instance| instance.vcpus.as_slice()).unwrap_or_default();
+            for (done, &vcpu) in vcpus.iter().enumerate() {
+                if let Err(status) = hvc::vcpu_sched_set(vcpu, after) {
+                    // All or none.
+                    for &changed in vcpus.iter().take(done) {
+                        let _ = hvc::vcpu_sched_set(changed, before);
+                    }
+                    return Err(format!("nothing was changed: {}", status.describe()));
+                }
+            }
+            guest.description = description;
+        }
+        let Some(guest) = self.guests.get(id) else { return Ok(String::new()) };
+        if guest.instance.is_none() {
+            return Ok(format!("guest \"{}\" does not exist now; this is for its next start", guest.name()));
+        }
+        Ok(self.vcpu_table(guest))
+    }
+}
+
+/// A guest that is not in the description.
+fn fresh(name: &str, create: &Create) -> Result<Description, String> {
+    if !name_is_valid(name) {
+        return Err(format!("`{name}`: a name is 1 to 16 letters, digits, `-`, `_` or `.`"));
+    }
+    if create.image.is_none() {
+        return Err(format!("no guest `{name}` in the description; for a new one write image=IMAGE (`create` lists them)"));
+    }
+    Ok(Description {
+        name: String::from(name),
+        memory_pages: DEFAULT_PAGES,
+        vcpus: 1,
+        weight: 256,
+        on_crash: OnCrash::Destroy,
+        ..Description::default()
+    })
+}
+
+/// Applies the arguments of `create`.
+fn change(
+    description: &mut Description,
+    create: &Create,
+    bundle: &portico_bundle::cpio::Archive<'_>,
+) -> Result<(), String> {
+    if let Some(image) = &create.image {
+        let entry = format!("{IMAGE_PREFIX}{image}");
+        if !matches!(bundle.find(&entry), Ok(Some(_))) {
+            let known = bundle.entries().map_while(Result::ok).filter_map(|e| e.name.strip_prefix(IMAGE_PREFIX));
+            return Err(match closest(image, known) {
+                Some(meant) => format!("no image `{image}`; did you mean `{meant}`?"),
+                None => format!("no image `{image}`; `create` lists them"),
+            });
+        }
+        description.image = entry;
+    }
+    if let Some(bytes) = create.memory_bytes {
+        description.memory_pages = bytes.div_ceil(PAGE_SIZE);
+    }
+    description.vcpus = create.vcpus.unwrap_or(description.vcpus);
+    if let Some(cmdline) = &create.cmdline {
+        description.cmdline.clone_from(cmdline);
+    }
+    Ok(())
+}

@@ -1,0 +1,171 @@
+//! A guest as the manager knows it, alive or not.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use portico_abi::record::DomainStatus;
+use portico_abi::{BLOCK_SIZE, Handle, PAGE_SIZE};
+use portico_bundle::description::Guest as Description;
+use portico_manager::memory::Piece;
+use portico_manager::restart::{Policy, RestartState};
+use portico_manager::watchdog::Watchdog;
+use portico_sdk::hvc;
+
+use crate::console::Console;
+use crate::load::Load;
+
+/// What comes after a guest was destroyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing.
+    Stay,
+    /// It starts again at this time, in nanoseconds.
+    StartAt(u64),
+}
+
+/// Where a guest is in its life.
+#[derive(Debug)]
+pub enum State {
+    /// It does not exist; its history does.
+    Absent,
+    /// It is to be built, at this time or as soon as there is memory.
+    Due(u64),
+    /// Its domain exists and is being filled.
+    Loading(Load),
+    /// It runs.
+    Running,
+    /// An operator paused it.
+    Paused,
+    /// It ended, and is kept for inspection.
+    Preserved,
+    /// Its domain is being taken down.
+    Destroying(Next),
+}
+
+impl State {
+    /// One word for the table.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Absent => "-",
+            Self::Due(_) => "waiting",
+            Self::Loading(_) => "loading",
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Preserved => "crashed",
+            Self::Destroying(_) => "ending",
+        }
+    }
+}
+
+/// A domain and what the manager gave it.
+#[derive(Debug)]
+pub struct Instance {
+    /// The domain.
+    pub domain: Handle,
+    /// Its vCPUs, by index.
+    pub vcpus: Vec<Handle>,
+    /// Its RAM, in the order in which it is mapped.
+    pub ram: Vec<Piece<Handle>>,
+    /// The guest's end of its console port.
+    pub console_port: Handle,
+    /// When it started, in nanoseconds.
+    pub started_ns: u64,
+    /// Watches its heartbeat.
+    pub watchdog: Watchdog,
+}
+
+/// A guest.
+#[derive(Debug)]
+pub struct Guest {
+    /// What it is to be.
+    pub description: Description,
+    /// Its number in the system description, if it is from there.
+    pub index: Option<u16>,
+    /// Where it is in its life.
+    pub state: State,
+    /// Its number at the terminal.
+    pub source: usize,
+    /// How often it was restarted.
+    pub restarts: RestartState,
+    /// What exists of it.
+    pub instance: Option<Instance>,
+    /// Its console, as long as it has a window.
+    pub console: Option<Console>,
+    /// How it last ended, in words.
+    pub last_end: Option<String>,
+}
+
+impl Guest {
+    /// A guest that does not exist yet.
+    pub fn new(description: Description, index: Option<u16>, source: usize) -> Self {
+        Self {
+            description,
+            index,
+            state: State::Absent,
+            source,
+            restarts: RestartState::default(),
+            instance: None,
+            console: None,
+            last_end: None,
+        }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.description.name
+    }
+
+    /// Its restart policy.
+    pub fn policy(&self) -> Policy {
+        Policy::of(&self.description)
+    }
+
+    /// Whether it exists, or is about to.
+    pub fn is_alive(&self) -> bool {
+        match self.state {
+            State::Absent | State::Preserved => false,
+            State::Due(_) | State::Loading(_) | State::Running | State::Paused | State::Destroying(_) => true,
+        }
+    }
+
+    /// Its domain's status, if it has a domain.
+    pub fn status(&self) -> Option<DomainStatus> {
+        self.instance.as_ref().and_then(|instance| hvc::domain_status(instance.domain).ok())
+    }
+}
+
+/// Bits of IPA that a domain with so much RAM needs.
+pub fn ipa_bits(memory_pages: u64) -> u32 {
+    let end = portico_abi::dt::RAM_BASE.saturating_add(memory_pages.saturating_mul(PAGE_SIZE));
+    (u64::BITS - end.saturating_sub(1).leading_zeros()).clamp(32, 39)
+}
+
+/// Pages of EL2 memory that a domain needs: itself and its handle table, its vCPUs with their pages, and
+/// tables for a RAM that is mapped by blocks. More is added if mapping asks for it.
+pub fn budget_pages(description: &Description, channel_pages: u64) -> u64 {
+    const BASE: u64 = 12;
+    const PER_VCPU: u64 = 3;
+    let table_span = BLOCK_SIZE / PAGE_SIZE * 512;
+    let ram = description.memory_pages.div_ceil(table_span).saturating_add(1);
+    let windows = channel_pages.div_ceil(BLOCK_SIZE / PAGE_SIZE);
+    BASE.saturating_add(PER_VCPU * u64::from(description.vcpus)).saturating_add(ram).saturating_add(windows)
+}
+
+impl Guest {
+    /// Milliseconds within which its heartbeat must change: as described, or else as it asks itself. 0 for never.
+    pub fn watchdog_ms(&self) -> u32 {
+        match self.description.watchdog_ms {
+            0 => self.console.as_ref().map_or(0, |console| console.heartbeat().1),
+            described => described,
+        }
+    }
+
+    /// When its heartbeat has to be looked at. A guest that asks for a watchdog itself is looked at now and then.
+    pub fn watchdog_deadline(&self) -> Option<u64> {
+        if !matches!(self.state, State::Running) {
+            return None;
+        }
+        let limit_ms = self.watchdog_ms();
+        let instance = self.instance.as_ref().filter(|_| limit_ms > 0)?;
+        Some(instance.watchdog.deadline(limit_ms))
+    }
+}

@@ -1,0 +1,148 @@
+//! The hypervisor as the manager's decisions see it.
+
+use portico_abi::handle::SELF_DOMAIN;
+use portico_manager::memory::{Cleanliness, Extents, Memory, MemoryError, Piece};
+use portico_sdk::abi::call::{attrs, extent_flags};
+use portico_sdk::abi::{Handle, ObjectType, Status};
+use portico_sdk::hvc::{self, Progress};
+
+/// Attributes of memory that the manager maps for itself.
+pub const READ_WRITE: u64 = attrs::READ | attrs::WRITE;
+
+/// Makes the extent calls.
+#[derive(Clone, Copy, Debug)]
+pub struct Calls;
+
+impl Extents for Calls {
+    type Extent = Handle;
+
+    fn split(&mut self, extent: Handle, offset: u64) -> Result<Handle, Status> {
+        hvc::extent_split(extent, offset)
+    }
+
+    fn merge(&mut self, first: Handle, second: Handle) -> Result<(), Status> {
+        hvc::extent_merge(first, second)
+    }
+
+    fn scrub(&mut self, extent: Handle) -> Result<bool, Status> {
+        hvc::extent_scrub(extent).map(|progress| matches!(progress, Progress::Done(_)))
+    }
+}
+
+/// What of the machine belongs to the manager: its right to it, and its memory.
+#[derive(Debug)]
+pub struct Machine {
+    /// The System handle.
+    pub system: Handle,
+    /// Free memory.
+    pub memory: Memory<Handle>,
+}
+
+impl Machine {
+    /// Finds the System handle and all free memory in the manager's handle table.
+    ///
+    /// # Errors
+    /// The status of the query, if this domain is not the manager.
+    pub fn find() -> Result<Self, Status> {
+        let system = hvc::self_info(portico_abi::call::info::SYSTEM_HANDLE, 0)?;
+        let system = Handle::from_raw((system & 0xffff_ffff) as u32);
+        let mut machine = Self { system, memory: Memory::default() };
+        let mut cursor = 0;
+        while let Ok((handle, next)) = hvc::handle_next(SELF_DOMAIN, cursor) {
+            cursor = next;
+            machine.consider(handle);
+        }
+        Ok(machine)
+    }
+
+    /// Takes a handle as free memory if it is that.
+    fn consider(&mut self, handle: Handle) {
+        let is_extent = hvc::handle_info(handle).is_ok_and(|info| info.object == Some(ObjectType::Extent));
+        let Some(info) = is_extent.then(|| hvc::extent_info(handle).ok()).flatten() else { return };
+        let used = extent_flags::GRANT | extent_flags::DEVICE | extent_flags::MAPPED | extent_flags::LENT;
+        if info.flags & used != 0 || info.pages == 0 {
+            return;
+        }
+        let state = match info.flags & extent_flags::DIRTY {
+            0 => Cleanliness::Clean,
+            _ => Cleanliness::Dirty,
+        };
+        self.memory.add_root(handle, info.pages, state);
+    }
+
+    /// Takes one piece of clean memory.
+    ///
+    /// # Errors
+    /// As [`Memory::take`].
+    pub fn take(&mut self, pages: u64) -> Result<Piece<Handle>, MemoryError> {
+        self.memory.take(&mut Calls, pages)
+    }
+
+    /// Creates a domain, and gives the pool another block if it lacks pages.
+    ///
+    /// # Errors
+    /// Those of `domain_create`; `NoBudget` if there is no block to give.
+    pub fn create_domain(&mut self, budget: u64, max_vcpus: u32, ipa_bits: u32, cookie: u64) -> Result<Handle, Status> {
+        loop {
+            match hvc::domain_create(budget, max_vcpus, ipa_bits, cookie) {
+                Err(Status::NoBudget) => self.grow_pool()?,
+                other => return other,
+            }
+        }
+    }
+
+    /// Raises a domain's budget by `pages`.
+    ///
+    /// # Errors
+    /// As [`Machine::create_domain`].
+    pub fn raise_budget(&mut self, domain: Handle, pages: u64) -> Result<(), Status> {
+        let status = hvc::domain_status(domain)?;
+        let wanted = u64::from(status.budget_pages).saturating_add(pages);
+        loop {
+            match hvc::domain_budget(domain, wanted) {
+                Err(Status::NoBudget) => self.grow_pool()?,
+                other => return other,
+            }
+        }
+    }
+
+    fn grow_pool(&mut self) -> Result<(), Status> {
+        use portico_manager::memory::BLOCK_PAGES;
+        let piece = self.take(BLOCK_PAGES).map_err(|_| Status::NoBudget)?;
+        match hvc::pool_add(self.system, piece.extent) {
+            Ok(()) => {
+                self.memory.forget(&piece);
+                Ok(())
+            }
+            Err(status) => {
+                self.memory.put_clean(&mut Calls, piece);
+                Err(status)
+            }
+        }
+    }
+}
+
+/// Maps an extent of the manager's into the manager.
+///
+/// # Errors
+/// Those of `extent_map`.
+pub fn map_here(extent: Handle, ipa: u64, attributes: u64) -> Result<(), Status> {
+    hvc::complete(|| hvc::extent_map(extent, SELF_DOMAIN, ipa, attributes)).map(|_| ())
+}
+
+/// Ends [`map_here`].
+///
+/// # Errors
+/// Those of `extent_unmap`.
+pub fn unmap_here(extent: Handle) -> Result<(), Status> {
+    hvc::complete(|| hvc::extent_unmap(extent, SELF_DOMAIN)).map(|_| ())
+}
+
+/// Lends a whole extent to a domain and maps it there.
+///
+/// # Errors
+/// Those of `extent_lend` and `extent_map`.
+pub fn lend(extent: Handle, pages: u64, domain: Handle, ipa: u64) -> Result<(), Status> {
+    let grant = hvc::extent_lend(extent, domain, 0, pages, READ_WRITE)?;
+    hvc::complete(|| hvc::grant_map(grant, domain, ipa, READ_WRITE)).map(|_| ())
+}

@@ -1,0 +1,489 @@
+//! Building guests, watching them end, taking them down.
+
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use portico_abi::call::{config, run, sched};
+use portico_abi::record::{DomainState, EndReason};
+use portico_abi::{Handle, PAGE_SIZE, Status, dt};
+use portico_bundle::description::{Guest as Description, OnCrash};
+use portico_manager::memory::MemoryError;
+use portico_manager::restart::{Decision, Ending};
+use portico_manager::watchdog::Watchdog;
+use portico_manager::{event, fdt, loader};
+use portico_sdk::hvc::{self, Progress, Sched};
+use portico_sdk::time;
+
+use crate::console::{self, Console};
+use crate::guest::{self, Guest, Instance, Next, State};
+use crate::hv::Calls;
+use crate::load::{Bytes, Load, Put, Step};
+use crate::supervisor::Manager;
+
+/// Bytes between the console windows in the manager.
+const CONSOLE_STRIDE: u64 = 0x8000;
+/// Most guests that the manager knows, dead ones included.
+pub const MAX_GUESTS: usize = 256;
+
+/// Why a guest could not be built.
+enum Failure {
+    /// Wait: memory is being scrubbed.
+    NotYet,
+    /// It cannot be.
+    Because(String),
+}
+
+impl From<MemoryError> for Failure {
+    fn from(error: MemoryError) -> Self {
+        match error {
+            MemoryError::Scrubbing => Self::NotYet,
+            MemoryError::Exhausted { wanted, free } => {
+                use portico_manager::table::pages;
+                Self::Because(format!("it needs {} of memory, {} are free", pages(wanted), pages(free)))
+            }
+            MemoryError::Refused(status) => Self::from(("its memory", status)),
+        }
+    }
+}
+
+impl From<(&str, Status)> for Failure {
+    fn from((what, status): (&str, Status)) -> Self {
+        Self::Because(format!("{what}: {}", status.describe()))
+    }
+}
+
+impl Manager {
+    /// Adds a guest that does not exist yet. Returns its number.
+    pub fn add_guest(&mut self, description: Description, index: Option<u16>) -> usize {
+        let source = self.mux.add_source(&description.name);
+        self.guests.push(Guest::new(description, index, source));
+        self.guests.len() - 1
+    }
+
+    /// Lets a guest start as soon as it can.
+    pub fn start(&mut self, id: usize, now: u64) {
+        if let Some(guest) = self.guests.get_mut(id) {
+            guest.restarts.reset();
+            guest.last_end = None;
+            guest.state = State::Due(now);
+        }
+    }
+
+    /// Creates the domains of all guests that are due, so that their channels have both ends before the first starts.
+    pub fn prepare_all(&mut self, now: u64) {
+        for id in 0..self.guests.len() {
+            if matches!(self.guests.get(id).map(|guest| &guest.state), Some(State::Due(_))) {
+                self.try_prepare(id, now);
+            }
+        }
+    }
+
+    /// Does a piece of whatever each guest is going through. Returns whether there is more to do at once.
+    pub fn step_guests(&mut self, now: u64) -> bool {
+        let mut is_busy = false;
+        let mut is_loading = false;
+        for id in 0..self.guests.len() {
+            let Some(guest) = self.guests.get(id) else { continue };
+            match guest.state {
+                State::Due(at) if now >= at => {
+                    if guest.instance.is_none() {
+                        self.try_prepare(id, now);
+                    }
+                    is_busy |= self.try_load(id);
+                }
+                State::Loading(_) if !is_loading => {
+                    // One at a time: they share the window, and start in order.
+                    is_loading = true;
+                    is_busy = true;
+                    self.step_load(id, now);
+                }
+                State::Destroying(next) => is_busy |= self.step_destroy(id, next),
+                _ => {}
+            }
+        }
+        is_busy
+    }
+
+    fn try_prepare(&mut self, id: usize, now: u64) {
+        match self.prepare(id) {
+            Ok(()) => {}
+            // Scrubbing keeps the loop busy; the next turn tries again.
+            Err(Failure::NotYet) => self.unprepare(id, Next::StartAt(now)),
+            Err(Failure::Because(why)) => self.fail(id, &why),
+        }
+    }
+
+    /// Creates a guest's domain with vCPUs, console and channels. Its memory is taken, not filled.
+    fn prepare(&mut self, id: usize) -> Result<(), Failure> {
+        let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
+        let description = guest.description.clone();
+        let index = guest.index;
+        let ram = self.machine.memory.take_many(&mut Calls, description.memory_pages)?;
+        let channel_pages = index.map_or(0, |index| self.channels.pages_of(index));
+        let budget = guest::budget_pages(&description, channel_pages);
+        let bits = guest::ipa_bits(description.memory_pages);
+        let created = self.machine.create_domain(budget, u32::from(description.vcpus), bits, id as u64);
+        let domain = match created {
+            Ok(domain) => domain,
+            Err(status) => {
+                for piece in ram {
+                    self.machine.memory.put_clean(&mut Calls, piece);
+                }
+                return Err(("its domain", status).into());
+            }
+        };
+        guest.instance = Some(Instance {
+            domain,
+            vcpus: Vec::new(),
+            ram,
+            console_port: Handle::NONE,
+            started_ns: 0,
+            watchdog: Watchdog::new(0, 0),
+        });
+        self.configure(id, domain, &description).map_err(|status| Failure::from(("its domain", status)))?;
+        self.open_console(id, domain)?;
+        if let Some(index) = index {
+            let guests = &self.guests;
+            let domain_of = |peer: u16| {
+                guests.iter().find(|guest| guest.index == Some(peer))?.instance.as_ref().map(|instance| instance.domain)
+            };
+            let connected = self.channels.connect(&mut self.machine, index, domain, domain_of);
+            connected.map_err(|status| Failure::from(("its channels", status)))?;
+        }
+        Ok(())
+    }
+
+    fn configure(&mut self, id: usize, domain: Handle, description: &Description) -> Result<(), Status> {
+        hvc::domain_name(domain, &description.name)?;
+        hvc::domain_config(domain, config::INFO_PAGE_IPA, dt::INFO_PAGE)?;
+        hvc::domain_config(domain, config::GICV_IPA, dt::GICV)?;
+        let sched = sched_of(description);
+        for vcpu in 0..description.vcpus {
+            let page = dt::VCPU_PAGES + u64::from(vcpu) * PAGE_SIZE;
+            let mpidr = fdt::mpidr(u64::from(vcpu));
+            let mut created = hvc::vcpu_create(domain, u32::from(vcpu), mpidr, page);
+            if created == Err(Status::NoBudget) {
+                self.machine.raise_budget(domain, 4)?;
+                created = hvc::vcpu_create(domain, u32::from(vcpu), mpidr, page);
+            }
+            let handle = created?;
+            if let Some(instance) = self.guests.get_mut(id).and_then(|guest| guest.instance.as_mut()) {
+                instance.vcpus.push(handle);
+            }
+            hvc::vcpu_sched_set(handle, sched)?;
+        }
+        Ok(())
+    }
+
+    fn open_console(&mut self, id: usize, domain: Handle) -> Result<(), Failure> {
+        let refused = |status| Failure::from(("its console", status));
+        let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
+        if guest.console.is_none() {
+            let piece = self.machine.memory.take(&mut Calls, console::PAGES)?;
+            let ipa = dt::WINDOWS + id as u64 * CONSOLE_STRIDE;
+            match Console::open(piece, ipa) {
+                Ok(console) => guest.console = Some(console),
+                Err(status) => {
+                    self.machine.memory.put_dirty(piece);
+                    return Err(refused(status));
+                }
+            }
+        }
+        let Some(console) = guest.console.as_mut() else { return Ok(()) };
+        let port = console.connect(domain, dt::WINDOWS, id as u64).map_err(refused)?;
+        if let Some(instance) = guest.instance.as_mut() {
+            instance.console_port = port;
+        }
+        Ok(())
+    }
+
+    /// Plans the loading of a prepared guest. Returns whether that begins now.
+    fn try_load(&mut self, id: usize) -> bool {
+        match self.plan(id) {
+            Ok(Some(load)) => {
+                if let Some(guest) = self.guests.get_mut(id) {
+                    guest.state = State::Loading(load);
+                }
+                true
+            }
+            Ok(None) => false,
+            Err(why) => {
+                self.fail(id, &why);
+                true
+            }
+        }
+    }
+
+    fn plan(&self, id: usize) -> Result<Option<Load>, String> {
+        let Some(guest) = self.guests.get(id) else { return Ok(None) };
+        let Some(instance) = guest.instance.as_ref() else { return Ok(None) };
+        let description = &guest.description;
+        let kernel = self.file(&description.image)?;
+        let ramdisk = description.ramdisk.as_deref().map(|name| self.file(name)).transpose()?;
+        let bytes = description.memory_pages * PAGE_SIZE;
+        let plan = loader::plan(kernel, ramdisk, dt::RAM_BASE, bytes).map_err(|error| error.to_string())?;
+        let tree = self.tree(guest, instance, plan.ramdisk, bytes);
+        if tree.len() as u64 > loader::DTB_BYTES {
+            return Err(String::from("its device tree is too large: give it fewer channels or a shorter cmdline"));
+        }
+        let mut puts = Vec::new();
+        for segment in &plan.segments {
+            let end = segment.offset + segment.data.len() as u64;
+            puts.push(Put { offset: segment.offset, bytes: Bytes::Bundle(segment.data) });
+            puts.push(Put { offset: end, bytes: Bytes::Zero(segment.zero_bytes) });
+        }
+        puts.push(Put { offset: plan.dtb - dt::RAM_BASE, bytes: Bytes::Own(tree) });
+        puts.retain(|put| !put.bytes.is_empty());
+        Ok(Some(Load::new(puts, plan.entry, plan.dtb)))
+    }
+
+    /// A file of the bundle.
+    pub fn file(&self, name: &str) -> Result<&'static [u8], String> {
+        match self.bundle.find(name) {
+            Ok(Some(entry)) => Ok(entry.data),
+            Ok(None) => Err(format!("the bundle has no file {name}")),
+            Err(error) => Err(format!("the bundle is damaged: {error}")),
+        }
+    }
+
+    fn tree(&self, guest: &Guest, instance: &Instance, ramdisk: Option<(u64, u64)>, bytes: u64) -> Vec<u8> {
+        let name_of = |index: u16| {
+            self.guests.iter().find(|guest| guest.index == Some(index)).map_or("", |guest| guest.name())
+        };
+        let mpidrs: Vec<u64> = (0..u64::from(guest.description.vcpus)).map(fdt::mpidr).collect();
+        let channels = guest.index.map(|index| {
+            let nodes = self.channels.of(index).map(|(number, side, channel)| {
+                let peer = if side == 0 { channel.description.b } else { channel.description.a };
+                fdt::ChannelNode {
+                    name: &channel.description.name,
+                    peer: name_of(peer),
+                    link: fdt::Link {
+                        ipa: self.channels.ipa_in(index, number),
+                        size: u64::from(channel.description.pages) * PAGE_SIZE,
+                        port: channel.ports.get(side).map_or(0, |port| port.raw()),
+                        side: side as u32,
+                    },
+                }
+            });
+            nodes.collect()
+        });
+        let console = fdt::Link {
+            ipa: dt::WINDOWS,
+            size: portico_abi::channel::console::WINDOW_BYTES as u64,
+            port: instance.console_port.raw(),
+            side: 1,
+        };
+        fdt::build(&fdt::Description {
+            name: guest.name(),
+            cmdline: &guest.description.cmdline,
+            memory: (dt::RAM_BASE, bytes),
+            mpidrs: &mpidrs,
+            ramdisk,
+            rng_seed: None,
+            console: Some(console),
+            channels: channels.unwrap_or_default(),
+        })
+    }
+
+    fn step_load(&mut self, id: usize, now: u64) {
+        let Some(guest) = self.guests.get_mut(id) else { return };
+        let (State::Loading(load), Some(instance)) = (&mut guest.state, &mut guest.instance) else { return };
+        match load.step(&instance.ram, instance.domain) {
+            Ok(Step::More) => {}
+            Ok(Step::NeedsBudget(pages)) => {
+                if let Err(status) = self.machine.raise_budget(instance.domain, pages) {
+                    self.fail(id, &format!("its page tables: {}", status.describe()));
+                }
+            }
+            Ok(Step::Done) => {
+                let (entry, dtb) = (load.entry, load.dtb);
+                let first = instance.vcpus.first().copied().unwrap_or(Handle::NONE);
+                instance.started_ns = now;
+                instance.watchdog = Watchdog::new(0, now);
+                match hvc::vcpu_start(first, entry, dtb) {
+                    Ok(()) => guest.state = State::Running,
+                    Err(status) => self.fail(id, &format!("its first vCPU: {}", status.describe())),
+                }
+            }
+            Err(status) => {
+                self.fail(id, &format!("its memory: {}", status.describe()));
+            }
+        }
+    }
+
+    /// Looks at every running guest for one that has ended.
+    pub fn look_for_ended(&mut self, now: u64) {
+        for id in 0..self.guests.len() {
+            let Some(guest) = self.guests.get(id) else { continue };
+            if !matches!(guest.state, State::Running | State::Paused) {
+                continue;
+            }
+            let Some(status) = guest.status() else { continue };
+            if status.state != DomainState::Ended as u32 {
+                continue;
+            }
+            let is_fault = status.reason == EndReason::Fault as u32;
+            let vcpu = guest.instance.as_ref().and_then(|instance| instance.vcpus.get(status.code as usize).copied());
+            let fault = vcpu.filter(|_| is_fault).and_then(|vcpu| hvc::vcpu_fault_get(vcpu).ok());
+            let text = event::describe(guest.name(), &status, fault.as_ref());
+            self.ended(id, &text, event::ending(&status), now);
+        }
+    }
+
+    /// Ends a guest whose heartbeat has stopped.
+    pub fn check_watchdog(&mut self, id: usize, now: u64) {
+        let Some(guest) = self.guests.get_mut(id).filter(|guest| matches!(guest.state, State::Running)) else { return };
+        let limit_ms = guest.watchdog_ms();
+        let Some(instance) = guest.instance.as_mut() else { return };
+        let heartbeat = guest.console.as_ref().map_or(0, |console| console.heartbeat().0);
+        if instance.watchdog.expired(heartbeat, limit_ms, now) {
+            let text = format!("guest \"{}\": watchdog expired, no heartbeat for {limit_ms} ms", guest.name());
+            if guest.description.on_crash == OnCrash::Preserve
+                && let Some(instance) = guest.instance.as_ref()
+            {
+                let _ = hvc::domain_run(instance.domain, run::PAUSE);
+            }
+            self.ended(id, &text, Ending::Crash, now);
+        }
+    }
+
+    /// Tells that a guest ended, and does what its policy says.
+    fn ended(&mut self, id: usize, text: &str, ending: Ending, now: u64) {
+        self.drain_console(id, now);
+        self.event(text);
+        let Some(guest) = self.guests.get_mut(id) else { return };
+        guest.last_end = Some(String::from(text));
+        let policy = guest.policy();
+        let decision = guest.restarts.decide(&policy, ending, now);
+        let name = String::from(guest.name());
+        match decision {
+            Decision::RestartAfter { delay_ns } => {
+                self.event(&format!(
+                    "guest \"{name}\": restarts in {} ms (restart {})",
+                    delay_ns / 1_000_000,
+                    self.guests.get(id).map_or(0, |guest| guest.restarts.total())
+                ));
+                self.destroy(id, Next::StartAt(now.saturating_add(delay_ns)));
+            }
+            Decision::GiveUp { restarts } => {
+                self.event(&format!(
+                    "guest \"{name}\": restarted {restarts} times in {} s, not again; `create {name}` starts it",
+                    policy.window_ns / 1_000_000_000
+                ));
+                self.destroy(id, Next::Stay);
+            }
+            Decision::Destroy => self.destroy(id, Next::Stay),
+            Decision::Preserve => {
+                self.event(&format!("guest \"{name}\": kept for inspection; `info {name}`, `destroy {name}`"));
+                guest_state(self, id, State::Preserved);
+            }
+        }
+    }
+
+    /// Begins to take a guest down.
+    pub fn destroy(&mut self, id: usize, next: Next) {
+        if let Some(guest) = self.guests.get(id)
+            && let (State::Loading(load), Some(instance)) = (&guest.state, &guest.instance)
+        {
+            load.abandon(&instance.ram);
+        }
+        guest_state(self, id, State::Destroying(next));
+    }
+
+    /// Gives up on building a guest, and says why.
+    fn fail(&mut self, id: usize, why: &str) {
+        let name = self.guests.get(id).map(|guest| String::from(guest.name())).unwrap_or_default();
+        let text = format!("guest \"{name}\": cannot start: {why}");
+        self.event(&text);
+        if let Some(guest) = self.guests.get_mut(id) {
+            guest.last_end = Some(text);
+        }
+        self.unprepare(id, Next::Stay);
+    }
+
+    fn unprepare(&mut self, id: usize, next: Next) {
+        let exists = self.guests.get(id).is_some_and(|guest| guest.instance.is_some());
+        if exists {
+            self.destroy(id, next);
+        } else {
+            self.gone(id, next);
+        }
+    }
+
+    /// Does a piece of taking a guest down. Returns whether there is more.
+    fn step_destroy(&mut self, id: usize, next: Next) -> bool {
+        let Some(guest) = self.guests.get_mut(id) else { return false };
+        let Some(instance) = guest.instance.as_ref() else {
+            self.gone(id, next);
+            return true;
+        };
+        match hvc::domain_destroy(instance.domain) {
+            Ok(Progress::Again(_)) => return true,
+            Ok(Progress::Done(_)) => {}
+            Err(status) => {
+                let text = format!("guest \"{}\": cannot be destroyed: {}", guest.name(), status.describe());
+                self.event(&text);
+            }
+        }
+        // What it wrote up to its end; an operator may have destroyed it while it was writing.
+        self.drain_console(id, time::now_ns());
+        if let Some(guest) = self.guests.get_mut(id) {
+            if let Some(console) = guest.console.as_mut() {
+                console.disconnect();
+            }
+            if let Some(instance) = guest.instance.take() {
+                for handle in instance.vcpus.iter().copied().chain([instance.domain]) {
+                    let _ = hvc::handle_close(handle);
+                }
+                for piece in instance.ram {
+                    self.machine.memory.put_dirty(piece);
+                }
+            }
+            if let Some(index) = guest.index {
+                self.channels.disconnect(index);
+            }
+        }
+        self.gone(id, next);
+        true
+    }
+
+    fn gone(&mut self, id: usize, next: Next) {
+        let is_focused = self.focused() == Some(id);
+        let Some(guest) = self.guests.get_mut(id) else { return };
+        match next {
+            Next::StartAt(at) => guest.state = State::Due(at),
+            Next::Stay => {
+                guest.state = State::Absent;
+                if let Some(console) = guest.console.take() {
+                    self.machine.memory.put_dirty(console.close());
+                }
+                if is_focused {
+                    self.mux.focus_manager(time::now_ns());
+                }
+            }
+        }
+    }
+}
+
+fn guest_state(manager: &mut Manager, id: usize, state: State) {
+    if let Some(guest) = manager.guests.get_mut(id) {
+        guest.state = state;
+    }
+}
+
+/// Scheduling as a description asks for it.
+pub fn sched_of(description: &Description) -> Sched {
+    let mut to = Sched {
+        class: sched::WEIGHTED,
+        weight: u64::from(description.weight.max(1)),
+        cap_permille: u64::from(description.cap_permille),
+        affinity: description.affinity,
+        ..Sched::default()
+    };
+    if let Some(reservation) = description.reservation {
+        to.class = sched::RESERVATION;
+        to.period_ns = u64::from(reservation.period_us) * 1000;
+        to.budget_ns = u64::from(reservation.budget_us) * 1000;
+    }
+    to
+}

@@ -1,0 +1,195 @@
+//! What `list`, `top` and `info` show.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use portico_abi::record::{VcpuState, VcpuStats};
+use portico_manager::table::{cpu_list, duration, pages, percent, table};
+use portico_sdk::{hvc, time};
+
+use crate::guest::Guest;
+use crate::supervisor::Manager;
+
+/// The beginning of a `top`.
+#[derive(Debug)]
+pub struct TopSample {
+    /// When it began.
+    pub from_ns: u64,
+    /// When it ends.
+    pub until_ns: u64,
+    /// Processor time of each guest.
+    guests_ns: Vec<u64>,
+    /// Idle time of each processor.
+    idle_ns: Vec<u64>,
+}
+
+fn row<const N: usize>(cells: [&str; N]) -> Vec<String> {
+    cells.map(String::from).into()
+}
+
+impl Manager {
+    /// The table of guests.
+    pub fn list_table(&self) -> String {
+        let mut rows = Vec::from([row(["NAME", "ID", "STATE", "VCPUS", "MEMORY", "CPU TIME", "RESTARTS", "UPTIME"])]);
+        let now = time::now_ns();
+        for (id, guest) in self.guests.iter().enumerate() {
+            let status = guest.status();
+            let is_up = guest.instance.as_ref().filter(|instance| instance.started_ns > 0);
+            rows.push(Vec::from([
+                String::from(guest.name()),
+                format!("{id}"),
+                String::from(guest.state.word()),
+                format!("{}", guest.description.vcpus),
+                pages(guest.description.memory_pages),
+                status.map_or(String::from("-"), |status| duration(status.cpu_ns)),
+                format!("{}", guest.restarts.total()),
+                is_up.map_or(String::from("-"), |instance| duration(now.saturating_sub(instance.started_ns))),
+            ]));
+        }
+        table(&rows, &[1, 3, 4, 5, 6, 7])
+    }
+
+    /// Takes the figures that a `top` begins with.
+    pub fn begin_top(&self, seconds: u64) -> TopSample {
+        let from_ns = time::now_ns();
+        TopSample {
+            from_ns,
+            until_ns: from_ns.saturating_add(seconds.saturating_mul(1_000_000_000)),
+            guests_ns: self.guests_cpu_ns(),
+            idle_ns: self.idle_ns(),
+        }
+    }
+
+    /// The table of a `top` that ends now.
+    pub fn top_table(&self, sample: &TopSample, now: u64) -> String {
+        let span = now.saturating_sub(sample.from_ns);
+        let mut rows = Vec::from([row(["PCPU", "BUSY"])]);
+        for (pcpu, (after, before)) in self.idle_ns().iter().zip(&sample.idle_ns).enumerate() {
+            let busy = span.saturating_sub(after.saturating_sub(*before));
+            rows.push(Vec::from([format!("{pcpu}"), percent(busy, span)]));
+        }
+        let mut text = table(&rows, &[1]);
+        let mut rows = Vec::from([row(["NAME", "STATE", "CPU", "CPU TIME"])]);
+        for (id, (guest, after)) in self.guests.iter().zip(self.guests_cpu_ns()).enumerate() {
+            // A guest that was restarted meanwhile begins at 0 again.
+            let before = sample.guests_ns.get(id).copied().filter(|&before| before <= after).unwrap_or(0);
+            rows.push(Vec::from([
+                String::from(guest.name()),
+                String::from(guest.state.word()),
+                percent(after.saturating_sub(before), span),
+                duration(after),
+            ]));
+        }
+        text.push_str(&table(&rows, &[2, 3]));
+        text
+    }
+
+    fn guests_cpu_ns(&self) -> Vec<u64> {
+        self.guests.iter().map(|guest| guest.status().map_or(0, |status| status.cpu_ns)).collect()
+    }
+
+    fn idle_ns(&self) -> Vec<u64> {
+        (0..64).map_while(|pcpu| hvc::pcpu_stats(self.machine.system, pcpu).ok()).map(|stats| stats.idle_ns).collect()
+    }
+
+    /// Facts of the machine.
+    pub fn machine_info(&self) -> String {
+        let mut text = String::new();
+        if let Ok(stats) = hvc::system_stats(self.machine.system) {
+            let _ = writeln!(text, "processors     {} (GICv{})", stats.pcpus, stats.gic);
+            let _ = writeln!(text, "hypervisor     {} of its own", pages(stats.image_bytes / 4096));
+            let _ = writeln!(text, "longest call   {} ticks in EL2", stats.longest_ticks);
+            let _ = writeln!(text, "refused        {} calls, {} log lines", stats.bad_calls, stats.dropped_lines);
+        }
+        if let Ok((all, promised, used)) = hvc::pool_info(self.machine.system) {
+            let _ =
+                writeln!(text, "object pool    {}, {} promised, {} used", pages(all), pages(promised), pages(used));
+        }
+        let memory = &self.machine.memory;
+        let _ = writeln!(
+            text,
+            "guest memory   {}, {} free in {} pieces, {} being scrubbed",
+            pages(memory.total_pages()),
+            pages(memory.free_pages()),
+            memory.fragments(),
+            pages(memory.dirty_pages())
+        );
+        let running = self.guests.iter().filter(|guest| guest.instance.is_some()).count();
+        let _ = writeln!(text, "guests         {} known, {running} exist", self.guests.len());
+        text
+    }
+
+    /// Facts of a guest.
+    pub fn guest_info(&self, guest: &Guest) -> String {
+        let mut text = String::new();
+        let description = &guest.description;
+        let _ = writeln!(text, "guest          {}, {}", guest.name(), guest.state.word());
+        let _ = writeln!(text, "image          {}", description.image);
+        if !description.cmdline.is_empty() {
+            let _ = writeln!(text, "cmdline        {}", description.cmdline);
+        }
+        let _ = writeln!(text, "memory         {}", pages(description.memory_pages));
+        let _ = writeln!(text, "on crash       {:?}, restarts {}", description.on_crash, guest.restarts.total());
+        if guest.watchdog_ms() > 0 {
+            let _ = writeln!(text, "watchdog       {} ms", guest.watchdog_ms());
+        }
+        if let Some(end) = &guest.last_end {
+            let _ = writeln!(text, "last end       {end}");
+        }
+        if let Some(status) = guest.status() {
+            let _ = writeln!(
+                text,
+                "hypervisor     {} of {} pages used, {} mapped, {} calls",
+                status.used_pages,
+                status.budget_pages,
+                pages(status.mapped_pages),
+                status.calls
+            );
+        }
+        text.push_str(&self.vcpu_table(guest));
+        text
+    }
+
+    /// Scheduling of a guest's vCPUs.
+    pub fn vcpu_table(&self, guest: &Guest) -> String {
+        let Some(instance) = &guest.instance else { return String::new() };
+        let heading = ["VCPU", "STATE", "PCPU", "TIME", "WAITED", "SHARE", "CAP", "CPUS", "SWITCHES", "MISSED"];
+        let mut rows = Vec::from([row(heading)]);
+        for (index, &vcpu) in instance.vcpus.iter().enumerate() {
+            let Ok(stats) = hvc::vcpu_stats_read(vcpu) else { continue };
+            rows.push(vcpu_row(index, &stats));
+        }
+        table(&rows, &[2, 3, 4, 6, 8, 9])
+    }
+}
+
+fn vcpu_row(index: usize, stats: &VcpuStats) -> Vec<String> {
+    let state = match VcpuState::from_raw(stats.state) {
+        Some(VcpuState::Off) => "off",
+        Some(VcpuState::Running) => "running",
+        Some(VcpuState::Ready) => "ready",
+        Some(VcpuState::Blocked) => "blocked",
+        Some(VcpuState::Faulted) => "faulted",
+        Some(VcpuState::Stopped) => "stopped",
+        None => "?",
+    };
+    let is_reserved = u64::from(stats.class) == portico_abi::call::sched::RESERVATION;
+    let share = match is_reserved {
+        true => format!("{}/{} us", stats.budget_ns / 1000, stats.period_ns / 1000),
+        false => format!("weight {}", stats.weight),
+    };
+    let cap = if stats.cap == 0 { String::from("-") } else { percent(u64::from(stats.cap), 1000) };
+    Vec::from([
+        format!("{index}"),
+        String::from(state),
+        format!("{}", stats.pcpu),
+        duration(stats.running_ns),
+        duration(stats.ready_ns),
+        share,
+        cap,
+        cpu_list(stats.affinity),
+        format!("{}", stats.switches),
+        format!("{}", stats.missed),
+    ])
+}
