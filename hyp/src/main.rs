@@ -1,2 +1,46 @@
-//! Skeleton.
-fn main() {}
+//! The Portico hypervisor: what runs at EL2.
+//!
+//! This file is the order of boot. A trap goes: `arch::vectors`, [`trap`], `dispatch`, `hypercall/`, `object/`.
+#![no_std]
+#![no_main]
+
+mod boot;
+mod clock;
+mod graph;
+mod hypercall;
+mod irq;
+mod lock;
+mod log;
+mod memory;
+mod notify;
+mod object;
+mod panic;
+mod percpu;
+mod quiesce;
+mod sched;
+mod trace;
+mod trap;
+mod vmid;
+
+use portico_arch::vectors;
+
+/// Where the entry code goes, on the first stack: `dtb` and `image` are physical addresses, `level` is the exception
+/// level of entry.
+#[unsafe(no_mangle)]
+extern "C" fn portico_boot(dtb: u64, image: u64, level: u64) -> ! {
+    boot::own_tables(image, level);
+    let (machine, dtb) = boot::describe_machine(dtb, level);
+    let boot = boot::plan_memory(machine, dtb);
+    let mpidrs = boot::order_pcpus(&boot.machine);
+    boot::init_guest_controls();
+    boot::init_interrupts(&boot.machine, &mpidrs);
+    boot::start_others(&boot.machine, &mpidrs);
+    run_pcpu(0)
+}
+
+/// Leaves boot on this pCPU: it schedules for ever.
+fn run_pcpu(index: usize) -> ! {
+    let top = portico_arch::boot::stack_top(index) as u64;
+    // SAFETY: the stack is this pCPU's, its top is 16-byte aligned, and what runs on it now is never returned to.
+    unsafe { vectors::enter_idle(top - 16) }
+}

@@ -22,6 +22,9 @@ const GUARD: usize = 4096;
 /// Bytes from one pCPU's stacks to the next: from below guard, fatal stack, guard, stack.
 const SLOT_SIZE: usize = GUARD + FATAL_STACK_SIZE + GUARD + STACK_SIZE;
 
+// The linker script reserves the space.
+const _: () = assert!(SLOT_SIZE * MAX_PCPUS == 8 * 24 * 1024);
+
 /// Affinity of each started pCPU plus one, found by itself on entry. Zero: unused.
 static BOOT_PCPUS: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
 

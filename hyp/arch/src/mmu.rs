@@ -107,8 +107,8 @@ pub fn image_range() -> (Pa, u64) {
 /// Builds the roots of all pCPUs, takes the first into use, and opens a hole below each stack.
 ///
 /// # Safety
-/// Runs once, first thing on the boot pCPU, with `image_pa` where the image is.
-pub unsafe fn init(image_pa: u64) {
+/// Runs once, first thing on the boot pCPU, with `image_pa` where the image is and the exception level of entry.
+pub unsafe fn init(image_pa: u64, level: u64) {
     IMAGE_PA.store(image_pa, Relaxed);
     DEVICE_L2.entry(0).store(DEVICE_L3.descriptor(), Relaxed);
     let image_l2 = crate::boot::image_l2_descriptor();
@@ -120,8 +120,15 @@ pub unsafe fn init(image_pa: u64) {
         l2.entry(0).store(l3.descriptor(), Relaxed);
     }
     crate::boot::unmap_stack_guards();
-    // SAFETY: the root maps the image as the boot root does.
-    unsafe { activate_root(0) };
+    if level == 2 {
+        // SAFETY: the root maps the image as the boot root does.
+        unsafe { activate_root(0) };
+    } else {
+        let root = ROOTS[0].descriptor() & !(VALID | TABLE_OR_PAGE);
+        dsb_ishst();
+        // SAFETY: as above, in EL1's regime: all that will run is a message on the UART.
+        unsafe { asm!("msr ttbr0_el1, {}", "isb", "tlbi vmalle1", "dsb nsh", "isb", in(reg) root, options(nostack)) };
+    }
 }
 
 /// Switches this pCPU from the boot root to its own.
@@ -129,7 +136,7 @@ pub unsafe fn init(image_pa: u64) {
 /// # Safety
 /// `index` is this pCPU's, and [`init`] has run.
 pub unsafe fn activate_root(index: usize) {
-    let root = image_pa(core::ptr::from_ref(&ROOTS[index]) as usize).raw();
+    let root = ROOTS[index].descriptor() & !(VALID | TABLE_OR_PAGE);
     dsb_ishst();
     // SAFETY: the new root maps image, stack and devices at the same places.
     unsafe { asm!("msr ttbr0_el2, {}", "isb", in(reg) root, options(nostack, preserves_flags)) };

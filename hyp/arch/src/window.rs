@@ -7,9 +7,7 @@
 
 use crate::barrier::{dsb_ish, dsb_nshst, isb};
 use crate::mmu::{self, WINDOW_BASE};
-use crate::sysreg::DCZID_EL0;
 use crate::{cache, pcpu, tlb};
-use core::arch::asm;
 use core::sync::atomic::Ordering::Relaxed;
 use portico_core::addr::Pa;
 
@@ -58,11 +56,8 @@ pub fn with_page<R>(pa: Pa, f: impl FnOnce(*mut u8) -> R) -> R {
 /// Zeroes the page at `pa` and cleans it to the point of coherency, so that an owner with caches off sees zeroes.
 pub fn zero_page_clean(pa: Pa) {
     with_page(pa, |page| {
-        zero(page);
         // SAFETY: the page is mapped for the length of the closure.
-        unsafe { cache::clean_invalidate_poc(page as usize, PAGE) };
-        // Complete before anyone else is told that the page is theirs.
-        dsb_ish();
+        unsafe { cache::zero_page_to_poc(page) };
     });
 }
 
@@ -108,22 +103,4 @@ pub fn copy_page_clean(to: Pa, from: Pa) {
             dsb_ish();
         });
     });
-}
-
-/// Zeroes a mapped page with `dc zva`, or with stores where that is prohibited (`DCZID_EL0.DZP`).
-fn zero(page: *mut u8) {
-    let dczid = DCZID_EL0::read();
-    if dczid & (1 << 4) != 0 {
-        // SAFETY: a whole mapped page.
-        unsafe { page.write_bytes(0, PAGE) };
-        return;
-    }
-    let block = 4usize << (dczid & 0xf);
-    let mut at = page as usize;
-    let end = at + PAGE;
-    while at < end {
-        // SAFETY: zeroes one naturally aligned block inside the mapped page (blocks are at most 2 KiB).
-        unsafe { asm!("dc zva, {}", in(reg) at, options(nostack, preserves_flags)) };
-        at += block;
-    }
 }

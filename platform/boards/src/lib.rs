@@ -1,2 +1,18 @@
-//! Skeleton.
+//! The machines that Portico runs on: what their device tree says, and the console UARTs they have.
+//!
+//! Nothing here is specific to a board by name. [`Machine::from_dtb`] reads everything from the flattened device
+//! tree; [`Uart`] drives the console by polling. Used by the hypervisor at boot and by the manager afterwards; each
+//! maps the registers for itself and passes a virtual address.
+//!
+//! The device tree comes from the boot loader, before any guest runs: a malformed one is an error, never a panic.
 #![no_std]
+
+pub mod list;
+pub mod machine;
+pub mod ram;
+pub mod tree;
+pub mod uart;
+
+pub use list::List;
+pub use machine::{Cpu, Gic, Machine, MachineError, Psci, Range, TimerInterrupts, UartInfo};
+pub use uart::{Uart, UartKind};

@@ -66,10 +66,22 @@ pub enum GicLayout<'a> {
 pub enum GicError {
     /// Its registers do not fit into EL2's device addresses.
     Map,
-    /// No redistributor belongs to the pCPU with this index.
-    NoRedistributor(usize),
+    /// A pCPU has no redistributor.
+    NoRedistributor,
     /// The system register interface cannot be turned on.
     NoSystemRegisters,
+}
+
+impl GicError {
+    /// Says it in words.
+    #[must_use]
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Map => "the interrupt controller has too many registers",
+            Self::NoRedistributor => "a processor has no GICv3 redistributor",
+            Self::NoSystemRegisters => "the GICv3 system registers cannot be enabled",
+        }
+    }
 }
 
 /// How an interrupt is signalled.
@@ -108,6 +120,7 @@ macro_rules! by_kind {
 ///
 /// # Errors
 /// See [`GicError`].
+#[cold]
 pub fn init(layout: &GicLayout<'_>, mpidrs: &[u64]) -> Result<(), GicError> {
     let intids = match *layout {
         GicLayout::V2 { gicd, gicc, gich } => v2::init(gicd, gicc, gich)?,
@@ -124,6 +137,7 @@ pub fn init(layout: &GicLayout<'_>, mpidrs: &[u64]) -> Result<(), GicError> {
 ///
 /// # Errors
 /// [`GicError::NoSystemRegisters`].
+#[cold]
 pub fn init_pcpu() -> Result<(), GicError> {
     by_kind!(init_pcpu())
 }

@@ -47,6 +47,7 @@ static GICH: AtomicUsize = AtomicUsize::new(0);
 /// The bit by which the distributor names each pCPU.
 static TARGET: [AtomicU8; MAX_PCPUS] = [const { AtomicU8::new(0) }; MAX_PCPUS];
 
+#[cold]
 pub fn init(gicd: u64, gicc: u64, gich: u64) -> Result<u32, GicError> {
     let gicd = mmu::map_device(gicd, 0x1000).map_err(|_| GicError::Map)?;
     GICD.store(gicd, Relaxed);
@@ -67,6 +68,7 @@ pub fn init(gicd: u64, gicc: u64, gich: u64) -> Result<u32, GicError> {
     }
 }
 
+#[cold]
 pub fn init_pcpu() -> Result<(), GicError> {
     let (gicd, gicc, gich) = (GICD.load(Relaxed), GICC.load(Relaxed), GICH.load(Relaxed));
     // SAFETY: mapped by `init`; the first words of the distributor are banked for this pCPU.

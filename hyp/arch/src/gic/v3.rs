@@ -50,6 +50,7 @@ static GICR: [(AtomicUsize, AtomicUsize); MAX_PCPUS] = [const { (AtomicUsize::ne
 static SGI_TARGET: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
 static ROUTE: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
 
+#[cold]
 pub fn init(gicd: u64, gicr: &[(u64, u64)], mpidrs: &[u64]) -> Result<u32, GicError> {
     let gicd = mmu::map_device(gicd, GICD_BYTES).map_err(|_| GicError::Map)?;
     GICD.store(gicd, Relaxed);
@@ -81,6 +82,7 @@ pub fn init(gicd: u64, gicr: &[(u64, u64)], mpidrs: &[u64]) -> Result<u32, GicEr
 }
 
 /// Walks the regions and maps the two frames of each pCPU's redistributor, no others.
+#[cold]
 fn find_redistributors(regions: &[(u64, u64)], mpidrs: &[u64]) -> Result<(), GicError> {
     let mut missing = mpidrs.len();
     for &(start, bytes) in regions {
@@ -106,12 +108,10 @@ fn find_redistributors(regions: &[(u64, u64)], mpidrs: &[u64]) -> Result<(), Gic
             frame += GICR_SGI_FRAME * if typer & 1 << 1 != 0 { 4 } else { 2 };
         }
     }
-    match GICR.iter().take(mpidrs.len()).position(|frames| frames.0.load(Relaxed) == 0) {
-        Some(index) => Err(GicError::NoRedistributor(index)),
-        None => Ok(()),
-    }
+    if missing == 0 { Ok(()) } else { Err(GicError::NoRedistributor) }
 }
 
+#[cold]
 pub fn init_pcpu() -> Result<(), GicError> {
     let (control, sgi) = &GICR[pcpu::index()];
     let (control, sgi) = (control.load(Relaxed), sgi.load(Relaxed));

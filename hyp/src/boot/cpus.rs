@@ -1,0 +1,58 @@
+//! Bringing up the other pCPUs.
+
+use super::own_pcpu;
+use crate::percpu;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use portico_arch::smp::{self, StartMethod};
+use portico_arch::sysreg::MPIDR_EL1;
+use portico_arch::{context, cpu, gic, mmu, timer};
+use portico_boards::Machine;
+use portico_boards::machine::Psci;
+use portico_core::addr::Pa;
+
+/// How many pCPUs have come up.
+static UP: AtomicUsize = AtomicUsize::new(1);
+
+/// Starts pCPUs 1 and up one after the other, and goes on with those that came.
+pub fn start_others(machine: &Machine<'_>, mpidrs: &[u64]) {
+    for (index, &mpidr) in mpidrs.iter().enumerate().skip(1) {
+        if let Err(why) = start(machine, index, mpidr) {
+            log::warn!("pCPU {index} ({mpidr:#x}) does not start: {why}; going on with {index}");
+            break;
+        }
+    }
+    percpu::set_online(UP.load(Ordering::Acquire));
+}
+
+fn start(machine: &Machine<'_>, index: usize, mpidr: u64) -> Result<(), &'static str> {
+    let release = machine.cpus.iter().find(|cpu| cpu.mpidr == mpidr).and_then(|cpu| cpu.release_address);
+    let method = match (release, machine.psci) {
+        (Some(address), _) => StartMethod::SpinTable(Pa::new(address)),
+        (None, Psci::Smc) => StartMethod::Psci,
+        (None, _) => return Err("no way to start it in the device tree"),
+    };
+    smp::start(index, mpidr, method).map_err(|_| "refused by PSCI")?;
+    let deadline = timer::now().saturating_add(timer::frequency_hz());
+    while UP.load(Ordering::Acquire) == index {
+        if timer::now() > deadline {
+            return Err("no sign of it within a second");
+        }
+        cpu::relax();
+    }
+    Ok(())
+}
+
+/// Where the other pCPUs enter Rust, on their own stack and the boot tables.
+#[unsafe(no_mangle)]
+extern "C" fn portico_secondary(index: u64) -> ! {
+    let index = index as usize;
+    // SAFETY: the entry code found this pCPU's index; the boot pCPU made the tables.
+    unsafe { mmu::activate_root(index) };
+    own_pcpu(index, MPIDR_EL1::read());
+    context::init_cpu();
+    if gic::init_pcpu().is_err() {
+        cpu::halt();
+    }
+    UP.fetch_add(1, Ordering::Release);
+    crate::run_pcpu(index)
+}

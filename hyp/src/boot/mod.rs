@@ -1,0 +1,136 @@
+//! The steps of boot, each called from `main.rs` in order.
+
+mod cpus;
+mod memory;
+
+pub use cpus::start_others;
+pub use memory::{Boot, plan_memory};
+
+use crate::{log, percpu};
+use ::log::LevelFilter;
+use portico_arch::gic::{self, GicLayout};
+use portico_arch::pcpu::{self, MAX_PCPUS, PcpuBase};
+use portico_arch::sysreg::MPIDR_EL1;
+use portico_arch::vectors::{self, VectorKind};
+use portico_arch::{boot, context, mmu};
+use portico_boards::machine::{Gic, Psci, UartInfo, argument};
+use portico_boards::{List, Machine, Range, Uart, tree};
+use portico_core::addr::Pa;
+
+/// Takes EL2's own tables into use and gives this pCPU its data. `level` is the exception level that was entered.
+pub fn own_tables(image: u64, level: u64) {
+    // SAFETY: the entry code calls this first and once, with the place of the image.
+    unsafe { mmu::init(image, level) };
+    if level == 2 {
+        own_pcpu(0, MPIDR_EL1::read());
+    }
+}
+
+/// Gives this pCPU its data and vectors.
+fn own_pcpu(index: usize, mpidr: u64) {
+    let base = PcpuBase {
+        stack_top: boot::stack_top(index) as u64,
+        fatal_sp: boot::fatal_stack_top(index) as u64,
+        index: index as u64,
+        mpidr: mpidr & boot::MPIDR_AFFINITY,
+    };
+    // SAFETY: this is pCPU `index`, and nothing has asked for its data yet.
+    unsafe { percpu::init(index, base) };
+    // SAFETY: an element of a static that belongs to this pCPU.
+    unsafe { pcpu::set_current(percpu::base(index)) };
+    vectors::install(VectorKind::Plain);
+}
+
+/// Reads the device tree at physical address `dtb` and opens the console. Stops, saying why, if this machine or this
+/// exception level is of no use.
+pub fn describe_machine(dtb: u64, level: u64) -> (Machine<'static>, Range) {
+    let Some(bytes) = map_device_tree(dtb) else {
+        // Nothing says where a UART is: there is nobody to tell.
+        portico_arch::cpu::halt()
+    };
+    let found = Machine::from_dtb(bytes);
+    let info = match &found {
+        Ok(machine) => machine.uart,
+        Err(_) => Machine::console_from_dtb(bytes).ok().flatten(),
+    };
+    let uart = info.and_then(open_uart);
+    let machine = match found {
+        Ok(machine) if level == 2 && machine.psci == Psci::Hvc => refuse(uart, "PSCI is by HVC: something else owns EL2"),
+        Ok(machine) if level == 2 => machine,
+        Ok(_) => refuse(uart, "entered at EL1, needs EL2 (QEMU: -M virt,virtualization=on)"),
+        Err(error) => refuse(uart, error.text()),
+    };
+    let filter = match argument(machine.bootargs, "portico.log") {
+        Some("debug") => LevelFilter::Debug,
+        Some("off") => LevelFilter::Off,
+        _ => LevelFilter::Info,
+    };
+    log::init(uart, filter);
+    (machine, Range { start: dtb, len: bytes.len() as u64 })
+}
+
+/// Maps the device tree, whose size is known only after a look at its first bytes.
+fn map_device_tree(dtb: u64) -> Option<&'static [u8]> {
+    const LARGEST: usize = 2 << 20;
+    if dtb == 0 || dtb % 8 != 0 {
+        return None;
+    }
+    // SAFETY: the boot protocol puts a device tree there, which nobody writes; a page is always memory as a whole.
+    let head = unsafe { mmu::boot_map(Pa::new(dtb), 8) }.ok()?;
+    let size = tree::total_size(head).filter(|&size| size <= LARGEST)?;
+    // SAFETY: as above, for the size that it gives.
+    unsafe { mmu::boot_map(Pa::new(dtb), size) }.ok()
+}
+
+/// Maps the UART's registers.
+fn open_uart(info: UartInfo) -> Option<Uart> {
+    let base = mmu::map_device(info.registers.start, info.registers.len.min(4096)).ok()?;
+    // SAFETY: the registers are mapped, for good.
+    Some(unsafe { Uart::new(info.kind, base) })
+}
+
+/// Says on the UART why nothing will run, and stops.
+pub fn refuse(uart: Option<Uart>, why: &str) -> ! {
+    if let Some(uart) = uart {
+        log::raw(uart, format_args!("cannot start: {why}"));
+        uart.flush();
+    }
+    portico_arch::cpu::halt()
+}
+
+/// Sets up the interrupt controller and this pCPU's part of it. `mpidrs` are the pCPUs by index.
+pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
+    let mut regions = [(0, 0); 4];
+    let layout = match &machine.gic {
+        Gic::None => refuse(None, ""),
+        Gic::V2 { gicd, gicc, gich, .. } => GicLayout::V2 { gicd: gicd.start, gicc: gicc.start, gich: gich.start },
+        Gic::V3 { gicd, gicr } => {
+            for (slot, region) in regions.iter_mut().zip(gicr.iter()) {
+                *slot = (region.start, region.len);
+            }
+            GicLayout::V3 { gicd: gicd.start, gicr: &regions }
+        }
+    };
+    if let Err(error) = gic::init(&layout, mpidrs).and_then(|()| gic::init_pcpu()) {
+        ::log::error!("cannot start: {}", error.text());
+        portico_arch::cpu::halt();
+    }
+}
+
+/// The pCPUs to use by index: the one that booted first, then the others as the device tree lists them.
+pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
+    let own = MPIDR_EL1::read() & boot::MPIDR_AFFINITY;
+    let mut order = List::new();
+    let _ = order.push(own);
+    for cpu in machine.cpus.iter().filter(|cpu| cpu.mpidr != own) {
+        if !order.push(cpu.mpidr) {
+            ::log::warn!("pCPU {:#x} stays off: {MAX_PCPUS} are supported", cpu.mpidr);
+        }
+    }
+    order
+}
+
+/// Sets up the EL2 registers of this pCPU that govern guests.
+pub fn init_guest_controls() {
+    context::init_cpu();
+}

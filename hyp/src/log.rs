@@ -1,0 +1,80 @@
+//! Log lines of boot and lifecycle, to the UART. A healthy running guest logs nothing.
+//!
+//! The UART is EL2's until the manager owns it: [`release`] then silences everything but a panic. Before the logger is
+//! set up, [`raw`] serves. Lock: its own, last in the order.
+
+use crate::lock::Lock;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use log::{Level, LevelFilter, Log, Metadata, Record};
+use portico_boards::Uart;
+
+static UART: Lock<Option<Uart>> = Lock::new(None);
+static RELEASED: AtomicBool = AtomicBool::new(false);
+
+struct Logger;
+
+/// Writes to a UART, with carriage returns.
+struct Sink(Uart);
+
+impl Write for Sink {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            if byte == b'\n' {
+                self.0.put(b'\r');
+            }
+            self.0.put(byte);
+        }
+        Ok(())
+    }
+}
+
+/// Takes a UART and becomes the logger.
+pub fn init(uart: Option<Uart>, max: LevelFilter) {
+    *UART.lock() = uart;
+    // Fails only if a logger is set already, and there is one call.
+    let _ = log::set_logger(&Logger);
+    log::set_max_level(max);
+}
+
+/// Gives the UART to the manager.
+pub fn release() {
+    RELEASED.store(true, Relaxed);
+    log::set_max_level(LevelFilter::Off);
+}
+
+/// Writes a line with no regard to locks and owners: for a panic, and before there is a logger.
+pub fn raw(uart: Uart, line: fmt::Arguments<'_>) {
+    // The sink does not fail.
+    let _ = writeln!(Sink(uart), "portico: {line}");
+}
+
+/// The UART for a panic's last words. Waits a moment for another's line to end, then takes no notice of the lock.
+pub fn for_panic() -> Option<Uart> {
+    for _ in 0..1_000_000 {
+        if let Some(uart) = UART.try_lock() {
+            return *uart;
+        }
+        portico_arch::cpu::relax();
+    }
+    None
+}
+
+impl Log for Logger {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        !RELEASED.load(Relaxed)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if let (true, Some(uart)) = (self.enabled(record.metadata()), *UART.lock()) {
+            let mark = match record.level() {
+                Level::Error => "error: ",
+                Level::Warn => "warning: ",
+                _ => "",
+            };
+            let _ = writeln!(Sink(uart), "portico: {mark}{}", record.args());
+        }
+    }
+
+    fn flush(&self) {}
+}

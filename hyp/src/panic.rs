@@ -1,0 +1,126 @@
+//! The end: an invariant of EL2 is broken.
+//!
+//! The first pCPU to get here writes the epitaph to a fixed symbol, stops the others, says why on the UART and dumps the
+//! newest trace records. Nothing returns; no guest runs on. (Compare Hubris `fail.rs`.)
+
+use crate::percpu::{self, SGI_HALT};
+use crate::{log, trace};
+use core::fmt::{self, Write};
+use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use portico_arch::{cpu, gic};
+use portico_core::addr::PcpuId;
+
+/// Bytes of reason that are kept.
+const REASON_BYTES: usize = 160;
+
+/// `Epitaph::magic` once it is filled: "EPITAPH!" in memory order.
+const MAGIC: u64 = u64::from_le_bytes(*b"EPITAPH!");
+
+/// Trace records of each pCPU that are printed.
+const TRACE_RECORDS: usize = 16;
+
+/// What a debugger finds.
+#[repr(C)]
+pub struct Epitaph {
+    magic: AtomicU64,
+    pcpu: AtomicU64,
+    /// Number of the exception vector, or all ones for a Rust panic.
+    vector: AtomicU64,
+    esr: AtomicU64,
+    elr: AtomicU64,
+    far: AtomicU64,
+    sp: AtomicU64,
+    reason_len: AtomicUsize,
+    reason: [core::sync::atomic::AtomicU8; REASON_BYTES],
+}
+
+/// Under a name that a debugger looks up in the image's symbols.
+#[unsafe(no_mangle)]
+static PORTICO_EPITAPH: Epitaph = Epitaph {
+    magic: AtomicU64::new(0),
+    pcpu: AtomicU64::new(0),
+    vector: AtomicU64::new(0),
+    esr: AtomicU64::new(0),
+    elr: AtomicU64::new(0),
+    far: AtomicU64::new(0),
+    sp: AtomicU64::new(0),
+    reason_len: AtomicUsize::new(0),
+    reason: [const { core::sync::atomic::AtomicU8::new(0) }; REASON_BYTES],
+};
+
+static PANICKED: AtomicBool = AtomicBool::new(false);
+
+/// Writes text into the epitaph until it is full.
+struct Reason;
+
+impl Write for Reason {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            let at = PORTICO_EPITAPH.reason_len.load(Relaxed);
+            let Some(slot) = PORTICO_EPITAPH.reason.get(at) else { break };
+            slot.store(byte, Relaxed);
+            PORTICO_EPITAPH.reason_len.store(at + 1, Relaxed);
+        }
+        Ok(())
+    }
+}
+
+#[panic_handler]
+fn panicked(info: &PanicInfo<'_>) -> ! {
+    match info.location() {
+        Some(place) => die(u64::MAX, format_args!("{} ({}:{})", info.message(), place.file(), place.line())),
+        None => die(u64::MAX, format_args!("{}", info.message())),
+    }
+}
+
+/// An exception in EL2 itself, from the vectors.
+#[unsafe(no_mangle)]
+extern "C" fn portico_fatal(vector: u64, esr: u64, elr: u64, far: u64, sp: u64) -> ! {
+    if !PANICKED.load(Relaxed) {
+        PORTICO_EPITAPH.esr.store(esr, Relaxed);
+        PORTICO_EPITAPH.elr.store(elr, Relaxed);
+        PORTICO_EPITAPH.far.store(far, Relaxed);
+        PORTICO_EPITAPH.sp.store(sp, Relaxed);
+    }
+    let what = match vector & 3 {
+        0 => "exception",
+        1 => "IRQ",
+        2 => "FIQ",
+        _ => "SError",
+    };
+    die(vector, format_args!("{what} in EL2: esr {esr:#x} elr {elr:#x} far {far:#x} sp {sp:#x}"))
+}
+
+/// Stops this pCPU because another one asked.
+pub fn halt_this() -> ! {
+    cpu::halt()
+}
+
+fn die(vector: u64, reason: fmt::Arguments<'_>) -> ! {
+    // A second panic, here or elsewhere, has nothing to add.
+    if PANICKED.swap(true, Relaxed) {
+        halt_this();
+    }
+    let own = percpu::index();
+    PORTICO_EPITAPH.pcpu.store(own as u64, Relaxed);
+    PORTICO_EPITAPH.vector.store(vector, Relaxed);
+    // Cannot fail: it stops at the end.
+    let _ = Reason.write_fmt(reason);
+    PORTICO_EPITAPH.magic.store(MAGIC, Relaxed);
+    for other in (0..percpu::online()).filter(|&index| index != own) {
+        gic::send_sgi(PcpuId::new(other as u8), SGI_HALT);
+    }
+    if let Some(uart) = log::for_panic() {
+        log::raw(uart, format_args!("PANIC on pCPU {own}: {reason}"));
+        for index in 0..percpu::online() {
+            trace::newest(index, TRACE_RECORDS, |record| {
+                let [first, second] = record.encode();
+                log::raw(uart, format_args!("trace {index} {first:016x} {second:016x}"));
+            });
+        }
+        log::raw(uart, format_args!("stopped"));
+        uart.flush();
+    }
+    halt_this()
+}

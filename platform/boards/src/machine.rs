@@ -1,0 +1,380 @@
+//! What the hypervisor needs to know of its machine, read from the device tree.
+
+use crate::list::List;
+use crate::tree::{Node, Tree, TreeError};
+use crate::uart::UartKind;
+
+/// A range of physical addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Range {
+    /// First address.
+    pub start: u64,
+    /// Bytes.
+    pub len: u64,
+}
+
+impl Range {
+    /// The address behind the last, saturated.
+    #[must_use]
+    pub const fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+}
+
+/// A processor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cpu {
+    /// Affinity fields of its `MPIDR_EL1`.
+    pub mpidr: u64,
+    /// Where it polls for its entry point, if it is started by a spin-table; else by PSCI.
+    pub release_address: Option<u64>,
+}
+
+/// How PSCI is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Psci {
+    /// The machine has none.
+    None,
+    /// By SMC: the firmware is below us.
+    Smc,
+    /// By HVC: we are a guest of somebody at EL2.
+    Hvc,
+}
+
+/// The interrupt controller.
+#[derive(Clone, Copy, Debug)]
+pub enum Gic {
+    /// None that is supported. Never in what [`Machine::from_dtb`] returns.
+    None,
+    /// GICv2 with virtualization.
+    V2 {
+        /// Distributor.
+        gicd: Range,
+        /// CPU interface.
+        gicc: Range,
+        /// Virtual interface control.
+        gich: Range,
+        /// Virtual CPU interface, which guests get.
+        gicv: Range,
+    },
+    /// GICv3 or later.
+    V3 {
+        /// Distributor.
+        gicd: Range,
+        /// Redistributor regions.
+        gicr: List<Range, 4>,
+    },
+}
+
+/// Interrupt numbers of the generic timer's private interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerInterrupts {
+    /// Non-secure physical timer of EL1.
+    pub physical: u32,
+    /// Virtual timer.
+    pub virtual_timer: u32,
+    /// Hypervisor timer.
+    pub hypervisor: u32,
+}
+
+/// The console UART.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UartInfo {
+    /// Its programming interface.
+    pub kind: UartKind,
+    /// Its registers.
+    pub registers: Range,
+    /// Its interrupt number at the GIC.
+    pub interrupt: Option<u32>,
+}
+
+/// Why a machine cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MachineError {
+    /// The device tree is malformed.
+    Tree(TreeError),
+    /// No memory is described.
+    NoMemory,
+    /// No processor is described.
+    NoCpu,
+    /// No supported interrupt controller, or one without virtualization.
+    NoGic,
+    /// More ranges than the lists hold.
+    TooMany,
+}
+
+impl MachineError {
+    /// Says it in words.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Tree(TreeError::Magic) => "x0 does not point to a device tree",
+            Self::Tree(TreeError::Truncated) => "the device tree is truncated",
+            Self::Tree(TreeError::Structure) => "the device tree is malformed",
+            Self::NoMemory => "the device tree describes no memory",
+            Self::NoCpu => "the device tree describes no processor",
+            Self::NoGic => "no GICv2 with virtualization and no GICv3 in the device tree",
+            Self::TooMany => "the device tree has more memory ranges than are supported",
+        }
+    }
+}
+
+/// The machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine<'a> {
+    /// `model` of the root.
+    pub model: &'a str,
+    /// Memory, as described.
+    pub memory: List<Range, 16>,
+    /// Memory that is not to be used: reservation block and `/reserved-memory`.
+    pub reserved: List<Range, 32>,
+    /// Processors, at most 16; further ones are left alone.
+    pub cpus: List<Cpu, 16>,
+    /// How PSCI is called.
+    pub psci: Psci,
+    /// Interrupt controller.
+    pub gic: Gic,
+    /// Timer interrupts.
+    pub timer: TimerInterrupts,
+    /// Console UART: what `portico.uart=` in the boot arguments names, else `stdout-path`, else the first.
+    pub uart: Option<UartInfo>,
+    /// The initial RAM disk: our bundle.
+    pub bundle: Option<Range>,
+    /// Boot arguments.
+    pub bootargs: &'a str,
+    /// Entropy from the boot loader.
+    pub rng_seed: &'a [u8],
+}
+
+impl<'a> Machine<'a> {
+    /// Reads the machine from its device tree.
+    ///
+    /// # Errors
+    /// See [`MachineError`]. A machine without UART is no error.
+    pub fn from_dtb(dtb: &'a [u8]) -> Result<Self, MachineError> {
+        Self::read(dtb, true)
+    }
+
+    /// Reads only what is needed to tell a person that something is wrong: works on machines that
+    /// [`from_dtb`](Self::from_dtb) refuses.
+    ///
+    /// # Errors
+    /// [`MachineError::Tree`].
+    pub fn console_from_dtb(dtb: &'a [u8]) -> Result<Option<UartInfo>, MachineError> {
+        Self::read(dtb, false).map(|machine| machine.uart)
+    }
+
+    fn read(dtb: &'a [u8], check: bool) -> Result<Self, MachineError> {
+        let tree = Tree::new(dtb).map_err(MachineError::Tree)?;
+        let mut found = Found::default();
+        for range in tree.reservations() {
+            found.reserve(range);
+        }
+        let walked = tree.walk(&mut |node| found.visit(node));
+        found.choose_console();
+        if check {
+            walked.map_err(MachineError::Tree)?;
+            found.check()?;
+        }
+        Ok(found.machine)
+    }
+}
+
+impl Default for Machine<'_> {
+    fn default() -> Self {
+        Self {
+            model: "",
+            memory: List::new(),
+            reserved: List::new(),
+            cpus: List::new(),
+            psci: Psci::None,
+            gic: Gic::None,
+            // The numbers that the Base System Architecture assigns.
+            timer: TimerInterrupts { physical: 30, virtual_timer: 27, hypervisor: 26 },
+            uart: None,
+            bundle: None,
+            bootargs: "",
+            rng_seed: &[],
+        }
+    }
+}
+
+/// What a walk has found so far.
+#[derive(Default)]
+struct Found<'a> {
+    machine: Machine<'a>,
+    uarts: List<UartNode, 6>,
+    /// Names and paths of the serial ports.
+    aliases: List<(&'a [u8], &'a [u8]), 8>,
+    stdout: &'a str,
+    overflow: bool,
+}
+
+/// A UART and the hash of its path.
+#[derive(Clone, Copy, Default)]
+struct UartNode {
+    info: Option<UartInfo>,
+    path: u64,
+}
+
+impl<'a> Found<'a> {
+    fn reserve(&mut self, range: Range) {
+        self.overflow |= range.len > 0 && !self.machine.reserved.push(range);
+    }
+
+    fn visit(&mut self, node: &Node<'_, 'a>) {
+        match (node.depth(), node.name()) {
+            (0, _) => self.machine.model = node.text(b"model").unwrap_or(""),
+            (1, b"chosen") => self.chosen(node),
+            (1, b"aliases") => node.properties(|name, value| {
+                // An alias too many only means that `stdout-path` may not resolve.
+                if name.starts_with(b"serial") {
+                    let _ = self.aliases.push((name, value));
+                }
+            }),
+            (1, name) if name.starts_with(b"memory") => {
+                if node.text(b"device_type") == Some("memory") && node.enabled() {
+                    ranges(node, |range| self.overflow |= range.len > 0 && !self.machine.memory.push(range));
+                }
+            }
+            (1, b"psci") => {
+                self.machine.psci = match node.text(b"method") {
+                    Some("smc") => Psci::Smc,
+                    Some("hvc") => Psci::Hvc,
+                    _ => Psci::None,
+                };
+            }
+            _ => self.visit_by_place(node),
+        }
+    }
+
+    fn visit_by_place(&mut self, node: &Node<'_, 'a>) {
+        match node.parent_name() {
+            b"reserved-memory" if node.depth() == 2 => {
+                if node.enabled() {
+                    ranges(node, |range| self.reserve(range));
+                }
+            }
+            b"cpus" if node.depth() == 2 => {
+                if node.text(b"device_type") == Some("cpu")
+                    && let Some(reg) = node.raw_reg(0)
+                {
+                    let spin = node.text(b"enable-method") == Some("spin-table");
+                    let release_address = node.number(b"cpu-release-addr").filter(|_| spin);
+                    let _ = self.machine.cpus.push(Cpu { mpidr: reg.start, release_address });
+                }
+            }
+            _ => self.visit_device(node),
+        }
+    }
+
+    fn visit_device(&mut self, node: &Node<'_, 'a>) {
+        for compatible in node.compatible() {
+            match compatible {
+                b"arm,armv8-timer" => {
+                    if let (Some(physical), Some(virtual_timer), Some(hypervisor)) =
+                        (node.interrupt(1), node.interrupt(2), node.interrupt(3))
+                    {
+                        self.machine.timer = TimerInterrupts { physical, virtual_timer, hypervisor };
+                    }
+                }
+                b"arm,gic-v3" => self.gic_v3(node),
+                b"arm,gic-400" | b"arm,cortex-a15-gic" | b"arm,cortex-a7-gic" => self.gic_v2(node),
+                b"arm,pl011" => self.uart(node, UartKind::Pl011),
+                b"brcm,bcm2835-aux-uart" | b"ns16550a" | b"ns16550" | b"snps,dw-apb-uart" => {
+                    let is_mini = compatible == b"brcm,bcm2835-aux-uart";
+                    let shift = node.number(b"reg-shift").unwrap_or(if is_mini { 2 } else { 0 });
+                    let width = node.number(b"reg-io-width").unwrap_or(if is_mini { 4 } else { 1 });
+                    self.uart(node, UartKind::Ns16550 { register_shift: shift as u8, wide: width == 4 });
+                }
+                _ => continue,
+            }
+            return;
+        }
+    }
+
+    fn chosen(&mut self, node: &Node<'_, 'a>) {
+        self.stdout = node.text(b"stdout-path").unwrap_or("");
+        self.machine.bootargs = node.text(b"bootargs").unwrap_or("");
+        self.machine.rng_seed = node.property(b"rng-seed").unwrap_or_default();
+        if let (Some(start), Some(end)) = (node.number(b"linux,initrd-start"), node.number(b"linux,initrd-end")) {
+            self.machine.bundle = (end > start).then(|| Range { start, len: end.saturating_sub(start) });
+        }
+    }
+
+    fn gic_v3(&mut self, node: &Node<'_, 'a>) {
+        let Some(gicd) = node.reg(0) else { return };
+        let regions = node.number(b"#redistributor-regions").unwrap_or(1).min(4) as usize;
+        let mut gicr = List::new();
+        for region in (1..=regions).filter_map(|index| node.reg(index)) {
+            let _ = gicr.push(region);
+        }
+        self.machine.gic = Gic::V3 { gicd, gicr };
+    }
+
+    fn gic_v2(&mut self, node: &Node<'_, 'a>) {
+        if let (Some(gicd), Some(gicc), Some(gich), Some(gicv)) = (node.reg(0), node.reg(1), node.reg(2), node.reg(3)) {
+            self.machine.gic = Gic::V2 { gicd, gicc, gich, gicv };
+        }
+    }
+
+    fn uart(&mut self, node: &Node<'_, 'a>, kind: UartKind) {
+        let Some(registers) = node.reg(0).filter(|_| node.enabled()) else { return };
+        let path = node.path().fold(HASH_START, |hash, name| hash_bytes(hash_bytes(hash, b"/"), name));
+        let info = Some(UartInfo { kind, registers, interrupt: node.interrupt(0) });
+        let _ = self.uarts.push(UartNode { info, path });
+    }
+
+    /// Finds the UART that a path or alias names, options after a colon ignored; else the first.
+    fn choose_console(&mut self) {
+        let name = argument(self.machine.bootargs, "portico.uart").unwrap_or(self.stdout);
+        let name = name.split(':').next().unwrap_or("").as_bytes();
+        let path = match self.aliases.iter().find(|(alias, _)| *alias == name) {
+            Some((_, path)) => path.split(|&byte| byte == 0).next().unwrap_or_default(),
+            None => name,
+        };
+        let path = hash_bytes(HASH_START, path);
+        let named = self.uarts.iter().find(|uart| uart.path == path);
+        self.machine.uart = named.or(self.uarts.first()).and_then(|uart| uart.info);
+    }
+
+    fn check(&self) -> Result<(), MachineError> {
+        if self.overflow {
+            return Err(MachineError::TooMany);
+        }
+        if self.machine.memory.is_empty() {
+            return Err(MachineError::NoMemory);
+        }
+        if self.machine.cpus.is_empty() {
+            return Err(MachineError::NoCpu);
+        }
+        match self.machine.gic {
+            Gic::None => Err(MachineError::NoGic),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Finds `name=value` among space-separated boot arguments.
+#[must_use]
+pub fn argument<'a>(bootargs: &'a str, name: &str) -> Option<&'a str> {
+    bootargs.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+}
+
+/// Calls `each` with every entry of `reg`.
+fn ranges(node: &Node<'_, '_>, mut each: impl FnMut(Range)) {
+    let mut index = 0;
+    while let Some(range) = node.reg(index) {
+        each(range);
+        index += 1;
+    }
+}
+
+/// Start of a path's hash.
+const HASH_START: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// Adds bytes to an FNV-1a hash. Paths are told apart by it instead of being kept: a device tree that makes two collide
+/// only misleads itself.
+fn hash_bytes(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}

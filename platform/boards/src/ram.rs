@@ -1,0 +1,173 @@
+//! Which memory is free: ranges in, ranges out, whole pages only.
+
+use crate::list::List;
+use crate::machine::Range;
+
+/// Most ranges that are kept.
+pub const MAX_RANGES: usize = 64;
+
+const PAGE: u64 = 4096;
+
+/// A set of free page ranges, in no order and without overlap. If it would need more than [`MAX_RANGES`], the
+/// smaller pieces are left out: memory is lost, never given out twice.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FreeRam {
+    ranges: List<Range, MAX_RANGES>,
+}
+
+impl FreeRam {
+    /// An empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The ranges.
+    #[must_use]
+    pub fn ranges(&self) -> &[Range] {
+        &self.ranges
+    }
+
+    /// Adds the whole pages in a range; what is free already stays so once.
+    pub fn add(&mut self, range: Range) {
+        self.remove(range);
+        let (Some(start), end) = (range.start.checked_next_multiple_of(PAGE), range.end() & !(PAGE - 1)) else { return };
+        self.keep(start, end);
+    }
+
+    /// Takes out every page that a range touches.
+    pub fn remove(&mut self, range: Range) {
+        if range.len == 0 {
+            return;
+        }
+        let (start, end) = (range.start & !(PAGE - 1), range.end().checked_next_multiple_of(PAGE).unwrap_or(u64::MAX));
+        let old = core::mem::take(&mut self.ranges);
+        for free in old.iter() {
+            self.keep(free.start, free.end().min(start));
+            self.keep(free.start.max(end), free.end());
+        }
+    }
+
+    /// Takes `len` bytes at a multiple of `align` (a power of two), from the lowest range that has them.
+    pub fn take(&mut self, len: u64, align: u64) -> Option<Range> {
+        let fits = |free: &Range| {
+            let start = free.start.checked_next_multiple_of(align)?;
+            (start.checked_add(len)? <= free.end()).then_some(start)
+        };
+        let start = self.ranges.iter().filter_map(fits).min()?;
+        let taken = Range { start, len };
+        self.remove(taken);
+        Some(taken)
+    }
+
+    /// Cuts each range so that it is a multiple of `block` (a power of two) at a multiple of it, or lies inside one.
+    pub fn split(&mut self, block: u64) {
+        let old = core::mem::take(&mut self.ranges);
+        // Whole blocks first: if there is no room for all, the remainders are what is lost.
+        for whole in [true, false] {
+            for free in old.iter() {
+                let first = free.start.checked_next_multiple_of(block).unwrap_or(u64::MAX).min(free.end());
+                let last = (free.end() & !(block - 1)).max(first);
+                if whole {
+                    self.keep(first, last);
+                } else {
+                    self.keep(free.start, first);
+                    self.keep(last, free.end());
+                }
+            }
+        }
+    }
+
+    /// Keeps a range, in place of the smallest if there is no room.
+    fn keep(&mut self, start: u64, end: u64) {
+        if start >= end {
+            return;
+        }
+        let range = Range { start, len: end - start };
+        if !self.ranges.push(range)
+            && let Some(smallest) = self.ranges.iter_mut().min_by_key(|range| range.len)
+            && smallest.len < range.len
+        {
+            *smallest = range;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FreeRam, MAX_RANGES};
+    use crate::machine::Range;
+    use proptest::prelude::*;
+
+    const M: u64 = 1 << 20;
+
+    fn range(start: u64, len: u64) -> Range {
+        Range { start, len }
+    }
+
+    #[test]
+    fn plans_a_small_machine() {
+        let mut ram = FreeRam::new();
+        ram.add(range(0x4000_0000, 64 * M));
+        ram.remove(range(0x4020_0000, M + 1));
+        ram.remove(range(0x4300_0000, 1));
+        let pool = ram.take(2 * M, 2 * M);
+        assert_eq!(pool, Some(range(0x4000_0000, 2 * M)));
+        ram.split(2 * M);
+        assert!(ram.ranges().contains(&range(0x4030_1000, M - 0x1000)));
+        assert!(ram.ranges().contains(&range(0x4040_0000, 44 * M)));
+        assert!(ram.ranges().contains(&range(0x4300_1000, 2 * M - 0x1000)));
+        assert!(ram.ranges().contains(&range(0x4320_0000, 14 * M)));
+    }
+
+    #[test]
+    fn survives_the_top_of_the_space() {
+        let mut ram = FreeRam::new();
+        ram.add(range(u64::MAX - 8191, u64::MAX));
+        ram.remove(range(u64::MAX - 10, 100));
+        ram.split(2 * M);
+        assert_eq!(ram.take(1, 1 << 63), None);
+    }
+
+    proptest! {
+        /// Against a model of one flag a page.
+        #[test]
+        fn agrees_with_a_page_map(steps in prop::collection::vec((0u8..3, 0u64..64 * 4096, 0u64..16 * 4096), 1..40)) {
+            let mut ram = FreeRam::new();
+            let mut model = [false; 96];
+            for (what, start, len) in steps {
+                let touched = (start / 4096) as usize..(start + len).div_ceil(4096) as usize;
+                let whole = start.div_ceil(4096) as usize..((start + len) / 4096) as usize;
+                match what {
+                    0 => {
+                        ram.add(range(start, len));
+                        // A page that is in part free memory and in part something else is not free.
+                        if len > 0 { model[touched].fill(false); }
+                        if whole.start < whole.end { model[whole].fill(true); }
+                    }
+                    1 => {
+                        ram.remove(range(start, len));
+                        if len > 0 { model[touched].fill(false); }
+                    }
+                    _ => {
+                        if let Some(taken) = ram.take(8192, 8192) {
+                            let first = (taken.start / 4096) as usize;
+                            prop_assert!(model[first] && model[first + 1]);
+                            model[first..first + 2].fill(false);
+                        }
+                    }
+                }
+                ram.split(4 * 4096);
+                prop_assume!(ram.ranges().len() < MAX_RANGES);
+                let mut seen = [false; 96];
+                for free in ram.ranges() {
+                    for page in free.start / 4096..free.end() / 4096 {
+                        prop_assert!(!seen[page as usize]);
+                        seen[page as usize] = true;
+                    }
+                }
+                prop_assert_eq!(seen, model);
+            }
+        }
+    }
+}
