@@ -78,6 +78,8 @@ pub struct RunQueue<const N: usize> {
     current: Current,
     /// When the current one was last charged.
     since: u64,
+    /// When the current one began to run.
+    started: u64,
     /// No weighted vCPU's claim is older than this virtual time. Never goes back.
     min_vruntime: u64,
     ticks_per_ms: u64,
@@ -86,7 +88,7 @@ pub struct RunQueue<const N: usize> {
 impl<const N: usize> RunQueue<N> {
     /// An empty queue on an idle pCPU.
     pub const fn new(ticks_per_ms: u64) -> Self {
-        Self { heaps: Heaps::new(), current: Current::None, since: 0, min_vruntime: 0, ticks_per_ms }
+        Self { heaps: Heaps::new(), current: Current::None, since: 0, started: 0, min_vruntime: 0, ticks_per_ms }
     }
 
     /// Sets the frequency of the clock, for queues made before it was known. Only while nothing is queued.
@@ -115,6 +117,7 @@ impl<const N: usize> RunQueue<N> {
     #[inline]
     pub fn start(&mut self, entity: &mut SchedEntity, now: u64) {
         self.since = now;
+        self.started = now;
         if entity.is_weighted() {
             self.current = Current::Weighted { vruntime: entity.vruntime, inverse: entity.inverse };
         } else {
@@ -212,7 +215,8 @@ impl<const N: usize> RunQueue<N> {
         self.heaps.first(Side::Throttled).map(|(release, _)| release)
     }
 
-    /// When the next scheduling decision is due, while `entity`, just charged or started, runs. `None`: not before something wakes.
+    /// When the next scheduling decision is due, while `entity` is the running one. `None`: not before something wakes. Asking again
+    /// does not put it off: slice and budget count from when it was started or charged.
     #[inline]
     pub fn deadline(&self, entity: &SchedEntity, now: u64) -> Option<u64> {
         if self.ready_len() == 0 && self.throttled_len() == 0 && entity.is_plain() {
@@ -238,15 +242,15 @@ impl<const N: usize> RunQueue<N> {
         let mut sooner = |at: u64| due = Some(due.map_or(at, |old| old.min(at)));
         if entity.is_weighted() {
             if entity.cap_budget != 0 {
-                sooner(now + entity.cap_budget.saturating_sub(entity.cap_used));
+                sooner(self.since + entity.cap_budget.saturating_sub(entity.cap_used));
             }
             let ready = self.ready_len() as u64;
             if ready != 0 {
                 let share = LATENCY_MS * self.ticks_per_ms / (ready + 1);
-                sooner(now + share.clamp(self.ticks_per_ms / 2, 2 * self.ticks_per_ms));
+                sooner(self.started + share.clamp(self.ticks_per_ms / 2, 2 * self.ticks_per_ms));
             }
         } else {
-            sooner(now + entity.remaining);
+            sooner(self.since + entity.remaining);
         }
         due.map(|at| at.max(now))
     }

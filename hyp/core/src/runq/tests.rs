@@ -99,6 +99,22 @@ fn reservation_is_throttled_until_its_next_period() {
 }
 
 #[test]
+fn asking_again_does_not_put_the_decision_off() {
+    let mut queue = RunQueue::<8>::new(MS);
+    let mut server = entity(Class::Reservation { budget: MS, period: 4 * MS });
+    assert!(queue.may_run(&mut server, 0));
+    queue.start(&mut server, 0);
+    assert_eq!((queue.deadline(&server, 0), queue.deadline(&server, MS / 2)), (Some(MS), Some(MS)));
+    queue.charge(&mut server, MS / 2);
+    assert_eq!(queue.deadline(&server, MS / 2), Some(MS));
+    queue.stop(&mut server, MS / 2);
+    let (mut a, mut b) = (SchedEntity::new(), SchedEntity::new());
+    queue.start(&mut a, 10 * MS);
+    queue.enqueue(1, &mut b, 11 * MS, Why::Preempted);
+    assert_eq!((queue.deadline(&a, 11 * MS), queue.deadline(&a, 13 * MS)), (Some(12 * MS), Some(13 * MS)));
+}
+
+#[test]
 fn steal_takes_only_what_may_move() {
     let mut queue = RunQueue::<8>::new(MS);
     let mut server = entity(Class::Reservation { budget: MS, period: 4 * MS });

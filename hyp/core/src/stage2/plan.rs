@@ -10,7 +10,7 @@
 use super::descriptor::{
     Attrs, ENTRIES, Entry, LAST_LEVEL, START_LEVEL, decode, encode_leaf, encode_table, index, level_pages,
 };
-use super::walk::{Tables, is_empty};
+use super::walk::{Tables, is_empty, lookup};
 use crate::addr::{Ipa, IpaRange, Pa};
 use portico_abi::PAGE_SHIFT;
 
@@ -112,6 +112,20 @@ pub fn unmap<T: Tables + ?Sized>(
     let done = clear_run(tables, table, level, range, max_entries.max(1));
     prune(tables, root, start);
     Ok(done)
+}
+
+/// The last part of a mapped range that is good to unmap in one go: the block that it ends with, or up to 512 entries of
+/// one table.
+///
+/// Who unmaps a whole mapping from its end by these parts never splits a block, so needs no page: unmapping
+/// then cannot fail, whatever budget the domain has left.
+pub fn tail<T: Tables + ?Sized>(tables: &T, root: Pa, range: IpaRange) -> IpaRange {
+    let last = range.end().raw() - (1 << PAGE_SHIFT);
+    let in_block = lookup(tables, root, Ipa::new(last)).is_some_and(|found| found.level == START_LEVEL);
+    let level = if in_block { START_LEVEL } else { START_LEVEL + 1 };
+    let begin = last & !((level_pages(level) << PAGE_SHIFT) - 1);
+    let before = begin.saturating_sub(range.first().raw()) >> PAGE_SHIFT;
+    range.skip(before).unwrap_or(range)
 }
 
 /// The widest entries that the beginning of the range allows, up to the end of their table.

@@ -1,7 +1,7 @@
 //! Map, unmap and lookup against a naive model: a map from page to page.
 
 use super::descriptor::{Entry, decode, encode_leaf, encode_table, vtcr};
-use super::{Attrs, MapError, Tables, lookup, map, unmap};
+use super::{Attrs, MapError, Tables, lookup, map, tail, unmap};
 use crate::addr::{Ipa, IpaRange, Pa};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, HashMap};
@@ -156,6 +156,48 @@ fn vtcr_value() {
     assert_eq!(vtcr(39, 2), 0x8002_3559);
     assert_eq!(vtcr(32, 2) & 0x3f, 32);
     assert_eq!(vtcr(39, 6) >> 16 & 7, 5);
+}
+
+/// Unmaps a mapping from its end, as far as it goes, and says how many parts that took.
+fn unmap_from_end(host: &mut Host, ipa: u64, pages: u64) -> Result<usize, MapError> {
+    let (mut left, mut parts) = (pages, 0);
+    while left > 0 {
+        let part = tail(host, ROOT, range(ipa, left));
+        assert_eq!(part.end(), range(ipa, left).end());
+        unmap_all(host, part.first().raw(), part.pages(), 512)?;
+        left -= part.pages();
+        parts += 1;
+    }
+    Ok(parts)
+}
+
+#[test]
+fn from_the_end_needs_no_page() {
+    let mut host = Host::new(8);
+    // Pages, 2 MiB blocks, a 1 GiB block, 2 MiB blocks, pages.
+    let (ipa, pages) = ((1 << 30) - 0x60_1000, (1 << 18) + 4096);
+    map_all(&mut host, ipa, pages, ipa + (4 << 30), 512).unwrap();
+    assert_eq!(lookup(&host, ROOT, Ipa::new(1 << 30)).unwrap().level, 1);
+    host.left = 0;
+    assert_eq!(unmap_from_end(&mut host, ipa, pages), Ok(1 + 3 + 1 + 4 + 1));
+    assert_eq!(host.pages.len(), 1);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_mapping_unmaps_from_its_end(first in 0u64..1 << 19, pages in 1u64..1 << 19, skew in 0u64..1 << 18, aligned: bool) {
+        let mut host = Host::new(2000);
+        // Without wide entries each page costs the model's time.
+        let pages = if aligned { pages } else { pages >> 6 | 1 };
+        let (ipa, skew) = (first << 12, if aligned { (skew & 1) << 30 } else { skew << 12 });
+        map_all(&mut host, ipa, pages, ipa + skew, 512).unwrap();
+        host.left = 0;
+        prop_assert!(unmap_from_end(&mut host, ipa, pages).is_ok());
+        prop_assert_eq!(host.pages.len(), 1);
+    }
+
 }
 
 proptest! {
