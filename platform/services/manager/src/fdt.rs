@@ -57,7 +57,7 @@ pub struct Description<'a> {
 
 /// MPIDR affinity of vCPU `index`: sixteen to a cluster, as interrupt controllers and kernels like it.
 pub fn mpidr(index: u64) -> u64 {
-    index / 16 << 8 | index % 16
+    ((index / 16) << 8) | (index % 16)
 }
 
 /// Builds the flattened device tree.

@@ -351,7 +351,7 @@ mod tests {
         }
         fn scrub(&mut self, _: u32) -> Result<bool, Status> {
             self.scrubs += 1;
-            Ok(self.scrubs % 3 == 0)
+            Ok(self.scrubs.is_multiple_of(3))
         }
     }
 

@@ -27,9 +27,9 @@ pub fn pages(pages: u64) -> String {
     let kib = pages.saturating_mul(4);
     match kib {
         0..1024 => format!("{kib}K"),
-        1024..1_048_576 if kib % 1024 == 0 => format!("{}M", kib / 1024),
+        1024..1_048_576 if kib.is_multiple_of(1024) => format!("{}M", kib / 1024),
         1024..1_048_576 => format!("{}.{}M", kib / 1024, kib % 1024 * 10 / 1024),
-        _ if kib % 1_048_576 == 0 => format!("{}G", kib / 1_048_576),
+        _ if kib.is_multiple_of(1_048_576) => format!("{}G", kib / 1_048_576),
         _ => format!("{}.{}G", kib / 1_048_576, kib % 1_048_576 * 10 / 1_048_576),
     }
 }

@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use portico_abi::channel::{ChannelHeader, ChannelState};
+use portico_abi::call::extent_flags;
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
 use portico_bundle::description::Channel as Description;
 use portico_manager::memory::Piece;
@@ -94,7 +95,8 @@ impl Channels {
         Ok(())
     }
 
-    /// Marks a guest's sides closed: its domain is gone.
+    /// Marks a guest's sides closed. To be done when its domain no longer runs and before its ports go, so that a peer that is
+    /// told of that finds it.
     pub fn disconnect(&mut self, guest: u16) {
         for channel in &mut self.list {
             let Some(side) = side_of(&channel.description, guest) else { continue };
@@ -109,7 +111,10 @@ impl Channels {
     /// Makes the window of a channel, the first time that one of its guests is built.
     fn open(&mut self, machine: &mut Machine, index: usize) -> Result<(), Status> {
         let ipa = self.next_ipa;
-        let Some(channel) = self.list.get_mut(index).filter(|channel| channel.window.is_none()) else { return Ok(()) };
+        let Some(channel) = self.list.get_mut(index) else { return Ok(()) };
+        if let Some((piece, window)) = channel.window {
+            return renew(&piece, window);
+        }
         let pages = u64::from(channel.description.pages);
         let piece = machine.take(pages).map_err(|_| Status::NoBudget)?;
         hv::map_here(piece.extent, ipa, hv::READ_WRITE)?;
@@ -121,6 +126,16 @@ impl Channels {
         self.next_ipa = ipa + pages * PAGE_SIZE;
         Ok(())
     }
+}
+
+/// Begins a window anew if neither guest is there.
+fn renew(piece: &Piece<Handle>, window: Window) -> Result<(), Status> {
+    let flags = hvc::extent_info(piece.extent)?.flags;
+    if flags & extent_flags::LENT != 0 || flags & extent_flags::DIRTY == 0 {
+        return Ok(());
+    }
+    hv::scrub_mapped(piece.extent, window.address())?;
+    initialize(window, window.len()).ok_or(Status::Invalid)
 }
 
 fn side_of(channel: &Description, guest: u16) -> Option<usize> {

@@ -20,6 +20,7 @@ pub const PAGES: u64 = (layout::WINDOW_BYTES as u64).div_ceil(PAGE_SIZE);
 #[derive(Debug)]
 pub struct Console {
     piece: Piece<Handle>,
+    ipa: u64,
     window: Window,
     out: Consumer,
     input: Producer,
@@ -37,18 +38,19 @@ impl Console {
     /// Those of mapping; `Invalid` if the window is too small.
     pub fn open(piece: Piece<Handle>, ipa: u64) -> Result<Self, Status> {
         hv::map_here(piece.extent, ipa, hv::READ_WRITE)?;
-        // SAFETY: the extent was just mapped there, as RAM that no Rust object is in, and `close` ends the use first.
-        let window = unsafe { Window::new(ipa, layout::WINDOW_BYTES) };
-        let console = window.and_then(|window| Self::on(piece, window));
-        console.ok_or(Status::Invalid).inspect_err(|_| {
+        Self::on(piece, ipa).ok_or(Status::Invalid).inspect_err(|_| {
             let _ = hv::unmap_here(piece.extent);
         })
     }
 
-    fn on(piece: Piece<Handle>, window: Window) -> Option<Self> {
+    /// Begins anew on a mapped window.
+    fn on(piece: Piece<Handle>, ipa: u64) -> Option<Self> {
+        // SAFETY: the extent is mapped there, as RAM that no Rust object is in, and `close` ends the use before it unmaps.
+        let window = unsafe { Window::new(ipa, layout::WINDOW_BYTES) }?;
         reset(window)?;
         Some(Self {
             piece,
+            ipa,
             window,
             out: Consumer::new(Pipe::console_out(window)?),
             input: Producer::new(Pipe::console_in(window)?),
@@ -65,9 +67,9 @@ impl Console {
     /// # Errors
     /// Those of lending, mapping and making ports.
     pub fn connect(&mut self, domain: Handle, ipa: u64, cookie: u64) -> Result<Handle, Status> {
-        let fresh = Self::on(self.piece, self.window).ok_or(Status::Invalid)?;
-        *self = Self { port: self.port.take(), ..fresh };
-        self.drop_port();
+        self.disconnect();
+        hv::scrub_mapped(self.piece.extent, self.ipa)?;
+        *self = Self::on(self.piece, self.ipa).ok_or(Status::Invalid)?;
         hv::lend(self.piece.extent, self.piece.pages, domain, ipa)?;
         let (ours, theirs) = hvc::port_pair_create(SELF_DOMAIN, domain, cookie, cookie)?;
         match Port::bind(ours) {

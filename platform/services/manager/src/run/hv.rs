@@ -146,3 +146,17 @@ pub fn lend(extent: Handle, pages: u64, domain: Handle, ipa: u64) -> Result<(), 
     let grant = hvc::extent_lend(extent, domain, 0, pages, READ_WRITE)?;
     hvc::complete(|| hvc::grant_map(grant, domain, ipa, READ_WRITE)).map(|_| ())
 }
+
+/// Scrubs an extent that is mapped at `ipa` in the manager, if a guest has written to it: otherwise it could not be
+/// lent to the guest's next instance, which is another domain.
+///
+/// # Errors
+/// Those of unmapping, scrubbing and mapping.
+pub fn scrub_mapped(extent: Handle, ipa: u64) -> Result<(), Status> {
+    if hvc::extent_info(extent)?.flags & extent_flags::DIRTY == 0 {
+        return Ok(());
+    }
+    unmap_here(extent)?;
+    hvc::complete(|| hvc::extent_scrub(extent))?;
+    map_here(extent, ipa, READ_WRITE)
+}

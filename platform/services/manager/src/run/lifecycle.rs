@@ -387,6 +387,13 @@ impl Manager {
         {
             load.abandon(&instance.ram);
         }
+        if let Some(guest) = self.guests.get(id)
+            && let (Some(instance), Some(index)) = (&guest.instance, guest.index)
+        {
+            // Refused if it has ended, and then needless.
+            let _ = hvc::domain_run(instance.domain, run::PAUSE);
+            self.channels.disconnect(index);
+        }
         guest_state(self, id, State::Destroying(next));
     }
 
