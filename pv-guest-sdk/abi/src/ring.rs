@@ -315,3 +315,162 @@ impl<'a> Consumer<'a> {
         Ok(self.available()? == 0)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{AtomicU32, Consumer, Control, Corrupt, Layout, Ordering, Producer, QueuePair, Slots, fill, passed};
+    use proptest::prelude::{ProptestConfig, any, prop_assert, prop_assert_eq, proptest};
+    use std::cell::RefCell;
+    use std::collections::VecDeque;
+
+    #[derive(Default)]
+    struct Words([AtomicU32; 4]);
+
+    impl Words {
+        fn control(&self) -> Control<'_> {
+            let [head, space_event, tail, data_event] = &self.0;
+            Control { head, space_event, tail, data_event }
+        }
+    }
+
+    struct Memory(u32, RefCell<Vec<u64>>);
+
+    impl Slots for Memory {
+        fn put(&self, index: u32, message: &[u8]) {
+            self.1.borrow_mut()[(index & (self.0 - 1)) as usize] = u64::from_le_bytes(message.try_into().unwrap());
+        }
+
+        fn get(&self, index: u32, message: &mut [u8]) {
+            message.copy_from_slice(&self.1.borrow()[(index & (self.0 - 1)) as usize].to_le_bytes());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        /// Any sequence of pushes, publications, pops and releases behaves as a bounded queue, across the wrap of the indices.
+        #[test]
+        fn behaves_as_a_queue(start in any::<u32>(), near in any::<bool>(), log in 0_u32..4, ops in proptest::collection::vec(0_u8..6, 0..400)) {
+            let start = if near { u32::MAX - start % 8 } else { start };
+            let slots = 1 << log;
+            let words = Words::default();
+            let memory = Memory(slots, RefCell::new(vec![0; slots as usize]));
+            let mut producer = Producer::start(words.control(), slots, start);
+            let mut consumer = Consumer::start(words.control(), slots, start);
+            // Pushed and not published; published and not popped; popped and not released.
+            let (mut hidden, mut visible, mut held) = (VecDeque::new(), VecDeque::new(), 0);
+            let mut next = 0_u64;
+            let (mut data_armed, mut space_armed) = (false, false);
+            for op in ops {
+                match op {
+                    0 => {
+                        let room = hidden.len() + visible.len() + held < slots as usize;
+                        prop_assert_eq!(producer.push(&memory, &next.to_le_bytes()), Ok(room));
+                        if room {
+                            hidden.push_back(next);
+                            next += 1;
+                        }
+                    }
+                    1 => {
+                        let notify = producer.publish();
+                        if data_armed && !hidden.is_empty() {
+                            prop_assert!(notify, "an armed consumer is notified");
+                            data_armed = false;
+                        }
+                        visible.append(&mut hidden);
+                    }
+                    2 => {
+                        let mut message = [0; 8];
+                        let got = consumer.pop(&memory, &mut message);
+                        prop_assert_eq!(got, Ok(!visible.is_empty()));
+                        if let Some(expected) = visible.pop_front() {
+                            prop_assert_eq!(u64::from_le_bytes(message), expected);
+                            held += 1;
+                        }
+                    }
+                    3 => {
+                        let notify = consumer.release();
+                        if space_armed && held > 0 {
+                            prop_assert!(notify, "an armed producer is notified");
+                            space_armed = false;
+                        }
+                        held = 0;
+                    }
+                    4 => {
+                        let sleep = consumer.arm();
+                        prop_assert_eq!(sleep, Ok(visible.is_empty()));
+                        data_armed = sleep == Ok(true);
+                    }
+                    _ => {
+                        let full = hidden.len() + visible.len() + held == slots as usize;
+                        prop_assert_eq!(producer.arm(), Ok(full));
+                        // Only what is published can be released: otherwise there is nobody to wait for.
+                        space_armed = full && hidden.is_empty();
+                    }
+                }
+            }
+        }
+
+        /// Whatever a peer writes into its words: an answer or `Corrupt`, never more than the ring.
+        #[test]
+        fn lies_are_bounded(start in any::<u32>(), lies in proptest::collection::vec((any::<u32>(), any::<bool>()), 1..50)) {
+            let words = Words::default();
+            let mut producer = Producer::start(words.control(), 8, start);
+            let mut consumer = Consumer::start(words.control(), 8, start);
+            for (lie, small) in lies {
+                let lie = if small { start.wrapping_add(lie % 16) } else { lie };
+                for word in &words.0 {
+                    word.store(lie, Ordering::Relaxed);
+                }
+                prop_assert!(producer.room().is_ok_and(|room| room <= 8) || producer.room() == Err(Corrupt));
+                prop_assert!(consumer.available().is_ok_and(|count| count <= 8) || consumer.available() == Err(Corrupt));
+            }
+        }
+
+        #[test]
+        fn passing_is_an_interval(event in any::<u32>(), old in any::<u32>(), step in 0_u32..1000) {
+            let new = old.wrapping_add(step);
+            prop_assert_eq!(passed(event, old, new), event.wrapping_sub(old) < step);
+        }
+    }
+
+    #[test]
+    fn jumps_are_corrupt() {
+        let words = Words::default();
+        let memory = Memory(4, RefCell::new(vec![0; 4]));
+        let mut producer = Producer::start(words.control(), 4, u32::MAX);
+        let mut consumer = Consumer::start(words.control(), 4, u32::MAX);
+        for number in 0..3_u64 {
+            assert_eq!(producer.push(&memory, &number.to_le_bytes()), Ok(true));
+        }
+        let _ = producer.publish();
+        assert_eq!(consumer.available(), Ok(3));
+        words.0[0].store(u32::MAX.wrapping_add(5), Ordering::Relaxed);
+        assert_eq!(consumer.available(), Err(Corrupt), "ahead by more than the ring");
+        words.0[0].store(u32::MAX.wrapping_add(2), Ordering::Relaxed);
+        assert_eq!(consumer.available(), Err(Corrupt), "backwards");
+        words.0[2].store(u32::MAX.wrapping_add(4), Ordering::Relaxed);
+        assert_eq!(producer.room(), Err(Corrupt), "ahead of head");
+        words.0[2].store(u32::MAX.wrapping_add(2), Ordering::Relaxed);
+        assert_eq!(producer.room(), Ok(3));
+        words.0[2].store(u32::MAX.wrapping_add(1), Ordering::Relaxed);
+        assert_eq!(producer.room(), Err(Corrupt), "backwards");
+        assert_eq!(fill(3, u32::MAX, 4), Some(4));
+        assert_eq!(fill(4, u32::MAX, 4), None);
+    }
+
+    #[test]
+    fn shapes_are_checked() {
+        assert_eq!(Layout::new(256, 3, 64), None);
+        assert_eq!(Layout::new(250, 4, 64), None);
+        assert_eq!(Layout::new(256, 4, 60), None);
+        assert_eq!(Layout::new(256, 1 << 31, usize::MAX & !7), None);
+        assert_eq!(Layout::new(usize::MAX & !63, 4, 64), None);
+        assert_eq!(Layout::fitting(256, 128, 64), None);
+        let pair = QueuePair::fitting(8192, 64, 128).unwrap();
+        assert_eq!((pair.requests.slots, pair.responses.slots), (32, 16));
+        assert!(pair.requests.end() <= pair.responses.offset && pair.responses.end() <= 8192);
+        assert_eq!(pair.requests.slot(32), pair.requests.slot(0));
+        assert_eq!(QueuePair::fitting(256, 64, 64), None);
+    }
+}
