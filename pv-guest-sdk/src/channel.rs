@@ -9,14 +9,16 @@
 
 use crate::dtb::{self, ChannelNode};
 use crate::port::{self, Port};
-use crate::vcpu;
 use crate::window::Window;
+use crate::{hvc, time, vcpu};
 use core::marker::PhantomData;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, Ordering};
+use core::time::Duration;
 use portico_abi::channel::{ChannelHeader, ChannelState};
+use portico_abi::handle::SELF_DOMAIN;
 use portico_abi::ring::{self, Control, Layout, QueuePair, Slots};
-use portico_abi::Status;
+use portico_abi::{Handle, ObjectType, Status};
 
 /// Why a channel cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,7 @@ impl Channel {
     /// Opens the channel `name` of the device tree: binds its port and begins a new epoch in state `Init`.
     ///
     /// # Errors
-    /// `NotFound`, `BadWindow`, and those of binding a port.
+    /// `NotFound`, `BadWindow`, those of binding a port, and `TimedOut` if the peer does not exist for [`PATIENCE`].
     pub fn open(name: &str) -> Result<Channel, ChannelError> {
         let node = dtb::channels().find(|node| node.name == name).ok_or(ChannelError::NotFound)?;
         // SAFETY: the manager mapped the window for the life of the domain, and nothing else of the guest is there.
@@ -205,8 +207,12 @@ impl Channel {
     /// Closes this side and unbinds the port.
     pub fn close(self) {
         self.set_state(ChannelState::Closed);
-        let _ = self.tell();
+        let is_gone = self.tell() == Err(ChannelError::Lost);
         let _ = self.port.unbind();
+        if is_gone {
+            // It will never notify anyone again; the peer's next life gets another.
+            let _ = hvc::handle_close(self.port.handle());
+        }
     }
 
     /// The two rings of a symmetric protocol with messages of `N` bytes: what this side sends, what it receives.
@@ -273,6 +279,35 @@ impl Channel {
         if let Some(word) = self.window.word(at) {
             word.store(value, Ordering::Release);
         }
+    }
+}
+
+/// How long [`Channel::open`] waits for the peer to exist.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks for a port.
+const NAP: Duration = Duration::from_millis(20);
+
+/// The port of the tree, or, if its peer is gone, the one that was made since: it has the same cookie.
+fn live_port(node: &ChannelNode) -> Result<Handle, ChannelError> {
+    if node.cookie == 0 {
+        return Ok(node.port);
+    }
+    let limit = time::deadline(PATIENCE);
+    loop {
+        let mut cursor = 0;
+        while let Ok((handle, next)) = hvc::handle_next(SELF_DOMAIN, cursor) {
+            cursor = next;
+            let is_it = |info: hvc::HandleInfo| {
+                info.object == Some(ObjectType::Port) && info.cookie == node.cookie && info.state == 0
+            };
+            if hvc::handle_info(handle).is_ok_and(is_it) {
+                return Ok(handle);
+            }
+        }
+        if time::passed(limit) {
+            return Err(ChannelError::TimedOut);
+        }
+        time::sleep(NAP);
     }
 }
 

@@ -41,6 +41,8 @@ pub struct ChannelNode {
     pub window: Range,
     /// The port, in the caller's table.
     pub port: Handle,
+    /// Cookie of all ports of this channel, in the caller's table; 0 if not told.
+    pub cookie: u64,
     /// Which side the caller is, 0 or 1.
     pub side: u32,
 }
@@ -178,6 +180,7 @@ fn channel_of(node: &Node) -> Option<ChannelNode> {
         peer: text(node, dt::PEER).unwrap_or(""),
         window: ranges(node).next()?,
         port: Handle::from_raw(number(property(node, dt::PORT)?)? as u32),
+        cookie: property(node, dt::COOKIE).and_then(number).unwrap_or(0),
         side: number(property(node, dt::SIDE)?)? as u32,
     })
 }

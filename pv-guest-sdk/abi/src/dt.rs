@@ -5,7 +5,7 @@
 //!     compatible = "portico,portico-1";
 //!     portico,name = "web";
 //!     console { compatible = "portico,console"; reg = <ipa size>; portico,port = <handle>; portico,side = <1>; };
-//!     channel@N { compatible = "portico,channel"; portico,name = "link"; portico,peer = "db"; reg; portico,port; portico,side; };
+//!     channel@N { compatible = "portico,channel"; portico,name = "link"; portico,peer = "db"; reg; portico,port; portico,cookie; portico,side; };
 //!     bundle { reg; };         (manager only)
 //!     machine-dtb { reg; };    (manager only)
 //! };
@@ -27,6 +27,9 @@ pub const NAME: &str = "portico,name";
 pub const PEER: &str = "portico,peer";
 /// Property: raw handle of the port of a channel, in the guest's table.
 pub const PORT: &str = "portico,port";
+/// Property: cookie (64 bits) of every port that the guest is given for a channel. After the peer was restarted its old port is
+/// gone; the new one is the port in the guest's own table with this cookie whose peer is there.
+pub const COOKIE: &str = "portico,cookie";
 /// Property: side of a channel, 0 or 1.
 pub const SIDE: &str = "portico,side";
 /// Name of the node of the boot bundle.

@@ -219,7 +219,7 @@ fn channel_node(name: &'static str, window: Window, ports: &mut Vec<PortEnd>) ->
     let slot = ports.len();
     calls::add_pair(ports);
     let range = Range { base: window.address(), len: window.len() as u64 };
-    ChannelNode { name, peer: "peer", window: range, port: calls::handle_of(slot), side: 1 }
+    ChannelNode { name, peer: "peer", window: range, port: calls::handle_of(slot), cookie: 0, side: 1 }
 }
 
 fn write_info(info: Window) {

@@ -30,6 +30,8 @@ pub struct ChannelNode<'a> {
     pub name: &'a str,
     /// Name of the guest at the other end.
     pub peer: &'a str,
+    /// Cookie of its ports.
+    pub cookie: u64,
     /// How to reach it.
     pub link: Link,
 }
@@ -132,6 +134,7 @@ fn hypervisor(guest: &Description<'_>) -> DeviceTreeNode {
         child.add_property(property("compatible", dt::CHANNEL));
         child.add_property(property(dt::NAME, channel.name));
         child.add_property(property(dt::PEER, channel.peer));
+        child.add_property(property(dt::COOKIE, channel.cookie));
         add_link(&mut child, channel.link);
         hypervisor.add_child(child);
     }
@@ -177,7 +180,7 @@ mod tests {
             ramdisk: Some((0x4300_0000, 0x4300_1000)),
             rng_seed: Some([9; 32]),
             console: Some(link),
-            channels: [ChannelNode { name: "link", peer: "db", link }].into(),
+            channels: [ChannelNode { name: "link", peer: "db", cookie: 7, link }].into(),
         })
     }
 

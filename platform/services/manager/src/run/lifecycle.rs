@@ -257,6 +257,7 @@ impl Manager {
                 fdt::ChannelNode {
                     name: &channel.description.name,
                     peer: name_of(peer),
+                    cookie: crate::channels::cookie(number),
                     link: fdt::Link {
                         ipa: self.channels.ipa_in(index, number),
                         size: u64::from(channel.description.pages) * PAGE_SIZE,
