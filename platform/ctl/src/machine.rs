@@ -2,7 +2,7 @@
 
 use crate::LoadOptions;
 use crate::diagnostic::{Sink, closest, one_of};
-use crate::section::{At, Keys, Section};
+use crate::section::{Keys, Section};
 use crate::value::{self, SIZE_HELP, format_size};
 use serde::Serialize;
 
@@ -49,11 +49,19 @@ impl MachineKind {
             .find(|kind| kind.name() == name)
     }
 
-    /// Memory and processors that cannot be chosen, for a board that has what it has.
-    const fn fixed(self) -> Option<(u64, u32)> {
+    /// Its memory in bytes, for a board that has what it has.
+    const fn fixed_memory(self) -> Option<u64> {
         match self {
             MachineKind::Virt | MachineKind::VirtGicv2 => None,
-            MachineKind::Raspi4b => Some((2 << 30, 4)),
+            MachineKind::Raspi4b => Some(2 << 30),
+        }
+    }
+
+    /// Most processors that it has and EL2 drives.
+    const fn max_cpus(self) -> u32 {
+        match self {
+            MachineKind::Virt | MachineKind::VirtGicv2 => MAX_PCPUS,
+            MachineKind::Raspi4b => 4,
         }
     }
 }
@@ -98,47 +106,55 @@ pub(crate) fn read(
     let kind = read_kind(system, options, sink);
     let memory = system.and_then(|s| s.parsed(sink, "memory", SIZE_HELP, value::size));
     let cpus = system.and_then(|s| s.integer(sink, "cpus", 1..=u64::from(MAX_PCPUS)));
-    if let (Some((fixed_memory, fixed_cpus)), Some(section)) = (kind.fixed(), system) {
-        let wrong_memory = memory
-            .as_ref()
-            .filter(|memory| memory.value != fixed_memory);
-        let wrong_cpus = cpus
-            .as_ref()
-            .filter(|cpus| cpus.value != u64::from(fixed_cpus));
-        let name = kind.name();
-        if let (Some(At { span, .. }), None, None) =
-            (wrong_memory, options.memory_bytes, &options.machine)
-        {
-            let message = format!(
-                "machine `{name}` always has {} of memory",
-                format_size(fixed_memory)
-            );
-            sink.add(span, &section.subject, message, "leave `memory` out");
-        }
-        if let (Some(At { span, .. }), None, None) = (wrong_cpus, options.cpus, &options.machine) {
-            let message = format!("machine `{name}` always has {fixed_cpus} processors");
-            sink.add(span, &section.subject, message, "leave `cpus` out");
-        }
-    }
-    let (default_memory, default_cpus) = match kind.fixed() {
-        Some(fixed) => fixed,
-        None => (
-            memory.map_or(1 << 30, |memory| memory.value),
-            cpus.and_then(|cpus| u32::try_from(cpus.value).ok())
-                .unwrap_or(4),
-        ),
-    };
-    let cpus = options.cpus.unwrap_or(default_cpus);
-    if !(1..=MAX_PCPUS).contains(&cpus) {
-        sink.add_whole(
-            format!("a machine of {cpus} processors was asked for"),
-            format!("ask for 1 to {MAX_PCPUS}"),
+    let name = kind.name();
+    if let Some(most) = kind.fixed_memory() {
+        let message = format!(
+            "machine `{name}` always has {} of memory",
+            format_size(most)
         );
+        // What is asked for on the command line replaces what the description says.
+        match (options.memory_bytes, &memory, system) {
+            (Some(asked), ..) if asked != most => sink.add_whole(message, "ask for no other"),
+            (None, Some(memory), Some(section))
+                if memory.value != most && options.machine.is_none() =>
+            {
+                sink.add(
+                    &memory.span,
+                    &section.subject,
+                    message,
+                    "leave `memory` out",
+                );
+            }
+            _ => {}
+        }
     }
+    let most = kind.max_cpus();
+    let written = cpus
+        .as_ref()
+        .and_then(|cpus| u32::try_from(cpus.value).ok());
+    let message = format!("machine `{name}` has at most {most} processors");
+    match (options.cpus, &cpus, system) {
+        (Some(asked), ..) if !(1..=most).contains(&asked) => {
+            sink.add_whole(message, format!("ask for 1 to {most}"))
+        }
+        (None, Some(cpus), Some(section)) if cpus.value > u64::from(most) => {
+            sink.add(
+                &cpus.span,
+                &section.subject,
+                message,
+                format!("write a number from 1 to {most}"),
+            );
+        }
+        _ => {}
+    }
+    let memory = options
+        .memory_bytes
+        .or(memory.map(|memory| memory.value))
+        .unwrap_or(1 << 30);
     Machine {
         kind,
-        cpus: cpus.clamp(1, MAX_PCPUS),
-        memory_bytes: options.memory_bytes.unwrap_or(default_memory),
+        cpus: options.cpus.or(written).unwrap_or(4).clamp(1, most),
+        memory_bytes: kind.fixed_memory().unwrap_or(memory),
     }
 }
 

@@ -171,7 +171,7 @@ fn options_stand_above_the_description() {
     let system = system.unwrap();
     assert_eq!(
         (system.machine.kind, system.machine.cpus),
-        (MachineKind::Raspi4b, 4)
+        (MachineKind::Raspi4b, 2)
     );
     assert_eq!(
         system.description.manager_cmdline,
@@ -192,7 +192,13 @@ fn options_stand_above_the_description() {
     );
     assert_eq!(
         said(|options| options.cpus = Some(9)),
-        "dir/shop.toml: a machine of 9 processors was asked for: ask for 1 to 8"
+        "dir/shop.toml: machine `virt-gicv2` has at most 8 processors: ask for 1 to 8"
+    );
+    assert_eq!(
+        said(|options| {
+            (options.machine, options.memory_bytes) = (Some("raspi4b".into()), Some(1 << 30))
+        }),
+        "dir/shop.toml: machine `raspi4b` always has 2G of memory: ask for no other"
     );
     assert!(said(|options| options.cpus = Some(1)).contains("`cpus` names 1, the machine has 0"));
     assert!(said(|options| options.memory_bytes = Some(40 << 20)).contains("too much memory"));
