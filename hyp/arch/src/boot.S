@@ -164,13 +164,20 @@ park:
 primary_high:
     ldr     x0, =__bss_start
     ldr     x1, =__bss_end
-1:  stp     xzr, xzr, [x0], #16
-    stp     xzr, xzr, [x0], #16
-    stp     xzr, xzr, [x0], #16
-    stp     xzr, xzr, [x0], #16
+    mrs     x2, dczid_el0
+    tbnz    x2, #4, 2f              // dc zva is prohibited
+    and     x2, x2, #0xf
+    mov     x3, #4
+    lsl     x2, x3, x2
+1:  dc      zva, x0
+    add     x0, x0, x2
     cmp     x0, x1
     b.lo    1b
-    ldr     x0, =__stacks
+2:  cmp     x0, x1
+    b.hs    3f
+    stp     xzr, xzr, [x0], #16
+    b       2b
+3:  ldr     x0, =__stacks
     ldr     x1, ={SLOT_SIZE}
     add     sp, x0, x1
     mov     x29, xzr

@@ -14,6 +14,14 @@ impl<T: Copy + Default, const N: usize> List<T, N> {
         Self { values: [T::default(); N], len: 0 }
     }
 
+    /// Takes out the value at `index`, if there is one, and puts the last in its place.
+    pub fn swap_remove(&mut self, index: usize) {
+        if index < self.len {
+            self.len -= 1;
+            self.values.swap(index, self.len);
+        }
+    }
+
     /// Appends a value, or says that there is no room.
     #[must_use]
     pub fn push(&mut self, value: T) -> bool {

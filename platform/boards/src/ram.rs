@@ -41,10 +41,16 @@ impl FreeRam {
             return;
         }
         let (start, end) = (range.start & !(PAGE - 1), range.end().checked_next_multiple_of(PAGE).unwrap_or(u64::MAX));
-        let old = core::mem::take(&mut self.ranges);
-        for free in old.iter() {
-            self.keep(free.start, free.end().min(start));
-            self.keep(free.start.max(end), free.end());
+        let mut index = 0;
+        while let Some(free) = self.ranges.get(index).copied() {
+            if free.start >= end || free.end() <= start {
+                index += 1;
+                continue;
+            }
+            self.ranges.swap_remove(index);
+            // What is left lies outside, so meeting it again changes nothing.
+            self.keep(free.start, start);
+            self.keep(end, free.end());
         }
     }
 
@@ -62,19 +68,19 @@ impl FreeRam {
 
     /// Cuts each range so that it is a multiple of `block` (a power of two) at a multiple of it, or lies inside one.
     pub fn split(&mut self, block: u64) {
-        let old = core::mem::take(&mut self.ranges);
-        // Whole blocks first: if there is no room for all, the remainders are what is lost.
-        for whole in [true, false] {
-            for free in old.iter() {
-                let first = free.start.checked_next_multiple_of(block).unwrap_or(u64::MAX).min(free.end());
-                let last = (free.end() & !(block - 1)).max(first);
-                if whole {
-                    self.keep(first, last);
-                } else {
-                    self.keep(free.start, first);
-                    self.keep(last, free.end());
-                }
+        let mut index = 0;
+        while let Some(free) = self.ranges.get(index).copied() {
+            let first = free.start.checked_next_multiple_of(block).unwrap_or(u64::MAX).min(free.end());
+            let last = (free.end() & !(block - 1)).max(first);
+            let inside_one = free.start / block == (free.end() - 1) / block;
+            if inside_one || (first, last) == (free.start, free.end()) {
+                index += 1;
+                continue;
             }
+            self.ranges.swap_remove(index);
+            self.keep(first, last);
+            self.keep(free.start, first);
+            self.keep(last, free.end());
         }
     }
 
@@ -161,6 +167,8 @@ mod tests {
                 prop_assume!(ram.ranges().len() < MAX_RANGES);
                 let mut seen = [false; 96];
                 for free in ram.ranges() {
+                    let (first, last) = (free.start / 16384, (free.end() - 1) / 16384);
+                    prop_assert!(first == last || (free.start % 16384 == 0 && free.end() % 16384 == 0));
                     for page in free.start / 4096..free.end() / 4096 {
                         prop_assert!(!seen[page as usize]);
                         seen[page as usize] = true;

@@ -127,15 +127,15 @@ impl<'a> Tree<'a> {
     fn level(&self, name: &'a [u8], mut at: usize) -> (Level<'a>, usize) {
         let mut level = Level { name, properties: at, address_cells: 2, size_cells: 1, ..Level::default() };
         while let Some((property, value, next)) = self.property(at) {
-            // The first letters decide nearly always; most properties are of no interest.
-            match property {
-                b"compatible" => level.compatible = value,
-                b"reg" => level.reg = value,
-                b"interrupts" => level.interrupts = value,
-                b"ranges" => level.ranges = Some(value),
-                b"status" => level.disabled = !matches!(value, b"okay\0" | b"ok\0"),
-                b"#address-cells" => level.address_cells = be32(value, 0).unwrap_or(2),
-                b"#size-cells" => level.size_cells = be32(value, 0).unwrap_or(1),
+            // Most properties are of no interest, which their first letter tells.
+            match property.first() {
+                Some(b'c') if is(property, b"compatible") => level.compatible = value,
+                Some(b'r') if is(property, b"reg") => level.reg = value,
+                Some(b'r') if is(property, b"ranges") => level.ranges = Some(value),
+                Some(b'i') if is(property, b"interrupts") => level.interrupts = value,
+                Some(b's') if is(property, b"status") => level.disabled = !matches!(value, b"okay\0" | b"ok\0"),
+                Some(b'#') if is(property, b"#address-cells") => level.address_cells = be32(value, 0).unwrap_or(2),
+                Some(b'#') if is(property, b"#size-cells") => level.size_cells = be32(value, 0).unwrap_or(1),
                 _ => {}
             }
             at = next;
@@ -143,7 +143,7 @@ impl<'a> Tree<'a> {
         (level, at)
     }
 
-    /// Reads the property at `at`: name, value, offset of what follows. `None` if there is none.
+    /// Reads the property at `at`: strings from its name on, value, offset of what follows. `None` if there is none.
     fn property(&self, mut at: usize) -> Option<(&'a [u8], &'a [u8], usize)> {
         while be32(self.structure, at)? == NOP {
             at += 4;
@@ -154,7 +154,7 @@ impl<'a> Tree<'a> {
         let len = be32(self.structure, at + 4)? as usize;
         let name = be32(self.structure, at + 8)? as usize;
         let value = self.structure.get(at + 12..)?.get(..len)?;
-        Some((until_nul(self.strings.get(name..)?), value, at + 12 + aligned(len)))
+        Some((self.strings.get(name..)?, value, at + 12 + aligned(len)))
     }
 }
 
@@ -198,7 +198,7 @@ impl<'a> Node<'_, 'a> {
     pub fn property(&self, name: &[u8]) -> Option<&'a [u8]> {
         let mut at = self.level().properties;
         while let Some((property, value, next)) = self.tree.property(at) {
-            if property == name {
+            if is(property, name) {
                 return Some(value);
             }
             at = next;
@@ -210,7 +210,7 @@ impl<'a> Node<'_, 'a> {
     pub fn properties(&self, mut visit: impl FnMut(&'a [u8], &'a [u8])) {
         let mut at = self.level().properties;
         while let Some((property, value, next)) = self.tree.property(at) {
-            visit(property, value);
+            visit(until_nul(property), value);
             at = next;
         }
     }
@@ -332,6 +332,11 @@ fn be32(bytes: &[u8], at: usize) -> Option<u32> {
 
 fn be64(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// Whether the first of `strings` is `name`.
+fn is(strings: &[u8], name: &[u8]) -> bool {
+    strings.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0))
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {

@@ -1,0 +1,128 @@
+//! Machines as their device trees describe them. Those of QEMU's `virt` were written by QEMU (`-M virt,dumpdtb=`).
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use portico_boards::tree::{Tree, TreeError};
+use portico_boards::{Gic, Machine, MachineError, Psci, Range, UartKind};
+use proptest::prelude::*;
+
+const VIRT_GICV2: &[u8] = include_bytes!("machines/virt-gicv2.dtb");
+const VIRT_GICV3: &[u8] = include_bytes!("machines/virt-gicv3.dtb");
+const RPI4: &[u8] = include_bytes!("machines/rpi4.dtb");
+const ODD: &[u8] = include_bytes!("machines/odd.dtb");
+
+fn range(start: u64, len: u64) -> Range {
+    Range { start, len }
+}
+
+#[test]
+fn virt_with_gicv3() {
+    let machine = Machine::from_dtb(VIRT_GICV3).unwrap();
+    assert_eq!(&machine.memory[..], &[range(0x4000_0000, 1 << 30)]);
+    assert!(machine.reserved.is_empty());
+    assert_eq!(machine.psci, Psci::Smc);
+    let mpidrs: Vec<u64> = machine.cpus.iter().map(|cpu| cpu.mpidr).collect();
+    assert_eq!(mpidrs, [0, 1, 2, 3]);
+    assert!(machine.cpus.iter().all(|cpu| cpu.release_address.is_none()));
+    let Gic::V3 { gicd, gicr } = machine.gic else { panic!("not a GICv3") };
+    assert_eq!(gicd, range(0x800_0000, 0x1_0000));
+    assert_eq!(&gicr[..], &[range(0x80a_0000, 0xf6_0000)]);
+    let uart = machine.uart.unwrap();
+    assert_eq!((uart.kind, uart.registers, uart.interrupt), (UartKind::Pl011, range(0x900_0000, 0x1000), Some(33)));
+    assert_eq!((machine.timer.physical, machine.timer.virtual_timer, machine.timer.hypervisor), (30, 27, 26));
+    assert_eq!(machine.bundle.unwrap().len, 100_000);
+    assert_eq!(machine.bootargs, "portico.log=debug");
+    assert_eq!(machine.rng_seed.len(), 32);
+}
+
+#[test]
+fn virt_with_gicv2() {
+    let machine = Machine::from_dtb(VIRT_GICV2).unwrap();
+    let Gic::V2 { gicd, gicc, gich, gicv } = machine.gic else { panic!("not a GICv2") };
+    assert_eq!((gicd.start, gicc.start, gich.start, gicv.start), (0x800_0000, 0x801_0000, 0x803_0000, 0x804_0000));
+}
+
+#[test]
+fn raspberry_pi_4() {
+    let machine = Machine::from_dtb(RPI4).unwrap();
+    assert_eq!(machine.model, "Raspberry Pi 4 Model B");
+    let memory = [range(0, 0x3b40_0000), range(0x4000_0000, 0xbc00_0000), range(1 << 32, 1 << 30)];
+    assert_eq!(&machine.memory[..], &memory);
+    assert_eq!(&machine.reserved[..], &[range(0, 0x1000), range(0x3e00_0000, 0x1_0000)]);
+    assert_eq!(machine.psci, Psci::None);
+    let release: Vec<_> = machine.cpus.iter().map(|cpu| cpu.release_address.unwrap()).collect();
+    assert_eq!(release, [0xd8, 0xe0, 0xe8, 0xf0]);
+    let Gic::V2 { gicd, gicv, .. } = machine.gic else { panic!("not a GICv2") };
+    assert_eq!((gicd, gicv), (range(0xff84_1000, 0x1000), range(0xff84_6000, 0x2000)));
+    let uart = machine.uart.unwrap();
+    assert_eq!(uart.kind, UartKind::Ns16550 { register_shift: 2, wide: true });
+    assert_eq!((uart.registers.start, uart.interrupt), (0xfe21_5040, Some(125)));
+    assert_eq!(machine.bundle, Some(range(0x800_0000, 0x10_0000)));
+}
+
+#[test]
+fn unusual_but_legal() {
+    let machine = Machine::from_dtb(ODD).unwrap();
+    let uart = machine.uart.unwrap();
+    assert_eq!((uart.registers, uart.interrupt), (range(0x1090_0100, 0x100), Some(37)));
+    assert_eq!(uart.kind, UartKind::Ns16550 { register_shift: 2, wide: true });
+    assert_eq!(machine.psci, Psci::Hvc);
+    assert_eq!(machine.cpus[0].mpidr, 0x1_0000_0203);
+    let Gic::V3 { gicr, .. } = machine.gic else { panic!("not a GICv3") };
+    assert_eq!(&gicr[..], &[range(0x2f10_0000, 0x4_0000), range(0x2f20_0000, 0x8_0000)]);
+}
+
+#[test]
+fn refusals() {
+    assert_eq!(Machine::from_dtb(&[]).unwrap_err(), MachineError::Tree(TreeError::Truncated));
+    assert_eq!(Machine::from_dtb(&[0; 64]).unwrap_err(), MachineError::Tree(TreeError::Magic));
+    assert_eq!(Machine::from_dtb(&RPI4[..100]).unwrap_err(), MachineError::Tree(TreeError::Truncated));
+    // Without its interrupt controller, a machine still has a console to complain on.
+    let mut bytes = RPI4.to_vec();
+    let at = bytes.windows(11).position(|window| window == b"arm,gic-400").unwrap();
+    bytes[at] = b'x';
+    assert_eq!(Machine::from_dtb(&bytes).unwrap_err(), MachineError::NoGic);
+    assert!(Machine::console_from_dtb(&bytes).unwrap().is_some());
+}
+
+/// Names, `compatible` and untranslated `reg` of all nodes agree with what the `fdt` crate reads.
+#[test]
+fn agrees_with_another_reader() {
+    for bytes in [VIRT_GICV2, VIRT_GICV3, RPI4, ODD] {
+        let mut ours = Vec::new();
+        Tree::new(bytes).unwrap().walk(&mut |node| {
+            let compatible: Vec<u8> = node.property(b"compatible").unwrap_or_default().to_vec();
+            let reg = node.raw_reg(0).filter(|_| node.property(b"reg").is_some());
+            ours.push((node.depth(), node.name().to_vec(), compatible, reg.map(|reg| (reg.start, reg.len))));
+        }).unwrap();
+        let theirs: Vec<_> = fdt::Fdt::new_unaligned_fallible(bytes).unwrap().all_nodes().unwrap().map(|entry| {
+            let (depth, node) = entry.unwrap();
+            let name = node.name().unwrap();
+            let name = match name.unit_address {
+                Some(unit) => format!("{}@{unit}", name.name),
+                None => name.name.to_owned(),
+            };
+            let compatible = node.raw_property("compatible").unwrap().map_or(Vec::new(), |value| value.value.to_vec());
+            let reg = node.reg().unwrap().and_then(|reg| reg.iter::<u64, u64>().next()?.ok());
+            (depth, name.into_bytes(), compatible, reg.map(|reg| (reg.address, reg.len)))
+        }).collect();
+        // The other reader leaves the root out.
+        assert_eq!(ours.len(), theirs.len() + 1);
+        assert_eq!(ours[1..], theirs[..]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    /// Damaged trees are read without a panic.
+    #[test]
+    fn survives_damage(which in 0usize..4, hits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20)) {
+        let mut bytes = [VIRT_GICV2, VIRT_GICV3, RPI4, ODD][which].to_vec();
+        for (index, value) in hits {
+            let at = index.index(bytes.len());
+            bytes[at] = value;
+        }
+        let _ = Machine::from_dtb(&bytes);
+        let _ = Machine::console_from_dtb(&bytes);
+    }
+}
