@@ -1,0 +1,127 @@
+//! `cargo xtask sizes`: how big the hypervisor is, and that it stays within its limits.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use elf::ElfBytes;
+use elf::abi::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS};
+use elf::endian::LittleEndian;
+use serde::Serialize;
+
+use crate::{build, project, source};
+
+/// Most text, in bytes.
+const TEXT_LIMIT: u64 = 64 << 10;
+/// Most lines of code.
+const LINES_LIMIT: usize = 10_000;
+
+/// What is compiled into EL2.
+const SOURCES: &[&str] = &[
+    "hyp/arch", "hyp/core/src", "hyp/src", "hyp/hyp.ld", "hyp/build.rs", "platform/boards/src", "platform/bundle/src/cpio.rs",
+    "pv-guest-sdk/abi/src",
+];
+
+/// Options of `sizes`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Do not build first
+    #[arg(long)]
+    pub no_build: bool,
+}
+
+/// The sizes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sizes {
+    /// Code, in bytes.
+    pub text: u64,
+    /// Constants, in bytes.
+    pub rodata: u64,
+    /// Variables with a first value, in bytes.
+    pub data: u64,
+    /// Variables that start as zero, in bytes.
+    pub bss: u64,
+    /// Lines of code by folder: no blanks, comments or tests.
+    pub lines: BTreeMap<String, usize>,
+    /// All lines.
+    pub lines_total: usize,
+    /// Most text that is allowed.
+    pub text_limit: u64,
+    /// Most lines that are allowed.
+    pub lines_limit: usize,
+}
+
+impl Sizes {
+    /// Says whether all is within the limits.
+    pub fn within_limits(&self) -> bool {
+        self.text <= self.text_limit && self.lines_total <= self.lines_limit
+    }
+}
+
+/// Runs the subcommand; too big is a failure.
+///
+/// # Errors
+/// If the hypervisor does not build.
+pub fn execute(options: &Options) -> Result<ExitCode> {
+    if !options.no_build {
+        build::build(&build::Options { guests: Some(Vec::new()), verbose: false })?;
+    }
+    let sizes = measure()?;
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&sizes)?);
+    } else {
+        print(&sizes);
+    }
+    if sizes.within_limits() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprintln!("the hypervisor is larger than its limits");
+    Ok(ExitCode::FAILURE)
+}
+
+/// Measures what was built last.
+///
+/// # Errors
+/// If it was not built.
+pub fn measure() -> Result<Sizes> {
+    let path = build::built().hyp_elf;
+    let file = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    let (mut text, mut rodata, mut data, mut bss) = (0, 0, 0, 0);
+    let parsed = ElfBytes::<LittleEndian>::minimal_parse(&file)?;
+    for section in parsed.section_headers().context("no sections")?.iter() {
+        let flag = |flag: u32| section.sh_flags & u64::from(flag) != 0;
+        let sum = match section.sh_type {
+            _ if !flag(SHF_ALLOC) => continue,
+            SHT_NOBITS => &mut bss,
+            _ if flag(SHF_EXECINSTR) => &mut text,
+            _ if flag(SHF_WRITE) => &mut data,
+            _ => &mut rodata,
+        };
+        *sum += section.sh_size;
+    }
+    let mut lines = BTreeMap::new();
+    for folder in SOURCES {
+        let path = project::root().join(folder);
+        if path.exists() {
+            lines.insert(folder.to_string(), source::count(&path)?);
+        }
+    }
+    let lines_total = lines.values().sum();
+    Ok(Sizes { text, rodata, data, bss, lines, lines_total, text_limit: TEXT_LIMIT, lines_limit: LINES_LIMIT })
+}
+
+/// Prints a table.
+fn print(sizes: &Sizes) {
+    println!("{:<34}{:>9} bytes (limit {})", "EL2 text", sizes.text, sizes.text_limit);
+    println!("{:<34}{:>9}", "EL2 read-only data", sizes.rodata);
+    println!("{:<34}{:>9}", "EL2 data", sizes.data);
+    println!("{:<34}{:>9}", "EL2 bss", sizes.bss);
+    for (folder, lines) in &sizes.lines {
+        println!("{folder:<34}{lines:>9} lines");
+    }
+    println!("{:<34}{:>9} lines (limit {})", "all that EL2 is compiled from", sizes.lines_total, sizes.lines_limit);
+}

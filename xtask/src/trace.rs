@@ -1,0 +1,208 @@
+//! `cargo xtask trace`: reads the trace rings of a running machine and prints them as one timeline.
+//!
+//! The machine is stopped while its memory is read, so that the rings agree with each other, and then runs on.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use elf::ElfBytes;
+use elf::endian::LittleEndian;
+use portico_core::trace::{Event, RECORD_BYTES, Record};
+use portico_ctl::MachineKind;
+use serde_json::json;
+
+use crate::qmp::Qmp;
+use crate::{build, record};
+
+/// Name of the rings in the image's symbols.
+const SYMBOL: &str = "PORTICO_TRACE";
+/// Name of the image's first byte in its symbols.
+const BASE_SYMBOL: &str = "__image_start";
+/// Records of a ring.
+const RING_RECORDS: usize = 256;
+/// Bytes before the records of a ring: the count of records ever written, on a cache line of its own.
+const RING_HEAD: usize = 64;
+/// Bytes of a ring.
+const RING_BYTES: usize = RING_HEAD + RING_RECORDS * RECORD_BYTES;
+
+/// Options of `trace`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Socket of QEMU's machine protocol; without, the machine that was started last
+    #[arg(long, value_name = "SOCKET")]
+    pub qmp: Option<PathBuf>,
+    /// Only the newest records
+    #[arg(long, value_name = "COUNT")]
+    pub last: Option<usize>,
+    /// Only records of this processor
+    #[arg(long, value_name = "N")]
+    pub pcpu: Option<u8>,
+    /// Print a JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// If no machine runs or its rings cannot be found.
+pub fn execute(options: &Options) -> Result<()> {
+    let mut records = read(options)?;
+    records.retain(|record| options.pcpu.is_none_or(|pcpu| pcpu == record.pcpu));
+    let skip = options.last.map_or(0, |last| records.len().saturating_sub(last));
+    let mut before = None;
+    for record in &records[skip..] {
+        let line = if options.json { to_json(record) } else { to_text(record, before) };
+        println!("{line}");
+        before = Some(record.time);
+    }
+    Ok(())
+}
+
+/// Reads and merges the rings.
+fn read(options: &Options) -> Result<Vec<Record>> {
+    let (socket, candidates) = match &options.qmp {
+        Some(socket) => (socket.clone(), MachineKind::ALL.to_vec()),
+        None => {
+            let running = record::last()?;
+            let kind = MachineKind::from_name(&running.machine).context("an unknown machine runs")?;
+            (running.qmp.context("the machine that runs has no socket to ask it")?, vec![kind])
+        }
+    };
+    let elf = std::fs::read(build::built().hyp_elf).context("reading the hypervisor's symbols")?;
+    let (rings, size) = symbol(&elf, SYMBOL)?;
+    let offset = rings - base(&elf)?;
+    let mut qmp = Qmp::connect(&socket)?;
+    qmp.execute("stop", json!({}))?;
+    let data = load_address(&mut qmp, &candidates).and_then(|base| qmp.read_memory(base + offset, size));
+    qmp.execute("cont", json!({}))?;
+    decode(&data?)
+}
+
+/// Finds where QEMU put the image: 2 MiB above the start of memory, since its own first instructions are there.
+fn load_address(qmp: &mut Qmp, candidates: &[MachineKind]) -> Result<u64> {
+    let image = std::fs::read(build::built().hyp)?;
+    let head = image.get(..64).context("the hypervisor's image is too short")?;
+    for kind in candidates {
+        let address = match kind {
+            MachineKind::Virt | MachineKind::VirtGicv2 => 0x4020_0000,
+            MachineKind::Raspi4b => 0x20_0000,
+        };
+        if qmp.read_memory(address, 64)? == head {
+            return Ok(address);
+        }
+    }
+    bail!("the machine does not run the hypervisor that was built last")
+}
+
+/// Finds a symbol: its address and size.
+fn symbol(file: &[u8], name: &str) -> Result<(u64, u64)> {
+    let parsed = ElfBytes::<LittleEndian>::minimal_parse(file)?;
+    let (symbols, strings) = parsed.symbol_table()?.context("the hypervisor has no symbols")?;
+    symbols
+        .iter()
+        .find(|symbol| strings.get(symbol.st_name as usize).is_ok_and(|found| found == name))
+        .map(|symbol| (symbol.st_value, symbol.st_size))
+        .with_context(|| format!("the hypervisor has no symbol {name}"))
+}
+
+/// Returns the virtual address of the image's first byte.
+fn base(file: &[u8]) -> Result<u64> {
+    if let Ok((address, _)) = symbol(file, BASE_SYMBOL) {
+        return Ok(address);
+    }
+    let parsed = ElfBytes::<LittleEndian>::minimal_parse(file)?;
+    let segments = parsed.segments().context("the hypervisor has no segments")?;
+    let loaded = segments.iter().filter(|segment| segment.p_type == elf::abi::PT_LOAD);
+    loaded.map(|segment| segment.p_vaddr).min().context("the hypervisor has nothing to load")
+}
+
+/// Decodes the rings and merges them by time.
+fn decode(data: &[u8]) -> Result<Vec<Record>> {
+    if data.len() % RING_BYTES != 0 {
+        bail!("the rings have another layout than this decoder knows");
+    }
+    let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
+    let mut records = Vec::new();
+    for ring in data.chunks_exact(RING_BYTES) {
+        let head = word(&ring[..8]);
+        for index in head.saturating_sub(RING_RECORDS as u64)..head {
+            let at = RING_HEAD + (index as usize % RING_RECORDS) * RECORD_BYTES;
+            let record = Record::decode([word(&ring[at..at + 8]), word(&ring[at + 8..at + 16])]);
+            if record.event != Event::None as u8 {
+                records.push(record);
+            }
+        }
+    }
+    // Times are the low half of a counter: they are compared by their distance from one of them.
+    if let Some(near) = records.first().map(|record| record.time) {
+        records.sort_by_key(|record| record.full_time(1 << 48 | u64::from(near)));
+    }
+    Ok(records)
+}
+
+/// Returns the names of an event and of its arguments.
+fn names(record: &Record) -> (String, &'static str, &'static str) {
+    let known = Event::from_raw(record.event);
+    match Event::TABLE.iter().find(|(event, ..)| Some(*event) == known) {
+        Some((_, name, a, b)) => (name.to_string(), a, b),
+        None => (format!("event-{}", record.event), "a", "b"),
+    }
+}
+
+/// Writes a record as a line of the timeline: its time, that since the one before, and who did what.
+fn to_text(record: &Record, before: Option<u32>) -> String {
+    let (name, a, b) = names(record);
+    let since = before.map_or(0, |before| record.time.wrapping_sub(before));
+    let indent = usize::from(record.pcpu) * 2;
+    let value = if record.b > 0xffff { format!("0x{:x}", record.b) } else { record.b.to_string() };
+    format!("{:>10} {since:>+9} pcpu{:<2}{:indent$} {name:<8} {a}={} {b}={value}", record.time, record.pcpu, "", record.a)
+}
+
+/// Writes a record as JSON.
+fn to_json(record: &Record) -> String {
+    let (name, a, b) = names(record);
+    json!({ "time": record.time, "pcpu": record.pcpu, "event": name, a: record.a, b: record.b }).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Makes a ring that has seen `records`.
+    fn ring(records: &[Record]) -> Vec<u8> {
+        let mut bytes = vec![0; RING_BYTES];
+        bytes[..8].copy_from_slice(&(records.len() as u64).to_le_bytes());
+        for (index, record) in records.iter().enumerate() {
+            let at = RING_HEAD + (index % RING_RECORDS) * RECORD_BYTES;
+            for (n, word) in record.encode().into_iter().enumerate() {
+                bytes[at + n * 8..at + n * 8 + 8].copy_from_slice(&word.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    #[test]
+    fn merges_rings_by_time_across_a_wrap() {
+        let record = |time, pcpu| Record::new(time, Event::Wake, pcpu, 1, 2);
+        let first = ring(&[record(0xffff_fff0, 0), record(0x1_0000_0010, 0)]);
+        let second = ring(&[record(0xffff_fff8, 1), record(0x1_0000_0008, 1)]);
+        let order: Vec<_> = decode(&[first, second].concat()).unwrap().iter().map(|r| (r.time, r.pcpu)).collect();
+        assert_eq!(order, [(0xffff_fff0, 0), (0xffff_fff8, 1), (8, 1), (16, 0)]);
+    }
+
+    #[test]
+    fn a_full_ring_holds_the_newest() {
+        let all: Vec<_> = (0..300).map(|time| Record::new(time, Event::Irq, 0, 0, 0)).collect();
+        let records = decode(&ring(&all)).unwrap();
+        assert_eq!((records.len(), records[0].time), (RING_RECORDS, 44));
+        assert!(decode(&[0; 100]).is_err());
+    }
+
+    #[test]
+    fn lines_name_their_arguments() {
+        let line = to_text(&Record::new(100, Event::Switch, 1, 3, 65535), Some(90));
+        assert!(line.contains("+10") && line.contains("switch") && line.contains("to=3 from=65535"), "{line}");
+    }
+}
