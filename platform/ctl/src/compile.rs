@@ -199,7 +199,6 @@ fn resolve_depends(drafts: &mut [Draft<'_>], sink: &mut Sink<'_>) {
             else {
                 continue;
             };
-            let target = drafts.get(usize::from(found));
             if usize::from(found) == index {
                 sink.add(
                     &needed.span,
@@ -215,14 +214,6 @@ fn resolve_depends(drafts: &mut [Draft<'_>], sink: &mut Sink<'_>) {
                     message,
                     "take one out of `depends`",
                 );
-            } else if draft.guest.autostart && target.is_some_and(|target| !target.guest.autostart)
-            {
-                let message = format!(
-                    "depends on `{}`, which does not start by itself",
-                    needed.value
-                );
-                let help = "take `autostart = false` from it, or write it here too";
-                sink.add(&needed.span, &draft.subject, message, help);
             } else {
                 depends.push(found);
             }
@@ -390,7 +381,29 @@ fn percent(permille: u64) -> String {
     }
 }
 
-/// Refuses guests that together need more than the machine has. Those that do not start by themselves are not counted.
+/// Which guests start with the machine: those that say so, and all that they depend on.
+fn started(drafts: &[Draft<'_>]) -> Vec<bool> {
+    let mut started = vec![false; drafts.len()];
+    let autostart = |(index, draft): (usize, &Draft<'_>)| draft.guest.autostart.then_some(index);
+    let mut left: Vec<usize> = drafts.iter().enumerate().filter_map(autostart).collect();
+    while let Some(index) = left.pop() {
+        let (Some(flag), Some(draft)) = (started.get_mut(index), drafts.get(index)) else {
+            continue;
+        };
+        if !std::mem::replace(flag, true) {
+            left.extend(
+                draft
+                    .guest
+                    .depends
+                    .iter()
+                    .map(|needed| usize::from(*needed)),
+            );
+        }
+    }
+    started
+}
+
+/// Refuses guests that together need more than the machine has. Those that do not start with it are not counted.
 fn check_memory(
     drafts: &[Draft<'_>],
     machine: &Machine,
@@ -405,11 +418,16 @@ fn check_memory(
         .sum();
     let bundle = bundle.next_multiple_of(1 << 20);
     let kept = RESERVED_BYTES
+        .saturating_add(machine.kind.firmware_bytes())
         .saturating_add(bundle)
         .saturating_add(channel_bytes.next_multiple_of(1 << 20));
     let free = machine.memory_bytes.saturating_sub(kept);
     let mut used = 0u64;
-    for draft in drafts.iter().filter(|draft| draft.guest.autostart) {
+    for (draft, _) in drafts
+        .iter()
+        .zip(started(drafts))
+        .filter(|(_, started)| *started)
+    {
         let Some(memory) = &draft.memory else {
             continue;
         };
@@ -417,7 +435,7 @@ fn check_memory(
         used = used.saturating_add(memory.value);
         if used > free {
             let message = format!(
-                "too much memory: with this guest's {} the guests need {}, the machine has {} for them ({} less {} for the hypervisor, manager, bundle and channels)",
+                "too much memory: with this guest's {} the guests need {}, the machine has {} for them ({} less {} for firmware, hypervisor, manager, bundle and channels)",
                 format_size(memory.value),
                 format_size(used),
                 format_size(free),

@@ -9,8 +9,8 @@ use serde::Serialize;
 /// Most pCPUs that EL2 drives.
 pub const MAX_PCPUS: u32 = 8;
 
-/// What EL2 and the manager need of a machine's memory, in bytes: 16 MiB for the manager, the rest for EL2's image, its
-/// pool and the parts of memory that the firmware keeps.
+/// What EL2 and the manager need of a machine's memory, in bytes: 16 MiB for the manager, the rest for EL2's image and its
+/// pool.
 pub const RESERVED_BYTES: u64 = 32 << 20;
 
 /// A kind of machine.
@@ -54,6 +54,14 @@ impl MachineKind {
         match self {
             MachineKind::Virt | MachineKind::VirtGicv2 => None,
             MachineKind::Raspi4b => Some(2 << 30),
+        }
+    }
+
+    /// Memory in bytes that its firmware keeps for itself, at most.
+    pub(crate) const fn firmware_bytes(self) -> u64 {
+        match self {
+            MachineKind::Virt | MachineKind::VirtGicv2 => 0,
+            MachineKind::Raspi4b => 80 << 20,
         }
     }
 
