@@ -13,6 +13,9 @@ use portico_sdk::hvc;
 use crate::console::Console;
 use crate::load::Load;
 
+/// Shortest watchdog that a guest can ask for itself, in milliseconds.
+const MIN_WATCHDOG_MS: u32 = 50;
+
 /// What comes after a guest was destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
@@ -154,7 +157,11 @@ impl Guest {
     /// Milliseconds within which its heartbeat must change: as described, or else as it asks itself. 0 for never.
     pub fn watchdog_ms(&self) -> u32 {
         match self.description.watchdog_ms {
-            0 => self.console.as_ref().map_or(0, |console| console.heartbeat().1),
+            0 => match self.console.as_ref().map_or(0, |console| console.heartbeat().1) {
+                0 => 0,
+                // The manager has to look as often.
+                asked => asked.max(MIN_WATCHDOG_MS),
+            },
             described => described,
         }
     }

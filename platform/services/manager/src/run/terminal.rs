@@ -70,10 +70,12 @@ impl Terminal {
     /// Takes what was typed, a bounded number of bytes. Returns whether there may be more.
     pub fn read(&mut self, mut take: impl FnMut(u8)) -> bool {
         let Self::Uart { uart, interrupt } = self else { return false };
-        if let Some((_, port)) = interrupt
-            && !port.is_pending()
-        {
-            return false;
+        if let Some((_, port)) = interrupt {
+            if !port.is_pending() {
+                return false;
+            }
+            // Before the bytes are taken: one that comes while they are raises it again.
+            uart.acknowledge_receive_interrupt();
         }
         for _ in 0..READ_AT_ONCE {
             match uart.get() {
@@ -81,7 +83,6 @@ impl Terminal {
                 None => {
                     if let Some((irq, port)) = interrupt {
                         let _ = port.take();
-                        uart.acknowledge_receive_interrupt();
                         let _ = hvc::irq_complete(*irq);
                     }
                     return false;
