@@ -206,7 +206,7 @@ secondary_high:
     ldr     x1, ={SLOT_SIZE}
     add     x3, x2, #1
     madd    x0, x1, x3, x0
-    add     sp, x0, x1
+    mov     sp, x0
     mov     x29, xzr
     mov     x30, xzr
     mov     x0, x2
