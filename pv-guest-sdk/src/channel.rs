@@ -101,7 +101,7 @@ impl Channel {
         if magic.load(Ordering::Acquire) != ChannelHeader::MAGIC || node.side > 1 || window.len() < size_of::<ChannelHeader>() {
             return Err(ChannelError::BadWindow);
         }
-        let port = Port::bind_on(node.port, vcpu)?;
+        let port = Port::bind_on(live_port(node)?, vcpu)?;
         let mut channel = Channel { window, port, side: node.side, epoch: 0, peer_epoch: AtomicU32::new(0) };
         channel.epoch = channel.load(channel.epoch_at(channel.side)).wrapping_add(1);
         // An epoch of 0 is nobody's: a side that never began.
