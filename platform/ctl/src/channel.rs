@@ -8,7 +8,7 @@ use crate::value::{self, SIZE_HELP};
 use portico_abi::PAGE_SIZE;
 use portico_bundle::description::{Channel, MAX_CHANNEL_PAGES, MAX_CHANNELS};
 
-const KEYS: Keys = Keys {
+pub(crate) const KEYS: Keys = Keys {
     known: &["name", "between", "size"],
     aliases: &[
         ("guests", "between"),

@@ -455,3 +455,38 @@ fn check_memory(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{MANAGER_KEYS, TOP_KEYS};
+    use crate::machine::SYSTEM_KEYS;
+    use crate::{channel, guest};
+
+    /// The reference in `platform/README.md` has a row for each key, and no row for another.
+    #[test]
+    fn every_key_is_documented() {
+        let text = include_str!("../../README.md");
+        let parts: Vec<&str> = text.split("\n### ").collect();
+        for (heading, keys) in [
+            ("`[system]`", &SYSTEM_KEYS),
+            ("`[manager]`", &MANAGER_KEYS),
+            ("`[[guest]]`", &guest::KEYS),
+            ("`[[channel]]`", &channel::KEYS),
+        ] {
+            let part = parts
+                .iter()
+                .find(|part| part.starts_with(heading))
+                .copied()
+                .unwrap_or_default();
+            let rows = part
+                .lines()
+                .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+            let (mut rows, mut known): (Vec<&str>, Vec<&str>) =
+                (rows.collect(), keys.known.to_vec());
+            rows.sort_unstable();
+            known.sort_unstable();
+            assert_eq!(rows, known, "{heading}");
+            assert!(TOP_KEYS.tables.iter().any(|table| heading.contains(table)));
+        }
+    }
+}

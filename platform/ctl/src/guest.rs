@@ -13,7 +13,7 @@ use portico_bundle::description::{
 use portico_bundle::names::{IMAGE_PREFIX, RAMDISK_PREFIX};
 use std::path::Path;
 
-const KEYS: Keys = Keys {
+pub(crate) const KEYS: Keys = Keys {
     known: &[
         "name",
         "kernel",
