@@ -5,7 +5,7 @@
 
 use crate::lock::Lock;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use portico_boards::Uart;
 
@@ -58,6 +58,30 @@ pub fn for_panic() -> Option<Uart> {
         portico_arch::cpu::relax();
     }
     None
+}
+
+/// Writes what a guest says by `early_write`, with its name at the start of each line. Control characters are shown as dots, so that no guest can
+/// write into another's line.
+pub fn guest_bytes(domain: u16, name: impl fmt::Display, bytes: &[u8]) {
+    /// The domain whose line is open, plus one; 0 for none.
+    static OPEN: AtomicU32 = AtomicU32::new(0);
+    let Some(uart) = *UART.lock() else { return };
+    let mut sink = Sink(uart);
+    let own = u32::from(domain) + 1;
+    for &byte in bytes {
+        let open = OPEN.load(Relaxed);
+        if open != own {
+            let _ = if open == 0 { Ok(()) } else { sink.write_str("\n") };
+            let _ = write!(sink, "[{name}] ");
+        }
+        let shown = match byte {
+            b'\n' => '\n',
+            b'\t' | b' '..=b'~' => byte as char,
+            _ => '.',
+        };
+        let _ = sink.write_char(shown);
+        OPEN.store(if byte == b'\n' { 0 } else { own }, Relaxed);
+    }
 }
 
 impl Log for Logger {

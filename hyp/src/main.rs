@@ -6,17 +6,25 @@
 
 mod boot;
 mod clock;
+mod dispatch;
+mod entropy;
+mod fault;
 mod graph;
 mod hypercall;
 mod irq;
 mod lock;
 mod log;
+mod machine;
+mod measure;
 mod memory;
 mod notify;
 mod object;
 mod panic;
 mod percpu;
+mod phys;
+mod power;
 mod quiesce;
+mod root;
 mod sched;
 mod trace;
 mod trap;
@@ -34,7 +42,9 @@ extern "C" fn portico_boot(dtb: u64, image: u64, level: u64) -> ! {
     let mpidrs = boot::order_pcpus(&boot.machine);
     boot::init_guest_controls();
     boot::init_interrupts(&boot.machine, &mpidrs);
+    boot::init_time();
     boot::start_others(&boot.machine, &mpidrs);
+    boot::start_manager(&boot);
     run_pcpu(0)
 }
 

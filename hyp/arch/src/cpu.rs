@@ -14,3 +14,19 @@ pub fn wait_for_interrupt() {
     crate::barrier::dsb_sy();
     crate::barrier::wfi();
 }
+
+/// ID registers in the order of `portico_core::idregs::IdRegister`.
+pub fn id_registers() -> [u64; portico_core::idregs::COUNT] {
+    macro_rules! read {
+        ($($name:literal),*) => { [$({
+            let value: u64;
+            // SAFETY: reading identification has no effect.
+            unsafe { core::arch::asm!(concat!("mrs {}, ", $name), out(reg) value, options(nomem, nostack, preserves_flags)) };
+            value
+        }),*] };
+    }
+    read!(
+        "id_aa64pfr0_el1", "id_aa64pfr1_el1", "id_aa64isar0_el1", "id_aa64isar1_el1", "s3_0_c0_c6_2", "id_aa64mmfr0_el1",
+        "id_aa64mmfr1_el1", "s3_0_c0_c7_2"
+    )
+}

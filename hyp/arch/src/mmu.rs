@@ -52,7 +52,8 @@ const DEVICE_PAGE: u64 = VALID | TABLE_OR_PAGE | ATTR_DEVICE | AP_RES1 | INNER_S
 pub struct Table([AtomicU64; 512]);
 
 impl Table {
-    const fn new() -> Self {
+    /// An empty table.
+    pub const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; 512])
     }
 

@@ -115,3 +115,11 @@ fn with_vttbr(vttbr: u64, invalidate: impl FnOnce()) {
     TCR_EL1::write(tcr);
     isb();
 }
+
+/// Forgets the stage-1 translations of the loaded domain on this pCPU: before another of its vCPUs runs here.
+pub fn guest_stage1_local() {
+    dsb_nsh();
+    tlbi!("vmalle1");
+    dsb_nsh();
+    isb();
+}

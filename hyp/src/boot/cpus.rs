@@ -53,6 +53,7 @@ extern "C" fn portico_secondary(index: u64) -> ! {
     if gic::init_pcpu().is_err() {
         cpu::halt();
     }
+    super::init_pcpu_time();
     UP.fetch_add(1, Ordering::Release);
     crate::run_pcpu(index)
 }

@@ -6,13 +6,14 @@ mod memory;
 pub use cpus::start_others;
 pub use memory::{Boot, plan_memory};
 
-use crate::{log, percpu};
+use crate::{clock, irq, log, percpu, root, sched};
+use core::sync::atomic::Ordering;
 use ::log::LevelFilter;
 use portico_arch::gic::{self, GicLayout};
 use portico_arch::pcpu::{self, MAX_PCPUS, PcpuBase};
 use portico_arch::sysreg::MPIDR_EL1;
 use portico_arch::vectors::{self, VectorKind};
-use portico_arch::{boot, context, mmu};
+use portico_arch::{boot, context, mmu, timer};
 use portico_boards::machine::{Gic, Psci, UartInfo, argument};
 use portico_boards::{List, Machine, Range, Uart, tree};
 use portico_core::addr::Pa;
@@ -133,4 +134,29 @@ pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
 /// Sets up the EL2 registers of this pCPU that govern guests.
 pub fn init_guest_controls() {
     context::init_cpu();
+}
+
+/// Tells the clock and the scheduler the counter's frequency, and turns on this pCPU's timer interrupts.
+pub fn init_time() {
+    let hz = timer::frequency_hz();
+    clock::init(hz as u32);
+    sched::queue::init(hz);
+    init_pcpu_time();
+}
+
+/// Turns on the interrupts of this pCPU that EL2 takes for itself.
+fn init_pcpu_time() {
+    timer::clear_deadline();
+    gic::enable(irq::PPI_HYP_TIMER);
+    gic::enable(irq::PPI_VIRTUAL_TIMER);
+    percpu::this().up_since.store(timer::now(), Ordering::Relaxed);
+}
+
+/// Starts the manager. Stops, saying why, if the bundle has none that can run. From here on the UART is the manager's.
+pub fn start_manager(boot: &Boot) {
+    if let Err(why) = root::start_manager(boot) {
+        ::log::error!("cannot start: {why}");
+        portico_arch::cpu::halt();
+    }
+    mmu::end_boot_maps();
 }

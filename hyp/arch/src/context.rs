@@ -1,0 +1,396 @@
+//! The register state of a vCPU, and how it is saved and restored.
+//!
+//! [`VcpuContext`] begins with the frame that the vectors store to: SP_EL2 points at it while the guest
+//! runs. While a handler runs, ELR_EL2 and SPSR_EL2 are still live in the registers and x19..x29 belong to
+//! Rust's callee-saved discipline; all of them are stored only when the handler asks for a switch.
+//!
+//! The EL1 registers stay loaded on a pCPU until it runs another vCPU: an idle pCPU keeps the last context.
+//! FP/SIMD state is handled by [`crate::fpsimd`].
+
+use core::arch::asm;
+use core::mem::{offset_of, size_of};
+
+/// General registers, PC and PSTATE in the order in which the vectors store them: x0..x18, x30, x19..x29.
+#[repr(C, align(64))]
+pub struct VcpuContext {
+    gp: [u64; 31],
+    /// ELR_EL2, valid while the vCPU is not running.
+    pub pc: u64,
+    /// SPSR_EL2, valid while the vCPU is not running.
+    pub pstate: u64,
+    /// Stack pointer for handlers on the pCPU where this context is loaded.
+    pub handler_sp: u64,
+    /// EL1 registers, valid while the context is not loaded.
+    pub el1: El1State,
+    /// What EL2 sets up for this vCPU.
+    pub el2: El2State,
+    /// Virtual GIC CPU interface, valid while the context is not loaded.
+    pub gic: VgicState,
+    /// FP/SIMD registers, valid while they are not loaded.
+    pub fp: FpState,
+}
+
+/// Saved EL1 registers, in the order of [`EL1_SAVE`].
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the fields are registers under Arm's names")]
+pub struct El1State {
+    pub sp_el0: u64,
+    pub sp_el1: u64,
+    pub elr_el1: u64,
+    pub spsr_el1: u64,
+    pub sctlr_el1: u64,
+    pub cpacr_el1: u64,
+    pub ttbr0_el1: u64,
+    pub ttbr1_el1: u64,
+    pub esr_el1: u64,
+    pub far_el1: u64,
+    pub afsr0_el1: u64,
+    pub afsr1_el1: u64,
+    pub mair_el1: u64,
+    pub amair_el1: u64,
+    pub vbar_el1: u64,
+    pub contextidr_el1: u64,
+    pub tpidr_el0: u64,
+    pub tpidrro_el0: u64,
+    pub tpidr_el1: u64,
+    pub cntkctl_el1: u64,
+    pub par_el1: u64,
+    pub csselr_el1: u64,
+    pub mdscr_el1: u64,
+    pub cntv_cval_el0: u64,
+    pub cntv_ctl_el0: u64,
+    pub tcr_el1: u64,
+}
+
+/// EL2 registers that belong to a vCPU.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+#[expect(missing_docs, reason = "the fields are registers under Arm's names")]
+pub struct El2State {
+    pub vttbr_el2: u64,
+    pub vmpidr_el2: u64,
+    pub cntvoff_el2: u64,
+    pub hcr_el2: u64,
+}
+
+/// The one list register and the state around it, in the layout of the GIC at hand.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct VgicState {
+    /// List register 0.
+    pub lr0: u64,
+    /// Virtual machine control register.
+    pub vmcr: u64,
+    /// Active priorities.
+    pub apr: u64,
+}
+
+/// FP/SIMD registers.
+#[derive(Clone, Copy)]
+#[repr(C, align(16))]
+pub struct FpState {
+    /// V0..V31.
+    pub v: [u128; 32],
+    /// FPCR.
+    pub fpcr: u64,
+    /// FPSR.
+    pub fpsr: u64,
+}
+
+/// Offsets that the vectors use.
+pub mod offsets {
+    use super::{VcpuContext, offset_of};
+    /// Of x0; each register follows in the order of the frame.
+    pub const GP: usize = offset_of!(VcpuContext, gp);
+    /// Of `pc`; `pstate` follows.
+    pub const PC: usize = offset_of!(VcpuContext, pc);
+    /// Of `handler_sp`.
+    pub const HANDLER_SP: usize = offset_of!(VcpuContext, handler_sp);
+}
+
+const _: () = assert!(offsets::GP == 0);
+const _: () = assert!(offsets::PC == 248 && offset_of!(VcpuContext, pstate) == 256);
+const _: () = assert!(size_of::<El1State>() == 26 * 8);
+const _: () = assert!(offset_of!(El1State, cntv_ctl_el0) == 24 * 8);
+const _: () = assert!(size_of::<VcpuContext>() <= 2048);
+
+/// HCR_EL2 for a guest, without TWI. (Arm ARM DDI 0487, "HCR_EL2, Hypervisor Configuration Register")
+///
+/// Stage 2 on; physical interrupts and SErrors to EL2; TLB and barrier maintenance broadcast (a vCPU may move);
+/// ID group 3, SMC, implementation-defined registers and ACTLR trapped; set/way invalidates also clean (SWIO); EL1 is AArch64.
+pub const HCR_GUEST: u64 = hcr::VM | hcr::SWIO | hcr::PTW | hcr::FMO | hcr::IMO | hcr::AMO | hcr::FB | hcr::BSU_IS
+    | hcr::TID1 | hcr::TID3 | hcr::TSC | hcr::TIDCP | hcr::TACR | hcr::RW;
+
+/// Fields of HCR_EL2 as masks.
+#[expect(missing_docs, reason = "the fields have Arm's names")]
+pub mod hcr {
+    pub const VM: u64 = 1 << 0;
+    pub const SWIO: u64 = 1 << 1;
+    pub const PTW: u64 = 1 << 2;
+    pub const FMO: u64 = 1 << 3;
+    pub const IMO: u64 = 1 << 4;
+    pub const AMO: u64 = 1 << 5;
+    pub const VSE: u64 = 1 << 8;
+    pub const FB: u64 = 1 << 9;
+    pub const BSU_IS: u64 = 1 << 10;
+    pub const TWI: u64 = 1 << 13;
+    pub const TID1: u64 = 1 << 16;
+    pub const TID3: u64 = 1 << 18;
+    pub const TSC: u64 = 1 << 19;
+    pub const TIDCP: u64 = 1 << 20;
+    pub const TACR: u64 = 1 << 21;
+    pub const RW: u64 = 1 << 31;
+}
+
+/// EPD0 and EPD1 of TCR_EL1: no walks by either table base.
+const TCR_EPD: u64 = 1 << 7 | 1 << 23;
+
+/// PSTATE of a vCPU at power-on: EL1h, all interrupts masked. (boot contract)
+pub const PSTATE_BOOT: u64 = 0x3c5;
+
+/// SCTLR_EL1 at power-on: the RES1 bits of Armv8.0, MMU and caches off.
+pub const SCTLR_EL1_BOOT: u64 = 0x30d0_0800;
+
+impl VcpuContext {
+    /// All registers zero but those of the boot contract.
+    pub const fn new() -> Self {
+        let mut el1 = El1State {
+            sp_el0: 0, sp_el1: 0, elr_el1: 0, spsr_el1: 0, sctlr_el1: SCTLR_EL1_BOOT, cpacr_el1: 0, ttbr0_el1: 0,
+            ttbr1_el1: 0, esr_el1: 0, far_el1: 0, afsr0_el1: 0, afsr1_el1: 0, mair_el1: 0, amair_el1: 0, vbar_el1: 0,
+            contextidr_el1: 0, tpidr_el0: 0, tpidrro_el0: 0, tpidr_el1: 0, cntkctl_el1: 0, par_el1: 0, csselr_el1: 0,
+            mdscr_el1: 0, cntv_cval_el0: 0, cntv_ctl_el0: 0, tcr_el1: 0,
+        };
+        el1.cpacr_el1 = 0;
+        Self {
+            gp: [0; 31],
+            pc: 0,
+            pstate: PSTATE_BOOT,
+            handler_sp: 0,
+            el1,
+            el2: El2State { vttbr_el2: 0, vmpidr_el2: 0, cntvoff_el2: 0, hcr_el2: HCR_GUEST },
+            gic: VgicState { lr0: 0, vmcr: 0, apr: 0 },
+            fp: FpState { v: [0; 32], fpcr: 0, fpsr: 0 },
+        }
+    }
+
+    /// Reads Xn; 31 reads as zero (XZR).
+    #[inline(always)]
+    pub fn reg(&self, n: u8) -> u64 {
+        match Self::slot(n) {
+            Some(slot) => self.gp.get(slot).copied().unwrap_or(0),
+            None => 0,
+        }
+    }
+
+    /// Writes Xn; a write of 31 is dropped (XZR).
+    #[inline(always)]
+    pub fn set_reg(&mut self, n: u8, value: u64) {
+        if let Some(cell) = Self::slot(n).and_then(|slot| self.gp.get_mut(slot)) {
+            *cell = value;
+        }
+    }
+
+    #[inline(always)]
+    const fn slot(n: u8) -> Option<usize> {
+        match n {
+            0..=18 => Some(n as usize),
+            30 => Some(19),
+            19..=29 => Some(n as usize + 1),
+            _ => None,
+        }
+    }
+}
+
+impl Default for VcpuContext {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+macro_rules! pairs {
+    ($save:ident, $restore:ident; $($off:literal $r1:literal $r2:literal;)*) => {
+        /// Stores the EL1 registers of the loaded guest.
+        ///
+        /// # Safety
+        /// `state` must be writable for the size of an [`El1State`].
+        #[inline(always)]
+        unsafe fn $save(state: *mut El1State) {
+            // SAFETY: the caller vouches for the memory; reading the registers has no other effect.
+            unsafe {
+                asm!($(concat!("mrs {a}, ", $r1, "\nmrs {b}, ", $r2, "\nstp {a}, {b}, [{p}, #", $off, "]"),)*
+                     a = out(reg) _, b = out(reg) _, p = in(reg) state, options(nostack, preserves_flags));
+            }
+        }
+
+        /// Loads all EL1 registers but TCR_EL1.
+        ///
+        /// # Safety
+        /// `state` must be readable; no guest runs on this pCPU until its stage 2 is set up too.
+        #[inline(always)]
+        unsafe fn $restore(state: *const El1State) {
+            // SAFETY: the registers act on EL1 and EL0 only, which do not run now.
+            unsafe {
+                asm!($(concat!("ldp {a}, {b}, [{p}, #", $off, "]\nmsr ", $r1, ", {a}\nmsr ", $r2, ", {b}"),)*
+                     a = out(reg) _, b = out(reg) _, p = in(reg) state, options(nostack, preserves_flags));
+            }
+        }
+    };
+}
+
+// TCR_EL1 stands apart: it is the first to change and the last to be set (see `load`).
+pairs! { save_el1, restore_el1;
+    "0" "sp_el0" "sp_el1";
+    "16" "elr_el1" "spsr_el1";
+    "32" "sctlr_el1" "cpacr_el1";
+    "48" "ttbr0_el1" "ttbr1_el1";
+    "64" "esr_el1" "far_el1";
+    "80" "afsr0_el1" "afsr1_el1";
+    "96" "mair_el1" "amair_el1";
+    "112" "vbar_el1" "contextidr_el1";
+    "128" "tpidr_el0" "tpidrro_el0";
+    "144" "tpidr_el1" "cntkctl_el1";
+    "160" "par_el1" "csselr_el1";
+    "176" "mdscr_el1" "cntv_cval_el0";
+}
+
+/// Stores the EL1 and timer registers of the loaded guest to `context` and turns its timer off.
+///
+/// Leaves TCR_EL1 with both walks disabled, so that the half-switched state can't be walked speculatively
+/// (Cortex-A72 erratum 1319367).
+///
+/// # Safety
+/// `context` is the one that is loaded on this pCPU, and nobody else touches it.
+#[inline(always)]
+pub unsafe fn save(context: &mut VcpuContext) {
+    let el1 = &mut context.el1;
+    // SAFETY: `el1` is exclusively borrowed and of the right size.
+    unsafe { save_el1(el1) };
+    // SAFETY: no guest runs; the timer and the walks are turned off for good until the next `load`.
+    unsafe {
+        asm!("mrs {tcr}, tcr_el1", "mrs {ctl}, cntv_ctl_el0", "msr cntv_ctl_el0, xzr", "orr {t}, {tcr}, {epd0}",
+             "orr {t}, {t}, {epd1}", "msr tcr_el1, {t}", "isb",
+             tcr = out(reg) el1.tcr_el1, ctl = out(reg) el1.cntv_ctl_el0, t = out(reg) _,
+             epd0 = const TCR_EPD & 0xff, epd1 = const TCR_EPD & !0xff, options(nostack, preserves_flags));
+    }
+}
+
+/// Loads EL1, timer and EL2 registers from `context`. The translation regime is complete at the next `eret`.
+///
+/// # Safety
+/// Nothing is loaded on this pCPU ([`save`] or [`unload_stage2`] came before); `context` describes valid stage-2 tables.
+#[inline(always)]
+pub unsafe fn load(context: &VcpuContext) {
+    // SAFETY: walks are disabled by EPD since `save`, so the order of what follows can't be seen.
+    unsafe {
+        asm!("msr vttbr_el2, {vttbr}", "msr vmpidr_el2, {mpidr}", "msr cntvoff_el2, {off}", "msr hcr_el2, {hcr}",
+             vttbr = in(reg) context.el2.vttbr_el2, mpidr = in(reg) context.el2.vmpidr_el2,
+             off = in(reg) context.el2.cntvoff_el2, hcr = in(reg) context.el2.hcr_el2, options(nostack, preserves_flags));
+        restore_el1(&context.el1);
+        // The new table bases must be seen before walks are enabled again.
+        asm!("msr cntv_ctl_el0, {ctl}", "isb", "msr tcr_el1, {tcr}",
+             ctl = in(reg) context.el1.cntv_ctl_el0, tcr = in(reg) context.el1.tcr_el1, options(nostack, preserves_flags));
+    }
+}
+
+/// Points stage 2 at `empty_root`, so that tables of a domain that ends are no longer walked from here.
+///
+/// # Safety
+/// The context was saved; `empty_root` is the physical address of a zeroed table.
+pub unsafe fn unload_stage2(empty_root: u64) {
+    // SAFETY: no guest context is loaded.
+    unsafe { asm!("msr vttbr_el2, {}", "isb", in(reg) empty_root, options(nostack, preserves_flags)) };
+}
+
+/// Sets HCR_EL2 at once, for the guest that is loaded.
+#[inline(always)]
+pub fn set_hcr(value: u64) {
+    // SAFETY: callers pass HCR_GUEST plus TWI or VSE; none of it acts on EL2.
+    unsafe { asm!("msr hcr_el2, {}", in(reg) value, options(nostack, preserves_flags)) };
+}
+
+/// Sets VTTBR_EL2 of the loaded context at once (a new VMID).
+///
+/// # Safety
+/// The tables are those of the loaded domain.
+pub unsafe fn set_vttbr(value: u64) {
+    // SAFETY: by the contract.
+    unsafe { asm!("msr vttbr_el2, {}", "isb", in(reg) value, options(nostack, preserves_flags)) };
+}
+
+macro_rules! live {
+    ($get:ident, $set:ident, $reg:literal, $doc:literal) => {
+        #[doc = concat!("Reads ", $doc)]
+        #[inline(always)]
+        pub fn $get() -> u64 {
+            let value;
+            // SAFETY: reading has no effect.
+            unsafe { asm!(concat!("mrs {}, ", $reg), out(reg) value, options(nomem, nostack, preserves_flags)) };
+            value
+        }
+
+        #[doc = concat!("Writes ", $doc)]
+        #[inline(always)]
+        pub fn $set(value: u64) {
+            // SAFETY: acts on the guest only, at its next entry.
+            unsafe { asm!(concat!("msr ", $reg, ", {}"), in(reg) value, options(nomem, nostack, preserves_flags)) };
+        }
+    };
+}
+
+live!(live_pc, set_live_pc, "elr_el2", "the PC of the guest whose trap is being handled (ELR_EL2).");
+live!(live_pstate, set_live_pstate, "spsr_el2", "the PSTATE of the guest whose trap is being handled (SPSR_EL2).");
+live!(live_elr_el1, set_live_elr_el1, "elr_el1", "ELR_EL1 of the loaded guest.");
+live!(live_spsr_el1, set_live_spsr_el1, "spsr_el1", "SPSR_EL1 of the loaded guest.");
+live!(live_esr_el1, set_live_esr_el1, "esr_el1", "ESR_EL1 of the loaded guest.");
+live!(live_far_el1, set_live_far_el1, "far_el1", "FAR_EL1 of the loaded guest.");
+live!(live_vbar_el1, set_live_vbar_el1, "vbar_el1", "VBAR_EL1 of the loaded guest.");
+live!(live_mdscr_el1, set_live_mdscr_el1, "mdscr_el1", "MDSCR_EL1 of the loaded guest.");
+
+macro_rules! fault_register {
+    ($get:ident, $reg:literal, $doc:literal) => {
+        #[doc = $doc]
+        #[inline(always)]
+        pub fn $get() -> u64 {
+            let value;
+            // SAFETY: reading has no effect.
+            unsafe { asm!(concat!("mrs {}, ", $reg), out(reg) value, options(nomem, nostack, preserves_flags)) };
+            value
+        }
+    };
+}
+
+fault_register!(far_el2, "far_el2", "Faulting virtual address of the last abort to EL2.");
+fault_register!(hpfar_el2, "hpfar_el2", "Faulting IPA of the last stage-2 abort, bits 47:12 at 39:4.");
+fault_register!(esr_el2, "esr_el2", "Syndrome of the last exception to EL2.");
+
+/// Sets the EL2 registers that are the same for every guest on this pCPU.
+///
+/// * CPTR_EL2: RES1, FP trapped (lazy), no trap of CPACR.
+/// * CNTHCTL_EL2: guests see neither the physical counter nor the physical timer; no event stream of theirs.
+/// * MDCR_EL2: debug, OS-lock and PMU registers trap.
+/// * HSTR_EL2, VPIDR_EL2: nothing trapped by coprocessor; the real MIDR.
+/// * VTCR_EL2: 39-bit IPA from level 1, 4 KiB, write-back inner-shareable walks, 8-bit VMID.
+pub fn init_cpu() {
+    let (mut midr, mut mmfr0): (u64, u64);
+    // SAFETY: reading identification has no effect.
+    unsafe {
+        asm!("mrs {}, midr_el1", "mrs {}, id_aa64mmfr0_el1", out(reg) midr, out(reg) mmfr0, options(nomem, nostack, preserves_flags));
+    }
+    midr &= 0xffff_ffff;
+    mmfr0 &= 0xf;
+    // PARange 5 is 48 bits, the most that 4 KiB tables without LPA can name.
+    let vtcr = VTCR_BASE | mmfr0.min(5) << 16;
+    const MDCR: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5; // TDRA, TDOSA, TDA, TPM, TPMCR
+    // SAFETY: no guest is loaded; all of these act on EL1 and EL0.
+    unsafe {
+        asm!("mrs {t}, mdcr_el2", "and {t}, {t}, #0x1f", "orr {t}, {t}, {mdcr}", "msr mdcr_el2, {t}",
+             t = out(reg) _, mdcr = in(reg) MDCR, options(nostack));
+        asm!("msr cptr_el2, {}", in(reg) crate::fpsimd::CPTR_TRAP, options(nostack));
+        asm!("msr cnthctl_el2, xzr", "msr hstr_el2, xzr", "msr vpidr_el2, {midr}", "msr vtcr_el2, {vtcr}", "msr hcr_el2, {hcr}", "isb",
+             midr = in(reg) midr, vtcr = in(reg) vtcr, hcr = in(reg) HCR_GUEST, options(nostack));
+    }
+}
+
+/// VTCR_EL2 without PS: RES1 bit 31, SH0 inner, ORGN0/IRGN0 write-back, SL0 = level 1, T0SZ = 64 - 39.
+const VTCR_BASE: u64 = 1 << 31 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 25;

@@ -1,0 +1,228 @@
+//! Synchronous exceptions of guests other than calls: answered here if the answer is short and named, else a fault of the domain.
+
+use core::sync::atomic::Ordering;
+
+use crate::graph::{self, Ref};
+use crate::object::domain;
+use crate::object::extent;
+use crate::object::vcpu::{Place, Vcpu};
+use crate::sched::{self, queue};
+use crate::trap::{Next, STAY, set_result};
+use crate::{machine, trace};
+use portico_abi::psci::ret;
+use portico_abi::record::{EndReason, FaultKind, FaultRecord};
+use portico_arch::context::{self, VcpuContext};
+use portico_arch::fpsimd;
+use portico_core::esr::{self, Exception, FaultClass};
+use portico_core::sysreg::{self, Answer};
+use portico_core::trace::Event;
+
+/// `flags` of a fault record.
+mod flag {
+    pub const WRITE: u32 = 1 << 0;
+    pub const FETCH: u32 = 1 << 1;
+    pub const SYNDROME: u32 = 1 << 2;
+}
+
+/// Serves an exception that is not `hvc #0`.
+pub fn synchronous(vcpu: Ref<Vcpu>, esr: u64) -> Next {
+    match esr::decode(esr) {
+        Exception::FpSimd => {
+            use_fp(vcpu);
+            STAY
+        }
+        Exception::Wfx { event: false } => {
+            step_over(esr);
+            queue::block_wfi(vcpu)
+        }
+        Exception::Wfx { event: true } => {
+            step_over(esr);
+            sched::yield_now(vcpu)
+        }
+        // `hvc #0` never gets here; another immediate is nothing that the ABI offers.
+        Exception::Hvc64 { .. } => {
+            set_result(vcpu, ret::NOT_SUPPORTED as u64);
+            STAY
+        }
+        Exception::Smc64 { .. } => {
+            step_over(esr);
+            set_result(vcpu, ret::NOT_SUPPORTED as u64);
+            STAY
+        }
+        Exception::Sysreg(access) => system_register(vcpu, esr, access),
+        Exception::DataAbort(abort) => {
+            let mut flags = if abort.write && !abort.cache_maintenance { flag::WRITE } else { 0 };
+            if abort.syndrome.is_some() {
+                flags |= flag::SYNDROME;
+            }
+            memory_abort(vcpu, esr, abort.fault, flags)
+        }
+        Exception::InstrAbort(fault) => memory_abort(vcpu, esr, fault, flag::FETCH),
+        // A privileged instruction of AArch32 EL0, SVE and the like: the guest's kernel gets it.
+        Exception::Sve | Exception::Other { .. } => {
+            inject_live(Injected::UNDEFINED, 0);
+            STAY
+        }
+    }
+}
+
+/// An SError while the guest ran: imprecise, but nobody else ran here since.
+pub fn serror(vcpu: Ref<Vcpu>, esr: u64) -> Next {
+    fault(vcpu, record(FaultKind::SError, esr, 0))
+}
+
+fn step_over(esr: u64) {
+    context::set_live_pc(context::live_pc().wrapping_add(esr::instruction_bytes(esr)));
+}
+
+/// First use of FP since the switch-in: load this vCPU's registers.
+fn use_fp(vcpu: Ref<Vcpu>) {
+    fpsimd::allow();
+    // SAFETY: it runs here, and FP is allowed.
+    unsafe { fpsimd::restore(&vcpu.context().fp) };
+    vcpu.fp_live.store(true, Ordering::Relaxed);
+}
+
+fn system_register(vcpu: Ref<Vcpu>, esr: u64, access: esr::SysregAccess) -> Next {
+    // SAFETY: it runs here, and no other reference to its context is live.
+    let guest = unsafe { vcpu.context() };
+    match sysreg::answer(access.id, access.read) {
+        Answer::Value(value) => guest.set_reg(access.rt, value),
+        Answer::Ignore => {}
+        Answer::IdRegister => match machine::id_table().read(access.id) {
+            Some(value) => guest.set_reg(access.rt, value),
+            None => {
+                inject_live(Injected::UNDEFINED, 0);
+                return STAY;
+            }
+        },
+        Answer::Mdscr { writable } => {
+            if access.read {
+                guest.set_reg(access.rt, context::live_mdscr_el1());
+            } else {
+                context::set_live_mdscr_el1(guest.reg(access.rt) & writable);
+            }
+        }
+        Answer::Refuse => {
+            inject_live(Injected::UNDEFINED, 0);
+            return STAY;
+        }
+    }
+    step_over(esr);
+    STAY
+}
+
+fn memory_abort(vcpu: Ref<Vcpu>, esr: u64, fault_info: esr::Fault, flags: u32) -> Next {
+    if fault_info.class == FaultClass::External {
+        return fault(vcpu, record(FaultKind::SError, esr, flags));
+    }
+    let ipa = esr::fault_ipa(context::hpfar_el2(), context::far_el2());
+    // Another pCPU may have been changing the table at that moment: if it is good now, the guest never hears of it.
+    let good_now = extent::translates(&mut graph::lock(), vcpu.domain, ipa).is_some_and(|attrs| {
+        (flags & flag::WRITE == 0 || attrs.can_write()) && (flags & flag::FETCH == 0 || attrs.can_execute())
+    });
+    if good_now && fault_info.is_stage2() {
+        return STAY;
+    }
+    let mut found = record(FaultKind::Stage2, esr, flags);
+    found.ipa = ipa.raw();
+    if flags & (flag::WRITE | flag::SYNDROME) == flag::WRITE | flag::SYNDROME
+        && let Exception::DataAbort(abort) = esr::decode(esr)
+        && let Some(access) = abort.syndrome
+    {
+        // SAFETY: it runs here.
+        found.value = unsafe { vcpu.context() }.reg(access.rt);
+    }
+    fault(vcpu, found)
+}
+
+fn record(kind: FaultKind, esr: u64, flags: u32) -> FaultRecord {
+    FaultRecord {
+        size: size_of::<FaultRecord>() as u32,
+        version: 1,
+        kind: kind as u32,
+        flags,
+        syndrome: esr,
+        far: context::far_el2(),
+        pc: context::live_pc(),
+        pstate: context::live_pstate(),
+        ..FaultRecord::default()
+    }
+}
+
+/// Stops the vCPU with a record, or ends the domain, as its policy says.
+fn fault(vcpu: Ref<Vcpu>, record: FaultRecord) -> Next {
+    trace::record_wide(Event::Fault, vcpu.id, record.syndrome);
+    let graph = &mut *graph::lock();
+    vcpu.record_fault(graph, record);
+    if vcpu.domain.faults_wait.get(graph) {
+        // Faulted before the watcher can ask: it finds the vCPU at rest as soon as this pCPU has let go of it.
+        let next = sched::leave(vcpu, Place::Faulted);
+        domain::tell_watcher(graph, vcpu.domain);
+        return next;
+    }
+    domain::end(graph, vcpu.domain, EndReason::Fault, u64::from(vcpu.index));
+    sched::reconsider(vcpu)
+}
+
+/// An exception for a guest's own EL1.
+#[derive(Clone, Copy)]
+pub struct Injected {
+    esr: u64,
+}
+
+impl Injected {
+    /// Undefined instruction: EC 0, IL 1.
+    pub const UNDEFINED: Injected = Injected { esr: 1 << 25 };
+
+    /// Synchronous external abort: data, or instruction if the trapped `syndrome` was one, from the current or a lower level as the
+    /// trapped level says when it is taken.
+    pub const fn external_abort(_kind: u32, syndrome: u64) -> Injected {
+        let ec: u64 = if esr::class(syndrome) == esr::ec::INSTR_ABORT_LOWER { 0x20 } else { 0x24 };
+        const FSC_EXTERNAL: u64 = 0x10;
+        Injected { esr: ec << 26 | 1 << 25 | FSC_EXTERNAL }
+    }
+
+    /// ESR_EL1 for an exception from `pstate`: aborts from EL1 itself have their own class, one above.
+    const fn esr_from(self, pstate: u64) -> u64 {
+        let from_el1 = pstate & 0x1c == 0x04;
+        let abort = self.esr >> 26 != 0;
+        if abort && from_el1 { self.esr + (1 << 26) } else { self.esr }
+    }
+}
+
+/// Offset of the synchronous vector for an exception from `pstate`. (Arm DDI 0487, "Exception vectors")
+const fn vector_offset(pstate: u64) -> u64 {
+    match pstate & 0x1f {
+        0x04 => 0x000,
+        0x05 => 0x200,
+        mode if mode & 0x10 != 0 => 0x600,
+        _ => 0x400,
+    }
+}
+
+/// PSTATE at the guest's handler: EL1h, DAIF masked.
+const HANDLER_PSTATE: u64 = 0x3c5;
+
+/// Gives the running guest an exception at its EL1.
+pub fn inject_live(what: Injected, far: u64) {
+    let pstate = context::live_pstate();
+    context::set_live_elr_el1(context::live_pc());
+    context::set_live_spsr_el1(pstate);
+    context::set_live_esr_el1(what.esr_from(pstate));
+    if far != 0 {
+        context::set_live_far_el1(far);
+    }
+    context::set_live_pc(context::live_vbar_el1().wrapping_add(vector_offset(pstate)));
+    context::set_live_pstate(HANDLER_PSTATE);
+}
+
+/// Gives a guest at rest an exception at its EL1, for when it runs again.
+pub fn inject_saved(guest: &mut VcpuContext, what: Injected, far: u64) {
+    guest.el1.elr_el1 = guest.pc;
+    guest.el1.spsr_el1 = guest.pstate;
+    guest.el1.esr_el1 = what.esr_from(guest.pstate);
+    guest.el1.far_el1 = far;
+    guest.pc = guest.el1.vbar_el1.wrapping_add(vector_offset(guest.pstate));
+    guest.pstate = HANDLER_PSTATE;
+}

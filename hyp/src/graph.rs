@@ -1,0 +1,133 @@
+//! The graph lock: one lock for everything that domains, handles, extents, ports and interrupts are to each other.
+//!
+//! Every management call is a bounded piece of work under this one ticket lock, so whoever waits for it waits at most for
+//! one piece of each other pCPU. Hot paths (`port_notify`, the timer, block, yield, interrupts) never take it: what they read
+//! is published by release stores, and memory is freed only after every pCPU was seen outside EL2 ([`crate::quiesce`]).
+//!
+//! The alternative, a lock for each object with an order of thirteen ranks, was rejected: it costs more instructions on the cold
+//! paths, and each order between two objects is one more thing to get wrong, for concurrency that calls of some
+//! thousand instructions do not need.
+//!
+//! Lock order: graph, then a run queue, then the GIC distributor, then the log.
+
+use core::cell::UnsafeCell;
+use core::ops::Deref;
+use core::ptr::NonNull;
+
+use crate::lock::{Guard, Lock};
+use crate::memory::Memory;
+use crate::object::domain::Domain;
+use crate::object::irq::IrqTable;
+
+/// What the graph lock protects besides the objects' own [`GraphCell`]s. Holding `&mut Graph` is the proof of holding the lock.
+pub struct Graph {
+    /// Pool of object pages and free-list state.
+    pub memory: Memory,
+    /// Domains by number.
+    pub domains: [Option<Ref<Domain>>; MAX_DOMAINS],
+    /// Numbers of vCPUs in use, machine-wide.
+    pub vcpu_ids: [bool; MAX_VCPU_IDS],
+    /// Physical interrupts that have a handle.
+    pub irqs: IrqTable,
+}
+
+/// Domains on one machine.
+pub const MAX_DOMAINS: usize = 512;
+/// vCPUs on one machine.
+pub const MAX_VCPU_IDS: usize = crate::sched::MAX_VCPUS;
+
+static GRAPH: Lock<Graph> = Lock::new(Graph {
+    memory: Memory::new(),
+    domains: [None; MAX_DOMAINS],
+    vcpu_ids: [false; MAX_VCPU_IDS],
+    irqs: IrqTable::new(),
+});
+
+/// Takes the graph lock.
+pub fn lock() -> Guard<'static, Graph> {
+    GRAPH.lock()
+}
+
+/// A field of a shared object that only the holder of the graph lock reads and writes.
+#[repr(transparent)]
+pub struct GraphCell<T>(UnsafeCell<T>);
+
+// SAFETY: access needs a reference to the one `Graph`, which the lock hands out to one pCPU at a time.
+unsafe impl<T: Send> Sync for GraphCell<T> {}
+
+impl<T: Copy> GraphCell<T> {
+    /// Wraps an initial value.
+    pub const fn new(value: T) -> Self {
+        Self(UnsafeCell::new(value))
+    }
+
+    /// Reads the field.
+    pub fn get(&self, _proof: &Graph) -> T {
+        // SAFETY: the proof is borrowed from the lock's guard, so nobody writes now.
+        unsafe { *self.0.get() }
+    }
+
+    /// Writes the field.
+    pub fn set(&self, _proof: &mut Graph, value: T) {
+        // SAFETY: the proof is exclusively borrowed, and no reference to the inside is ever handed out.
+        unsafe { *self.0.get() = value };
+    }
+}
+
+/// A reference to a kernel object in a pool page.
+///
+/// It may be kept for the length of one stay in EL2, or in another object that is unlinked before the target is freed: freeing waits
+/// until every pCPU has left EL2 since the unlinking.
+pub struct Ref<T>(NonNull<T>);
+
+impl<T> Clone for Ref<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Ref<T> {}
+impl<T> PartialEq for Ref<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+impl<T> Eq for Ref<T> {}
+
+// SAFETY: it is a shared reference with a lifetime that quiescence vouches for instead of the compiler.
+unsafe impl<T: Sync> Send for Ref<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Ref<T> {}
+
+impl<T> Ref<T> {
+    /// Makes a reference.
+    ///
+    /// # Safety
+    /// `pointer` is an initialised object in a pool page that is freed only by the rules of this type.
+    pub const unsafe fn new(pointer: NonNull<T>) -> Self {
+        Self(pointer)
+    }
+
+    /// The address, for identity and for storing in an atomic.
+    pub const fn as_ptr(self) -> *mut T {
+        self.0.as_ptr()
+    }
+
+    /// Reads back what [`Ref::as_ptr`] gave; null is `None`.
+    ///
+    /// # Safety
+    /// `pointer` is null or was made by `as_ptr` of a live reference.
+    #[inline(always)]
+    pub unsafe fn from_ptr(pointer: *mut T) -> Option<Self> {
+        NonNull::new(pointer).map(Self)
+    }
+}
+
+impl<T> Deref for Ref<T> {
+    type Target = T;
+
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: by the contract of `new`.
+        unsafe { self.0.as_ref() }
+    }
+}

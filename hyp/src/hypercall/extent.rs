@@ -1,0 +1,116 @@
+//! Management calls on extents and grants.
+
+use super::{Args, Outcome, only_bits};
+use crate::graph::{self, Graph, Ref};
+use crate::object::domain::{self, Domain};
+use crate::object::extent::{self, Extent};
+use crate::object::handle;
+use portico_abi::call::attrs;
+use portico_abi::handle::SELF_DOMAIN;
+use portico_abi::{Handle, Rights, Status};
+use portico_core::extent as ranges;
+
+fn own(args: &Args, graph: &Graph, rights: Rights) -> Result<Ref<Extent>, Status> {
+    handle::lookup(graph, args.caller(), args.handle::<1>(), rights)
+}
+
+/// `extent_split(extent, offset) -> (upper)`.
+pub fn split(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let extent = own(args, graph, Rights::OWN)?;
+    let upper = extent::split(graph, extent, args.get::<2>())?;
+    args.set_results([u64::from(upper.raw())]);
+    Ok(Status::Ok)
+}
+
+/// `extent_merge(first, second)`.
+pub fn merge(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let first = own(args, graph, Rights::OWN)?;
+    let second: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
+    extent::merge(graph, first, second)?;
+    Ok(Status::Ok)
+}
+
+/// `extent_donate(extent, domain) -> (theirs)`.
+pub fn donate(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let extent = own(args, graph, Rights::DONATE)?;
+    let to = args.domain::<2>(graph, Rights::CREATE)?;
+    let theirs = extent::donate(graph, extent, to)?;
+    args.set_results([u64::from(theirs.raw())]);
+    Ok(Status::Ok)
+}
+
+/// `extent_lend(extent, domain, offset, pages, attrs) -> (grant)`.
+pub fn lend(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let extent = own(args, graph, Rights::SHARE)?;
+    let to = args.domain::<2>(graph, Rights::CREATE)?;
+    let attrs = only_bits(args.get::<5>(), attrs::ALL)?;
+    let grant = extent::lend(graph, extent, to, (args.get::<3>(), args.get::<4>()), attrs)?;
+    args.set_results([u64::from(grant.raw())]);
+    Ok(Status::Ok)
+}
+
+/// What `extent_map` and `extent_unmap` act on: an extent or grant, and the domain in which it is or will be mapped.
+fn target(graph: &Graph, caller: Ref<Domain>, own: Handle, domain: Handle, theirs: Handle) -> Result<(Ref<Extent>, Ref<Domain>, Ref<Domain>, Handle), Status> {
+    let target = if domain == SELF_DOMAIN { caller } else { domain::lookup(graph, caller, domain, Rights::CONFIG)? };
+    let (table, handle) = if theirs == Handle::NONE { (caller, own) } else { (target, theirs) };
+    if theirs != Handle::NONE && own != Handle::NONE {
+        return Err(Status::Invalid);
+    }
+    let extent: Ref<Extent> = handle::lookup(graph, table, handle, Rights::MAP)?;
+    if extent.is_grant(graph) && extent.owner(graph) != target {
+        return Err(Status::NoRights);
+    }
+    Ok((extent, target, table, handle))
+}
+
+/// `extent_map(extent, domain, ipa, attrs, theirs) -> (done)`.
+pub fn map(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let (extent, domain, table, handle) = target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<5>())?;
+    let raw = only_bits(args.get::<4>(), attrs::ALL)?;
+    let rights = handle::rights(graph, table, handle)?;
+    let attrs = ranges::checked_attrs(raw, extent.limit(graph), rights)?;
+    let range = ranges::placement(args.get::<3>(), extent.range(graph).pages(), u32::from(domain.ipa_bits))?;
+    let (status, done) = extent::map_piece(graph, extent, domain, range, attrs)?;
+    args.set_results([done]);
+    Ok(status)
+}
+
+/// `extent_unmap(extent, domain, theirs) -> (done)`.
+pub fn unmap(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let (extent, ..) = target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<3>())?;
+    let (status, done) = extent::unmap_piece(graph, extent)?;
+    args.set_results([done]);
+    Ok(status)
+}
+
+/// `extent_revoke(extent) -> (left)`.
+pub fn revoke(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let extent = own(args, graph, Rights::OWN)?;
+    let status = extent::revoke_piece(graph, extent)?;
+    args.set_results([extent::grants_left(graph, extent)]);
+    Ok(status)
+}
+
+/// `extent_scrub(extent) -> (done)`.
+pub fn scrub(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let extent = own(args, graph, Rights::OWN)?;
+    let (status, done) = extent::scrub_piece(graph, extent)?;
+    args.set_results([done]);
+    Ok(status)
+}
+
+/// `extent_info(extent) -> (pages, flags, ipa)`.
+pub fn info(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let extent = own(args, graph, Rights::INSPECT)?;
+    args.set_results([extent.range(graph).pages(), extent.flags(graph), extent.mapped_at(graph)]);
+    Ok(Status::Ok)
+}

@@ -1,0 +1,80 @@
+//! The calls, one file for each object they act on. Each function is one call: typed arguments, look-up with rights, the
+//! operation on the object, one status.
+
+pub mod domain;
+pub mod extent;
+pub mod handle;
+pub mod port;
+pub mod psci;
+pub mod system;
+pub mod this;
+pub mod vcpu;
+
+use crate::graph::{Graph, Ref};
+use crate::object::domain::Domain;
+use crate::object::vcpu::Vcpu;
+use portico_abi::{Handle, Rights, Status};
+
+/// Arguments and results of one call.
+pub struct Args {
+    /// The caller.
+    pub vcpu: Ref<Vcpu>,
+    x: [u64; 7],
+    results: [u64; 3],
+    result_count: usize,
+}
+
+impl Args {
+    /// Copies x0..x6 of the caller: the call works on this copy.
+    pub fn new(vcpu: Ref<Vcpu>) -> Self {
+        // SAFETY: the caller is current on this pCPU and no other reference to its context is live.
+        let context = unsafe { vcpu.context() };
+        Self { vcpu, x: core::array::from_fn(|n| context.reg(n as u8)), results: [0; 3], result_count: 0 }
+    }
+
+    /// Argument `N`, 1 to 6.
+    pub fn get<const N: usize>(&self) -> u64 {
+        const { assert!(N >= 1 && N <= 6) };
+        self.x[N]
+    }
+
+    /// Argument `N` as a handle; the upper half is ignored, as of any 32-bit SMCCC argument.
+    pub fn handle<const N: usize>(&self) -> Handle {
+        Handle::from_raw(self.get::<N>() as u32)
+    }
+
+    /// Argument `N` as a domain on which the caller has `rights`: itself for `SELF_DOMAIN`, else by handle.
+    pub fn domain<const N: usize>(&self, graph: &Graph, rights: Rights) -> Result<Ref<Domain>, Status> {
+        crate::object::domain::lookup(graph, self.caller(), self.handle::<N>(), rights)
+    }
+
+    /// The calling domain.
+    pub fn caller(&self) -> Ref<Domain> {
+        self.vcpu.domain
+    }
+
+    /// Gives the call its results, x1 on.
+    pub fn set_results<const N: usize>(&mut self, results: [u64; N]) {
+        const { assert!(N <= 3) };
+        self.results[..N].copy_from_slice(&results);
+        self.result_count = N;
+    }
+
+    /// Writes status and results to the caller's registers.
+    pub fn finish(self, status: Status) {
+        // SAFETY: the caller is still current, and `new`'s reference is gone.
+        let context = unsafe { self.vcpu.context() };
+        context.set_reg(0, status.raw() as u64);
+        for (n, value) in self.results.iter().enumerate().take(self.result_count) {
+            context.set_reg(n as u8 + 1, *value);
+        }
+    }
+}
+
+/// Outcome of a call: `Ok(Status::Ok)`, `Ok(Status::Again)`, or an error. Results are in [`Args`].
+pub type Outcome = Result<Status, Status>;
+
+/// Refuses an argument with bits outside `mask`.
+pub fn only_bits(value: u64, mask: u64) -> Result<u64, Status> {
+    if value & !mask == 0 { Ok(value) } else { Err(Status::Invalid) }
+}

@@ -1,0 +1,190 @@
+//! Management calls on the machine: pool, interrupts, device memory, entropy, counts, power.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Args, Outcome, only_bits};
+use crate::graph::{self, Ref};
+use crate::object::extent::{self, Extent};
+use crate::object::irq::{self, Irq};
+use crate::object::handle;
+use crate::percpu;
+use crate::trap::{Next, STAY};
+use crate::{clock, entropy, phys};
+use portico_abi::call::power;
+use portico_abi::record::{PcpuStats, SystemStats};
+use portico_abi::{BLOCK_SIZE, PAGE_SIZE, Rights, Status};
+use portico_arch::gic::{self, GicKind};
+use portico_arch::{mmu, psci, timer};
+use portico_core::addr::PaRange;
+use portico_core::extent::PA_BITS;
+
+static BAD_CALLS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a call that was unknown.
+pub fn count_bad_call() {
+    BAD_CALLS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// `pool_add(system, extent)`.
+pub fn pool_add(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+    let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
+    extent.check_idle(graph)?;
+    let range = extent.range(graph);
+    if extent.is_device(graph) || range.bytes() != BLOCK_SIZE || !range.first().is_aligned(BLOCK_SIZE) {
+        return Err(Status::Invalid);
+    }
+    graph.memory.pool.add_block(range.first())?;
+    if mmu::map_pool_block(range.first()).is_err() {
+        graph.memory.pool.remove_free_block();
+        return Err(Status::Limit);
+    }
+    extent::consume(graph, extent);
+    Ok(Status::Ok)
+}
+
+/// `pool_reclaim(system) -> (extent)`.
+pub fn pool_reclaim(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+    handle::check_room(graph, args.caller())?;
+    let base = graph.memory.pool.remove_free_block().ok_or(Status::BadState)?;
+    let range = PaRange::new(base.raw(), BLOCK_SIZE / PAGE_SIZE, PA_BITS).ok_or(Status::Invalid)?;
+    match extent::create(graph, args.caller(), range, false, 0) {
+        Ok(handle) => {
+            mmu::unmap_pool_block(base);
+            args.set_results([u64::from(handle.raw())]);
+            Ok(Status::Ok)
+        }
+        Err(status) => {
+            // It was there a moment ago, so there is room for it.
+            let _ = graph.memory.pool.add_block(base);
+            Err(status)
+        }
+    }
+}
+
+/// `pool_info(system) -> (pages, promised, used)`.
+pub fn pool_info(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+    let pool = &graph.memory.pool;
+    args.set_results([u64::from(pool.pages()), u64::from(pool.promised()), u64::from(pool.used())]);
+    Ok(Status::Ok)
+}
+
+/// `irq_create(system, intid, flags, cookie) -> (irq)`.
+pub fn irq_create(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+    let edge = only_bits(args.get::<3>(), 1)? == 1;
+    let handle = irq::create(graph, args.caller(), args.get::<2>(), edge, args.get::<4>())?;
+    args.set_results([u64::from(handle.raw())]);
+    Ok(Status::Ok)
+}
+
+/// `irq_bind(irq, vcpu, bit)`.
+pub fn irq_bind(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let irq: Ref<Irq> = handle::lookup(graph, args.caller(), args.handle::<1>(), Rights::BIND)?;
+    let vcpu = args.caller().vcpu_at(args.get::<2>()).ok_or(Status::NotFound)?;
+    irq.bind(graph, vcpu, args.get::<3>())?;
+    Ok(Status::Ok)
+}
+
+/// `irq_unbind(irq)`.
+pub fn irq_unbind(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let irq: Ref<Irq> = handle::lookup(graph, args.caller(), args.handle::<1>(), Rights::BIND)?;
+    irq.unbind(graph);
+    Ok(Status::Ok)
+}
+
+/// `device_extent(system, pa, pages, cookie) -> (extent)`.
+pub fn device_extent(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+    let range = PaRange::new(args.get::<2>(), args.get::<3>(), PA_BITS).ok_or(Status::Invalid)?;
+    if !phys::is_free_device(range) {
+        return Err(Status::Invalid);
+    }
+    let handle = extent::create(graph, args.caller(), range, true, args.get::<4>())?;
+    args.set_results([u64::from(handle.raw())]);
+    Ok(Status::Ok)
+}
+
+/// `entropy_feed(system, w0, w1, w2, w3)`.
+pub fn entropy_feed(args: &mut Args) -> Outcome {
+    handle::lookup_system(&graph::lock(), args.caller(), args.handle::<1>())?;
+    let mut seed = [0; 32];
+    for (chunk, word) in seed.chunks_exact_mut(8).zip([args.get::<2>(), args.get::<3>(), args.get::<4>(), args.get::<5>()]) {
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
+    entropy::feed(&seed);
+    Ok(Status::Ok)
+}
+
+/// `stats_read(system, index)`.
+pub fn stats_read(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+    let index = usize::try_from(args.get::<2>()).map_err(|_| Status::Invalid)?;
+    let page = args.vcpu.page();
+    match index.checked_sub(1) {
+        None => page.write_buffer(&system_stats(graph)),
+        Some(index) if index < percpu::online() => page.write_buffer(&pcpu_stats(index)),
+        Some(_) => return Err(Status::NotFound),
+    }
+    Ok(Status::Ok)
+}
+
+fn system_stats(graph: &graph::Graph) -> SystemStats {
+    let mut longest = (0, u64::MAX);
+    for pcpu in (0..percpu::online()).filter_map(percpu::get) {
+        let ticks = pcpu.longest_ticks.load(Ordering::Relaxed);
+        if ticks > longest.0 {
+            longest = (ticks, pcpu.longest_id.load(Ordering::Relaxed));
+        }
+    }
+    SystemStats {
+        size: size_of::<SystemStats>() as u32,
+        version: 1,
+        pcpus: percpu::online() as u32,
+        gic: if gic::kind() == GicKind::V3 { 3 } else { 2 },
+        pool_pages: u64::from(graph.memory.pool.pages()),
+        pool_used: u64::from(graph.memory.pool.used()),
+        image_bytes: mmu::image_range().1,
+        longest_ticks: longest.0,
+        longest_call: longest.1,
+        dropped_lines: 0,
+        bad_calls: BAD_CALLS.load(Ordering::Relaxed),
+    }
+}
+
+fn pcpu_stats(index: usize) -> PcpuStats {
+    let Some(pcpu) = percpu::get(index) else { return PcpuStats::default() };
+    let rate = clock::rate();
+    let reserved = crate::sched::queue::of(index).lock().admission.permille();
+    PcpuStats {
+        size: size_of::<PcpuStats>() as u32,
+        version: 1,
+        mpidr: pcpu.base().mpidr,
+        idle_ns: rate.to_ns(pcpu.idle_ticks.load(Ordering::Relaxed)),
+        up_ns: rate.to_ns(timer::now().saturating_sub(pcpu.up_since.load(Ordering::Relaxed))),
+        switches: pcpu.switches.load(Ordering::Relaxed),
+        irqs: pcpu.irqs.load(Ordering::Relaxed),
+        reserved_permille: u64::from(reserved),
+    }
+}
+
+/// `system_off(system, op)`: returns only if it is refused.
+pub fn system_off(args: &mut Args) -> Result<Next, Status> {
+    handle::lookup_system(&graph::lock(), args.caller(), args.handle::<1>())?;
+    match args.get::<2>() {
+        power::OFF => psci::system_off(),
+        power::RESET => psci::system_reset(),
+        _ => return Err(Status::Invalid),
+    }
+    Ok(STAY)
+}

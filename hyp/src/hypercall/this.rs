@@ -1,0 +1,109 @@
+//! Calls about the caller itself.
+
+use core::sync::atomic::Ordering;
+
+use super::{Args, Outcome};
+use crate::graph;
+use crate::object::domain::{self, Name};
+use crate::object::irq::Irq;
+use crate::object::{handle, vcpu};
+use crate::graph::Ref;
+use crate::sched;
+use crate::trap::Next;
+use crate::{clock, log};
+use portico_abi::call::{exit, features, info};
+use portico_abi::record::EndReason;
+use portico_abi::{MANAGEMENT_VERSION, Rights, Status, VERSION_MAJOR, VERSION_MINOR};
+use portico_arch::gic::{self, GicKind, UPCALL_VINTID};
+use portico_arch::timer;
+use portico_core::ratelimit::Rate;
+
+/// `abi_features(page) -> (version, features, management)`.
+pub fn abi_features(args: &mut Args) -> Outcome {
+    let results = match args.get::<1>() {
+        0 => [
+            u64::from(VERSION_MAJOR) << 16 | u64::from(VERSION_MINOR),
+            features::PORTS | features::RESERVATION | features::STOLEN_TIME,
+            u64::from(MANAGEMENT_VERSION),
+        ],
+        _ => [0; 3],
+    };
+    args.set_results(results);
+    Ok(Status::Ok)
+}
+
+/// `self_info(key, index) -> (value)`.
+pub fn self_info(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let own = args.caller();
+    let peer = || own.vcpu_at(args.get::<2>()).ok_or(Status::NotFound);
+    let kind = gic::kind();
+    let value = match args.get::<1>() {
+        info::UPCALL_VINTID => u64::from(UPCALL_VINTID),
+        info::UPCALL_KIND => match kind {
+            GicKind::V2 => 2,
+            GicKind::V3 => 3,
+        },
+        info::UPCALL_GICV_IPA if kind == GicKind::V2 => own.gicv_ipa.get(graph),
+        info::VCPU_PAGE_IPA => peer()?.page_ipa,
+        info::VCPU_INDEX => u64::from(args.vcpu.index),
+        info::VCPU_COUNT => own.vcpus().count() as u64,
+        info::VCPU_MPIDR => peer()?.mpidr,
+        info::INFO_PAGE_IPA if !own.info_page.load(Ordering::Acquire).is_null() => own.info_ipa.get(graph),
+        info::GENERATION => 1,
+        info::BUDGET_LEFT => u64::from(own.budget.get(graph).left()),
+        info::SYSTEM_HANDLE => u64::from(handle::find_system(graph, own)?.raw()),
+        _ => return Err(Status::NotFound),
+    };
+    args.set_results([value]);
+    Ok(Status::Ok)
+}
+
+/// Bytes that one `early_write` carries at most.
+const EARLY_BYTES: usize = 40;
+
+/// `early_write(len, w0..w4)`.
+pub fn early_write(args: &mut Args) -> Outcome {
+    let len = usize::try_from(args.get::<1>()).map_err(|_| Status::Invalid)?;
+    if !(1..=EARLY_BYTES).contains(&len) {
+        return Err(Status::Invalid);
+    }
+    let rate = Rate { burst: 16384, per_second: 16384, hz: clock::rate().hz() };
+    let own = args.caller();
+    if !own.early_lines.lock().take(rate, timer::now(), len as u32) {
+        return Err(Status::RateLimited);
+    }
+    let words = [args.get::<2>(), args.get::<3>(), args.get::<4>(), args.get::<5>(), args.get::<6>()];
+    let mut bytes = [0; EARLY_BYTES];
+    for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
+        chunk.copy_from_slice(&word.to_le_bytes());
+    }
+    let name = own.name.get(&graph::lock());
+    log::guest_bytes(own.id.raw(), Name(name), bytes.get(..len).unwrap_or(&[]));
+    Ok(Status::Ok)
+}
+
+/// `self_exit(kind, code)`: does not return, but for a wrong `kind`.
+pub fn self_exit(args: &mut Args) -> Result<Next, Status> {
+    let reason = match args.get::<1>() {
+        exit::EXIT => EndReason::Exit,
+        exit::PANIC => EndReason::Panic,
+        exit::REBOOT => EndReason::Reboot,
+        _ => return Err(Status::Invalid),
+    };
+    domain::end(&mut graph::lock(), args.caller(), reason, args.get::<2>());
+    Ok(sched::reconsider(args.vcpu))
+}
+
+/// `irq_complete(irq)`.
+pub fn irq_complete(args: &mut Args) -> Outcome {
+    // Without the graph lock: a device's driver makes this call once for each interrupt.
+    let irq: Ref<Irq> = handle::lookup_hot(args.caller(), args.handle::<1>(), Rights::BIND)?;
+    irq.complete();
+    Ok(Status::Ok)
+}
+
+/// Counts a call of this vCPU.
+pub fn count(vcpu: Ref<vcpu::Vcpu>) {
+    vcpu.calls.store(vcpu.calls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+}

@@ -1,0 +1,286 @@
+//! Management calls on vCPUs, and the blocking calls of a vCPU about itself.
+
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use super::{Args, Outcome};
+use crate::clock;
+use crate::graph::{self, MAX_VCPU_IDS, Ref};
+use crate::memory;
+use crate::object::extent;
+use crate::object::handle;
+use crate::object::domain::{self, Domain};
+use crate::object::vcpu::{Place, Vcpu, VcpuSpec, stop};
+use crate::sched::{control, queue};
+use crate::{fault, power};
+use portico_abi::call::sched as class;
+use portico_abi::record::{DomainState, EndReason, FaultVerb, RegisterId, VcpuState, VcpuStats};
+use portico_abi::{Rights, Status};
+use portico_core::addr::PaRange;
+use portico_core::esr;
+use portico_core::runq::Class;
+use portico_core::stage2::Attrs;
+
+/// Bits of an MPIDR that name a vCPU: Aff3, Aff2, Aff1, Aff0.
+const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
+/// MPIDR_EL1 bit 31, RES1.
+const MPIDR_RES1: u64 = 1 << 31;
+
+/// Rights of the handle of a new vCPU.
+const VCPU_RIGHTS: Rights =
+    Rights::INSPECT.union(Rights::COPY).union(Rights::CONFIG).union(Rights::RUN).union(Rights::SCHED).union(Rights::FAULT);
+
+/// `vcpu_create(domain, index, mpidr, page_ipa) -> (vcpu)`.
+pub fn create(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let domain = args.domain::<1>(graph, Rights::CONFIG)?;
+    let (index, mpidr, page_ipa) = (args.get::<2>(), args.get::<3>(), args.get::<4>());
+    if domain.state() != DomainState::Created {
+        return Err(Status::BadState);
+    }
+    if index >= u64::from(domain.max_vcpus) || mpidr & !MPIDR_AFFINITY != 0 {
+        return Err(Status::Invalid);
+    }
+    if domain.vcpu_at(index).is_some() || domain.vcpus().any(|other| other.mpidr == mpidr) {
+        return Err(Status::Exists);
+    }
+    let vcpu = build(graph, domain, index as u8, mpidr, page_ipa)?;
+    match handle::insert(graph, args.caller(), vcpu, VCPU_RIGHTS, 0) {
+        Ok(handle) => {
+            args.set_results([u64::from(handle.raw())]);
+            Ok(Status::Ok)
+        }
+        Err(status) => {
+            // The vCPU is whole and belongs to its domain; only the name failed. Undo it so that the call can be made again.
+            unbuild(graph, domain, vcpu);
+            Err(status)
+        }
+    }
+}
+
+/// Makes vCPU `index` of a domain, off.
+///
+/// # Errors
+/// `Limit`, `NoBudget`, `Invalid` or `Exists` for the page.
+pub fn build(graph: &mut graph::Graph, domain: Ref<Domain>, index: u8, mpidr: u64, page_ipa: u64) -> Result<Ref<Vcpu>, Status> {
+    let id = (0..MAX_VCPU_IDS).find(|&id| !graph.vcpu_ids[id]).ok_or(Status::Limit)?;
+    let object = memory::alloc_page(graph, domain)?;
+    let page = memory::alloc_page(graph, domain).inspect_err(|_| memory::free_page(graph, domain, object.pa))?;
+    let range = PaRange::new(page.pa.raw(), 1, portico_core::extent::PA_BITS).ok_or(Status::Invalid)?;
+    if let Err(status) = extent::map_page(graph, domain, page_ipa, range, Attrs::READ_WRITE) {
+        memory::free_page(graph, domain, page.pa);
+        memory::free_page(graph, domain, object.pa);
+        return Err(status);
+    }
+    let spec = VcpuSpec { domain, index, id: id as u16, mpidr, page: page.va.cast(), page_ipa, pcpu: control::choose_home() };
+    let target: NonNull<Vcpu> = object.va.cast();
+    // SAFETY: the page is fresh, aligned and large enough (asserted at the type); it is freed with its domain, after quiescence.
+    let vcpu = unsafe {
+        target.write(Vcpu::new(&spec));
+        let context = target.as_ref().context();
+        context.el2.vmpidr_el2 = mpidr | MPIDR_RES1;
+        context.el2.cntvoff_el2 = domain.counter_offset;
+        Ref::new(target)
+    };
+    graph.vcpu_ids[id] = true;
+    domain.set_vcpu(graph, index, vcpu.as_ptr());
+    queue::register(id as u16, vcpu.as_ptr());
+    Ok(vcpu)
+}
+
+fn unbuild(graph: &mut graph::Graph, domain: Ref<Domain>, vcpu: Ref<Vcpu>) {
+    domain.set_vcpu(graph, vcpu.index, core::ptr::null_mut());
+    queue::register(vcpu.id, core::ptr::null_mut());
+    control::forget(vcpu);
+    graph.vcpu_ids[usize::from(vcpu.id)] = false;
+    extent::unmap_page(graph, domain, vcpu.page_ipa, 1);
+    // The pages stay charged until the domain ends: another pCPU may have seen the vCPU in the table.
+}
+
+fn lookup(args: &Args, graph: &graph::Graph, rights: Rights) -> Result<Ref<Vcpu>, Status> {
+    handle::lookup(graph, args.caller(), args.handle::<1>(), rights)
+}
+
+/// `vcpu_start(vcpu, pc, x0)`.
+pub fn start(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let vcpu = lookup(args, graph, Rights::RUN)?;
+    if !matches!(vcpu.domain.state(), DomainState::Created | DomainState::Runnable | DomainState::Paused) {
+        return Err(Status::BadState);
+    }
+    power::on(graph, vcpu, args.get::<2>(), args.get::<3>())?;
+    Ok(Status::Ok)
+}
+
+/// `vcpu_stop(vcpu)`.
+pub fn stop(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let vcpu = lookup(args, graph, Rights::RUN)?;
+    control::stop(vcpu, stop::ASKED);
+    Ok(Status::Ok)
+}
+
+/// A register of a context at rest.
+fn register(context: &mut portico_arch::context::VcpuContext, id: u64) -> Option<&mut u64> {
+    let el1 = &mut context.el1;
+    Some(match RegisterId::from_raw(id)? {
+        RegisterId::X0 => return None,
+        RegisterId::Pc => &mut context.pc,
+        RegisterId::Pstate => &mut context.pstate,
+        RegisterId::SpEl0 => &mut el1.sp_el0,
+        RegisterId::SpEl1 => &mut el1.sp_el1,
+        RegisterId::SctlrEl1 => &mut el1.sctlr_el1,
+        RegisterId::VbarEl1 => &mut el1.vbar_el1,
+        RegisterId::Ttbr0El1 => &mut el1.ttbr0_el1,
+        RegisterId::Ttbr1El1 => &mut el1.ttbr1_el1,
+        RegisterId::ElrEl1 => &mut el1.elr_el1,
+        RegisterId::EsrEl1 => &mut el1.esr_el1,
+        RegisterId::FarEl1 => &mut el1.far_el1,
+        RegisterId::SpsrEl1 => &mut el1.spsr_el1,
+    })
+}
+
+/// PSTATE bits that a state write may set: NZCV, SS cleared, DAIF, and M for EL0t, EL1t and EL1h of AArch64.
+fn checked_pstate(value: u64) -> Result<u64, Status> {
+    const ALLOWED: u64 = 0xf << 28 | 0xf << 6 | 0xf;
+    let mode = value & 0x1f;
+    if value & !ALLOWED == 0 && matches!(mode, 0b00000 | 0b00100 | 0b00101) { Ok(value) } else { Err(Status::Invalid) }
+}
+
+/// `vcpu_state(vcpu, op, id, value) -> (value)`.
+pub fn state(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let vcpu = lookup(args, graph, Rights::FAULT)?;
+    let (op, id, value) = (args.get::<2>(), args.get::<3>(), args.get::<4>());
+    let (_home, _) = queue::lock_home(vcpu);
+    if !control::is_at_rest(vcpu) {
+        return Err(Status::BadState);
+    }
+    // SAFETY: it is at rest and its queue's lock is held.
+    let context = unsafe { vcpu.context() };
+    let result = match op {
+        0 if id <= 30 => context.reg(id as u8),
+        0 => *register(context, id).ok_or(Status::NotFound)?,
+        1 if id <= 30 => {
+            context.set_reg(id as u8, value);
+            value
+        }
+        1 => {
+            let value = if id == RegisterId::Pstate as u64 { checked_pstate(value)? } else { value };
+            *register(context, id).ok_or(Status::NotFound)? = value;
+            value
+        }
+        _ => return Err(Status::Invalid),
+    };
+    args.set_results([result]);
+    Ok(Status::Ok)
+}
+
+/// `vcpu_sched_set(vcpu, class_weight, cap, period_ns, budget_ns, affinity)`.
+pub fn sched_set(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let vcpu = lookup(args, graph, Rights::SCHED)?;
+    let (class_weight, cap) = (args.get::<2>(), args.get::<3>());
+    let rate = clock::rate();
+    let weight = u32::try_from(class_weight >> 8).map_err(|_| Status::Invalid)?;
+    let wanted = match class_weight & 0xff {
+        class::WEIGHTED => Class::Weighted {
+            weight: if weight == 0 { class::DEFAULT_WEIGHT as u32 } else { weight },
+            cap_permille: u32::try_from(cap).map_err(|_| Status::Invalid)?,
+        },
+        class::RESERVATION => Class::Reservation { period: rate.to_ticks(args.get::<4>()), budget: rate.to_ticks(args.get::<5>()) },
+        _ => return Err(Status::Invalid),
+    };
+    control::configure(vcpu, wanted, args.get::<6>(), rate.ticks_per_ms())?;
+    Ok(Status::Ok)
+}
+
+/// `vcpu_fault_get(vcpu)`.
+pub fn fault_get(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let vcpu = lookup(args, graph, Rights::FAULT)?;
+    let record = vcpu.fault(graph);
+    if record.kind == 0 {
+        return Err(Status::NotFound);
+    }
+    args.vcpu.page().write_buffer(&record);
+    Ok(Status::Ok)
+}
+
+/// `vcpu_fault_reply(vcpu, verb, value)`.
+pub fn fault_reply(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let vcpu = lookup(args, graph, Rights::FAULT)?;
+    let verb = FaultVerb::from_raw(args.get::<2>()).ok_or(Status::Invalid)?;
+    if vcpu.place() != Place::Faulted || !control::is_at_rest(vcpu) {
+        return Err(Status::BadState);
+    }
+    let record = vcpu.fault(graph);
+    // SAFETY: it is at rest, and only this call, under the graph lock, takes it out of that place.
+    let context = unsafe { vcpu.context() };
+    match verb {
+        FaultVerb::Retry => {}
+        FaultVerb::Skip => {
+            if let esr::Exception::DataAbort(abort) = esr::decode(record.syndrome)
+                && let Some(access) = abort.syndrome
+                && !abort.write
+            {
+                context.set_reg(access.rt, access.extend(args.get::<3>()));
+            } else if let esr::Exception::Sysreg(access) = esr::decode(record.syndrome)
+                && access.read
+            {
+                context.set_reg(access.rt, args.get::<3>());
+            }
+            context.pc = context.pc.wrapping_add(esr::instruction_bytes(record.syndrome));
+        }
+        FaultVerb::InjectAbort => fault::inject_saved(context, fault::Injected::external_abort(record.kind, record.syndrome), record.far),
+        FaultVerb::InjectUndef => fault::inject_saved(context, fault::Injected::UNDEFINED, 0),
+        FaultVerb::End => {
+            domain::end(graph, vcpu.domain, EndReason::Fault, u64::from(vcpu.index));
+            return Ok(Status::Ok);
+        }
+    }
+    control::start(vcpu)?;
+    Ok(Status::Ok)
+}
+
+/// `vcpu_stats_read(vcpu)`.
+pub fn stats_read(args: &mut Args) -> Outcome {
+    let graph = &mut *graph::lock();
+    let vcpu = lookup(args, graph, Rights::INSPECT)?;
+    let times = vcpu.times();
+    let rate = clock::rate();
+    let mut record = VcpuStats {
+        size: size_of::<VcpuStats>() as u32,
+        version: 1,
+        state: match vcpu.place() {
+            Place::Off => VcpuState::Off,
+            Place::Running => VcpuState::Running,
+            Place::Ready | Place::Migrating => VcpuState::Ready,
+            Place::Blocked => VcpuState::Blocked,
+            Place::Faulted => VcpuState::Faulted,
+            Place::Stopped => VcpuState::Stopped,
+        } as u32,
+        pcpu: u32::from(vcpu.pcpu.load(Ordering::Relaxed)),
+        running_ns: rate.to_ns(times.running),
+        ready_ns: rate.to_ns(times.ready),
+        switches: times.switches,
+        missed: times.missed,
+        affinity: times.affinity,
+        calls: vcpu.calls.load(Ordering::Relaxed),
+        ..VcpuStats::default()
+    };
+    match times.class {
+        Class::Weighted { weight, cap_permille } => {
+            record.weight = weight;
+            record.cap = cap_permille;
+        }
+        Class::Reservation { budget, period } => {
+            record.class = class::RESERVATION as u32;
+            record.budget_ns = rate.to_ns(budget);
+            record.period_ns = rate.to_ns(period);
+        }
+    }
+    args.vcpu.page().write_buffer(&record);
+    Ok(Status::Ok)
+}

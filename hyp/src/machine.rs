@@ -1,0 +1,51 @@
+//! Facts of the machine that calls need, set once at boot.
+
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use portico_abi::psci::{ARCH_WORKAROUND_1, ARCH_WORKAROUND_3, ret};
+use portico_core::addr::PaRange;
+use portico_core::extent::PA_BITS;
+use portico_core::idregs::IdTable;
+use spin::Once;
+
+static GICV: AtomicU64 = AtomicU64::new(0);
+static WORKAROUND_1: AtomicI32 = AtomicI32::new(ret::NOT_SUPPORTED as i32);
+static WORKAROUND_3: AtomicI32 = AtomicI32::new(ret::NOT_SUPPORTED as i32);
+static ID_TABLE: Once<IdTable> = Once::new();
+
+/// Pages of the GICv2 virtual CPU interface: the second holds GICV_DIR.
+const GICV_PAGES: u64 = 2;
+
+/// Tells where the virtual CPU interface of a GICv2 is.
+pub fn set_gicv(pa: u64) {
+    GICV.store(pa, Ordering::Relaxed);
+}
+
+/// The virtual CPU interface of a GICv2; `None` on a GICv3.
+pub fn gicv() -> Option<PaRange> {
+    match GICV.load(Ordering::Relaxed) {
+        0 => None,
+        pa => PaRange::new(pa, GICV_PAGES, PA_BITS),
+    }
+}
+
+/// Tells what SMCCC_ARCH_FEATURES answers for the two branch-predictor workarounds: negative for not supported, 0 for needed, 1 for
+/// supported but not needed.
+pub fn set_workarounds(first: i64, third: i64) {
+    WORKAROUND_1.store(first as i32, Ordering::Relaxed);
+    WORKAROUND_3.store(third as i32, Ordering::Relaxed);
+}
+
+/// See [`set_workarounds`].
+pub fn workaround_needed(function: u32) -> i64 {
+    match function {
+        ARCH_WORKAROUND_1 => i64::from(WORKAROUND_1.load(Ordering::Relaxed)),
+        ARCH_WORKAROUND_3 => i64::from(WORKAROUND_3.load(Ordering::Relaxed)),
+        _ => ret::NOT_SUPPORTED,
+    }
+}
+
+/// ID registers as guests see them.
+pub fn id_table() -> &'static IdTable {
+    ID_TABLE.call_once(|| IdTable::new(&portico_arch::cpu::id_registers(), portico_arch::gic::kind() == portico_arch::gic::GicKind::V3))
+}

@@ -1,0 +1,66 @@
+//! Pool pages: where every kernel object, page table and page shared with a guest lives.
+//!
+//! A thin layer over [`portico_core::pool`]: it zeroes what it hands out and knows where EL2 maps it. EL2 maps pool blocks at a
+//! fixed distance from their physical address and maps no other RAM.
+
+use core::ptr::NonNull;
+
+use crate::graph::{Graph, Ref};
+use crate::object::domain::Domain;
+use portico_abi::Status;
+use portico_arch::mmu;
+use portico_core::addr::Pa;
+use portico_core::pool::{Owner, Pool};
+
+/// Blocks of 2 MiB that the pool can hold.
+const MAX_BLOCKS: usize = 64;
+
+/// The pool.
+pub struct Memory {
+    /// The books.
+    pub pool: Pool<MAX_BLOCKS>,
+}
+
+impl Memory {
+    /// An empty pool.
+    pub const fn new() -> Self {
+        Self { pool: Pool::new() }
+    }
+}
+
+/// A page of the pool.
+#[derive(Clone, Copy)]
+pub struct Page {
+    /// Physical address.
+    pub pa: Pa,
+    /// Where EL2 maps it.
+    pub va: NonNull<u8>,
+}
+
+/// Takes a zeroed page on the budget of `domain`. The zeros are cleaned to the point of coherency, so that a guest that is given the
+/// page and reads it with its caches off finds them too.
+///
+/// # Errors
+/// `NoBudget`.
+pub fn alloc_page(graph: &mut Graph, domain: Ref<Domain>) -> Result<Page, Status> {
+    let mut budget = domain.budget.get(graph);
+    let pa = graph.memory.pool.alloc(Owner::domain(domain.id), &mut budget)?;
+    domain.budget.set(graph, budget);
+    let va = pool_va(pa).ok_or(Status::NoBudget)?;
+    // SAFETY: the page is in the pool, mapped writable at `va`, and nobody has it.
+    unsafe { portico_arch::cache::zero_page_to_poc(va.as_ptr()) };
+    Ok(Page { pa, va })
+}
+
+/// Gives a page back.
+pub fn free_page(graph: &mut Graph, domain: Ref<Domain>, pa: Pa) {
+    let mut budget = domain.budget.get(graph);
+    let freed = graph.memory.pool.free(pa, Owner::domain(domain.id), &mut budget);
+    debug_assert!(freed);
+    domain.budget.set(graph, budget);
+}
+
+/// Where EL2 maps a physical address of the pool.
+pub fn pool_va(pa: Pa) -> Option<NonNull<u8>> {
+    NonNull::new(mmu::pool_va(pa) as *mut u8)
+}

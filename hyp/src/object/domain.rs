@@ -1,0 +1,303 @@
+//! Domains: an address space, a budget, a handle table and vCPUs.
+//!
+//! A domain's number can be used again after its death, its `serial` never. Life: CREATED, RUNNABLE or PAUSED, ENDED, DYING.
+//! Destruction is in [`destroy`].
+
+pub mod destroy;
+
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+use crate::graph::{Graph, GraphCell, Ref};
+use crate::lock::Lock;
+use crate::object::extent::Extent;
+use crate::object::handle::{self, HandleChain, HandleTable, Object};
+use crate::object::slab::Slab;
+use crate::object::vcpu::{Vcpu, stop};
+use crate::sched::control;
+use crate::{memory, notify, trace};
+use portico_abi::handle::{SELF_DOMAIN, SELF_RIGHTS};
+use portico_abi::page::{InfoPage, MAX_VCPUS};
+use portico_abi::port::BIT_EVENT;
+use portico_abi::record::{DomainState, EndReason};
+use portico_abi::{Handle, ObjectType, Rights, Status};
+use portico_arch::mmu::Table;
+use portico_arch::pcpu::MAX_PCPUS;
+use portico_core::addr::{DomainId, Pa};
+use portico_core::pool::{Budget, Owner};
+use portico_core::ratelimit::TokenBucket;
+use portico_core::trace::Event;
+
+/// Stage-2 root of nobody: what an idle pCPU points at when its last guest must be forgotten.
+pub static EMPTY_ROOT: EmptyRoot = EmptyRoot(Table::new());
+
+/// See [`EMPTY_ROOT`].
+pub struct EmptyRoot(Table);
+
+impl EmptyRoot {
+    /// Its physical address.
+    pub fn pa(&self) -> Pa {
+        portico_arch::mmu::image_pa(core::ptr::from_ref(&self.0) as usize)
+    }
+}
+
+/// A domain.
+#[repr(C, align(64))]
+pub struct Domain {
+    /// Its handles.
+    pub handles: HandleTable,
+    /// VMID tag (see [`crate::vmid`]).
+    pub vmid: AtomicU64,
+    /// Index of the vCPU that each pCPU loaded last.
+    pub last_here: [AtomicU8; MAX_PCPUS],
+    /// Root table of stage 2.
+    pub stage2_root: Pa,
+    /// Number on the machine.
+    pub id: DomainId,
+    /// Never used again.
+    pub serial: u32,
+    /// Width of its IPA space.
+    pub ipa_bits: u8,
+    /// Limit on vCPUs.
+    pub max_vcpus: u8,
+    vcpus: [AtomicPtr<Vcpu>; MAX_VCPUS],
+    state: AtomicU32,
+    reason: AtomicU32,
+    code: AtomicU64,
+    /// Pages promised and used.
+    pub budget: GraphCell<Budget>,
+    /// Small objects on its budget.
+    pub slab: Slab,
+    /// Whom to tell when its state changes.
+    pub watcher: GraphCell<Option<Ref<Domain>>>,
+    /// First of the extents and grants mapped here.
+    pub mapped: GraphCell<*mut Extent>,
+    /// Pages mapped here.
+    pub mapped_pages: GraphCell<u64>,
+    /// Name, zero-padded.
+    pub name: GraphCell<[u8; 16]>,
+    /// The information page, once placed; null before. A switch reads it without the graph lock.
+    pub info_page: AtomicPtr<InfoPage>,
+    /// IPA of the information page.
+    pub info_ipa: GraphCell<u64>,
+    /// IPA of the GICv2 CPU interface.
+    pub gicv_ipa: GraphCell<u64>,
+    /// Faults stop the vCPU and wait for a reply, instead of ending the domain.
+    pub faults_wait: GraphCell<bool>,
+    /// Progress of its destruction.
+    pub phase: GraphCell<destroy::Phase>,
+    /// Lines it may write by `early_write`.
+    pub early_lines: Lock<TokenBucket>,
+    /// Virtual time: CNTVOFF_EL2 of its vCPUs.
+    pub counter_offset: u64,
+    chain: HandleChain,
+}
+
+// SAFETY: raw pointers in it are reached through `GraphCell`s or atomics.
+unsafe impl Sync for Domain {}
+
+const _: () = assert!(size_of::<Domain>() <= 4096);
+
+impl Object for Domain {
+    const TYPE: ObjectType = ObjectType::Domain;
+
+    fn handles(&self) -> &HandleChain {
+        &self.chain
+    }
+}
+
+/// Rights of the handle that a creator gets.
+pub const OWNER_RIGHTS: Rights = Rights::INSPECT
+    .union(Rights::COPY)
+    .union(Rights::CREATE)
+    .union(Rights::CONFIG)
+    .union(Rights::RUN)
+    .union(Rights::DESTROY)
+    .union(Rights::FAULT)
+    .union(Rights::SCHED);
+
+/// What `domain_create` fixes.
+pub struct DomainSpec {
+    /// Budget in pages.
+    pub budget_pages: u32,
+    /// Limit on vCPUs, 1 to 48.
+    pub max_vcpus: u8,
+    /// Width of the IPA space, 32 to 39.
+    pub ipa_bits: u8,
+    /// Whom to tell of changes.
+    pub watcher: Option<Ref<Domain>>,
+}
+
+/// Pages that a domain costs at once: itself and its stage-2 root.
+const BASE_PAGES: u32 = 2;
+
+/// Creates a domain with a budget from the pool.
+///
+/// # Errors
+/// `Invalid`, `NoBudget`, `Limit`.
+pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Status> {
+    let vcpus_fit = (1..=MAX_VCPUS).contains(&usize::from(spec.max_vcpus));
+    if !vcpus_fit || !(32..=39).contains(&spec.ipa_bits) {
+        return Err(Status::Invalid);
+    }
+    if spec.budget_pages < BASE_PAGES {
+        return Err(Status::NoBudget);
+    }
+    let slot = graph.domains.iter().position(Option::is_none).ok_or(Status::Limit)?;
+    let id = DomainId::new(slot as u16);
+    let mut budget = Budget::default();
+    graph.memory.pool.set_limit(&mut budget, spec.budget_pages)?;
+    // The pool has promised the budget, so these two cannot fail; were they to, the promise is all there is to undo.
+    let pages = graph
+        .memory
+        .pool
+        .alloc(Owner::EL2, &mut budget)
+        .and_then(|object| graph.memory.pool.alloc(Owner::domain(id), &mut budget).map(|root| (object, root)));
+    let (object_pa, root) = match pages {
+        Ok(pages) => pages,
+        Err(status) => {
+            graph.memory.pool.unpromise(spec.budget_pages);
+            return Err(status);
+        }
+    };
+    let object = memory::pool_va(object_pa).ok_or(Status::NoBudget)?.cast::<Domain>();
+    let root_va = memory::pool_va(root).ok_or(Status::NoBudget)?;
+    // SAFETY: the page is the new domain's alone.
+    unsafe { portico_arch::cache::zero_page_to_poc(root_va.as_ptr()) };
+    let domain = Domain {
+        handles: HandleTable::new(),
+        vmid: AtomicU64::new(0),
+        last_here: [const { AtomicU8::new(u8::MAX) }; MAX_PCPUS],
+        stage2_root: root,
+        id,
+        serial: destroy::next_serial(),
+        ipa_bits: spec.ipa_bits,
+        max_vcpus: spec.max_vcpus,
+        vcpus: [const { AtomicPtr::new(null_mut()) }; MAX_VCPUS],
+        state: AtomicU32::new(DomainState::Created as u32),
+        reason: AtomicU32::new(EndReason::None as u32),
+        code: AtomicU64::new(0),
+        budget: GraphCell::new(budget),
+        slab: Slab::new(),
+        watcher: GraphCell::new(spec.watcher),
+        mapped: GraphCell::new(null_mut()),
+        mapped_pages: GraphCell::new(0),
+        name: GraphCell::new([0; 16]),
+        info_page: AtomicPtr::new(null_mut()),
+        info_ipa: GraphCell::new(0),
+        gicv_ipa: GraphCell::new(0),
+        faults_wait: GraphCell::new(false),
+        phase: GraphCell::new(destroy::Phase::Stop),
+        early_lines: Lock::new(TokenBucket::new()),
+        counter_offset: portico_arch::timer::now(),
+        chain: HandleChain::new(),
+    };
+    // SAFETY: the page is free, aligned, large enough (asserted) and stays until `destroy` frees it after quiescence.
+    let domain = unsafe {
+        object.write(domain);
+        Ref::new(object)
+    };
+    if let Some(entry) = graph.domains.get_mut(slot) {
+        *entry = Some(domain);
+    }
+    Ok(domain)
+}
+
+/// A domain by argument: the caller itself for `SELF_DOMAIN`, else by handle.
+///
+/// # Errors
+/// `BadHandle`, `WrongType`, `NoRights`.
+pub fn lookup(graph: &Graph, caller: Ref<Domain>, handle: Handle, rights: Rights) -> Result<Ref<Domain>, Status> {
+    if handle == SELF_DOMAIN {
+        return if SELF_RIGHTS.contains(rights) { Ok(caller) } else { Err(Status::NoRights) };
+    }
+    let domain: Ref<Domain> = handle::lookup(graph, caller, handle, rights)?;
+    Ok(domain)
+}
+
+impl Domain {
+    /// Its state.
+    pub fn state(&self) -> DomainState {
+        DomainState::from_raw(self.state.load(Ordering::Acquire)).unwrap_or(DomainState::Dying)
+    }
+
+    /// Why it ended, and the code.
+    pub fn end(&self) -> (EndReason, u64) {
+        let reason = EndReason::from_raw(self.reason.load(Ordering::Acquire)).unwrap_or(EndReason::None);
+        (reason, self.code.load(Ordering::Relaxed))
+    }
+
+    /// Changes its state.
+    pub fn set_state(&self, _graph: &mut Graph, state: DomainState) {
+        self.state.store(state as u32, Ordering::Release);
+        trace::record(Event::Domain, self.id.raw(), state as u16);
+    }
+
+    /// Handles to it.
+    pub fn handles_of(&self) -> &HandleChain {
+        &self.chain
+    }
+
+    /// vCPU number `index`.
+    #[inline]
+    pub fn vcpu_at(&self, index: u64) -> Option<Ref<Vcpu>> {
+        let pointer = self.vcpus.get(usize::try_from(index).ok()?)?.load(Ordering::Acquire);
+        // SAFETY: made by `as_ptr`; taken out before the vCPU is freed.
+        unsafe { Ref::from_ptr(pointer) }
+    }
+
+    /// All its vCPUs.
+    pub fn vcpus(&self) -> impl Iterator<Item = Ref<Vcpu>> + '_ {
+        (0..MAX_VCPUS as u64).filter_map(|index| self.vcpu_at(index))
+    }
+
+    /// Puts a vCPU into its table, or (with null) takes it out.
+    pub fn set_vcpu(&self, _graph: &mut Graph, index: u8, vcpu: *mut Vcpu) {
+        if let Some(entry) = self.vcpus.get(usize::from(index)) {
+            entry.store(vcpu, Ordering::Release);
+        }
+    }
+
+    /// Whether new uses of it are refused.
+    pub fn is_dying(&self) -> bool {
+        self.state() == DomainState::Dying
+    }
+}
+
+/// Tells the watcher of a domain that its state changed.
+pub fn tell_watcher(graph: &Graph, domain: Ref<Domain>) {
+    if let Some(vcpu) = domain.watcher.get(graph).and_then(|watcher| watcher.vcpu_at(0)) {
+        notify::pend(vcpu, BIT_EVENT);
+    }
+}
+
+/// Ends a domain: its vCPUs stop, its memory and objects stay until it is destroyed. Only the first end counts.
+pub fn end(graph: &mut Graph, domain: Ref<Domain>, reason: EndReason, code: u64) {
+    if matches!(domain.state(), DomainState::Ended | DomainState::Dying) {
+        return;
+    }
+    domain.code.store(code, Ordering::Relaxed);
+    domain.reason.store(reason as u32, Ordering::Release);
+    domain.set_state(graph, DomainState::Ended);
+    for vcpu in domain.vcpus() {
+        control::stop(vcpu, stop::ENDED);
+    }
+    if domain.watcher.get(graph).is_none() {
+        log::error!("domain {} ({}) ended: {reason:?}, code {code:#x}", domain.id.raw(), Name(domain.name.get(graph)));
+    }
+    tell_watcher(graph, domain);
+}
+
+/// A name, for log lines.
+pub struct Name(pub [u8; 16]);
+
+impl core::fmt::Display for Name {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for &byte in self.0.iter().take_while(|byte| **byte != 0) {
+            let shown = if byte.is_ascii_graphic() { byte as char } else { '?' };
+            core::fmt::Write::write_char(f, shown)?;
+        }
+        Ok(())
+    }
+}
+

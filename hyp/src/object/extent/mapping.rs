@@ -1,0 +1,232 @@
+//! Mapping extents and EL2's own pages into domains: where the graph meets stage 2.
+
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use super::Extent;
+use crate::graph::{Graph, Ref};
+use crate::object::domain::Domain;
+use crate::{memory, vmid};
+use portico_abi::Status;
+use portico_arch::{barrier, cache, tlb};
+use portico_core::addr::{Ipa, IpaRange, Pa, PaRange};
+use portico_core::stage2::{self, Attrs, MapError, Tables};
+
+/// Entries changed in one piece.
+const PIECE_ENTRIES: usize = 64;
+/// Entries of one table: what a piece from the end of a mapping has at most.
+const TAIL_ENTRIES: usize = 512;
+
+/// The one mapping of an extent or grant.
+#[derive(Clone, Copy)]
+pub struct Mapping {
+    domain: *mut Domain,
+    /// First address in the domain.
+    pub ipa: Ipa,
+    /// Pages mapped so far while it is being made, or still mapped while it is being undone.
+    pages: u32,
+    attrs: Attrs,
+    undoing: bool,
+}
+
+// SAFETY: the pointer is used under the graph lock only.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Not mapped.
+    pub const NONE: Mapping = Mapping { domain: null_mut(), ipa: Ipa::new(0), pages: 0, attrs: Attrs::READ, undoing: false };
+
+    /// Whether it is mapped, wholly or in part.
+    pub fn is_some(&self) -> bool {
+        !self.domain.is_null()
+    }
+}
+
+/// A domain's tables, on its budget.
+struct DomainTables<'a> {
+    graph: &'a mut Graph,
+    domain: Ref<Domain>,
+}
+
+fn entry(table: Pa, index: usize) -> Option<&'static AtomicU64> {
+    let table = memory::pool_va(table)?.cast::<AtomicU64>();
+    // SAFETY: a table is a page of the pool with 512 entries; hardware walks it, EL2 reaches it only by this atomic view.
+    Some(unsafe { &*table.as_ptr().add(index & 511) })
+}
+
+impl Tables for DomainTables<'_> {
+    fn read(&self, table: Pa, index: usize) -> u64 {
+        entry(table, index).map_or(0, |entry| entry.load(Ordering::Relaxed))
+    }
+
+    fn write(&mut self, table: Pa, index: usize, desc: u64) {
+        if let Some(entry) = entry(table, index) {
+            // Release: a table that this entry points to is filled before a walker can follow it.
+            entry.store(desc, Ordering::Release);
+        }
+    }
+
+    fn alloc(&mut self) -> Option<Pa> {
+        memory::alloc_page(self.graph, self.domain).ok().map(|page| page.pa)
+    }
+
+    fn free(&mut self, table: Pa) {
+        memory::free_page(self.graph, self.domain, table);
+    }
+
+    fn sync_break(&mut self, _ipa: Ipa, _level: u8) {
+        barrier::dsb_ishst();
+        tlb::stage2_all(vmid::last_vttbr(self.domain));
+    }
+}
+
+const fn status_of(error: MapError) -> Status {
+    match error {
+        MapError::NoTable => Status::NoBudget,
+        MapError::Exists => Status::Exists,
+        MapError::Range => Status::Invalid,
+    }
+}
+
+/// Maps the next piece of an extent or grant at `ipa` in `domain`. A call with other arguments than those with which it began is refused.
+///
+/// Returns the pages done. Checks are the caller's but for taint and state.
+///
+/// # Errors
+/// `BadState`, `Dirty`, `Exists`, `NoBudget`, `Invalid`.
+pub fn map_piece(graph: &mut Graph, extent: Ref<Extent>, domain: Ref<Domain>, ipa: IpaRange, attrs: Attrs) -> Result<(Status, u64), Status> {
+    if domain.is_dying() {
+        return Err(Status::BadState);
+    }
+    extent.check_not_revoking(graph)?;
+    let range = extent.range.get(graph);
+    let mut mapping = extent.mapping.get(graph);
+    if mapping.is_some() {
+        let same = mapping.domain == domain.as_ptr() && mapping.ipa == ipa.first() && mapping.attrs == attrs && !mapping.undoing;
+        if !same || u64::from(mapping.pages) == range.pages() {
+            return Err(Status::BadState);
+        }
+    } else {
+        // A grant was checked when it was lent; what other borrowers of a shared window wrote since then is meant for this one.
+        if !extent.is_grant(graph) {
+            extent.check_taint(graph, domain)?;
+        }
+        mapping = Mapping { domain: domain.as_ptr(), ipa: ipa.first(), pages: 0, attrs, undoing: false };
+    }
+    let done = u64::from(mapping.pages);
+    let (Some(left), Some(left_pa)) = (ipa.skip(done), range.skip(done)) else { return Err(Status::BadState) };
+    let mut tables = DomainTables { graph, domain };
+    let pages = stage2::map(&mut tables, domain.stage2_root, left, left_pa.first(), attrs, PIECE_ENTRIES).map_err(status_of)?;
+    // The walkers see the entries before anyone is told that they are there.
+    barrier::dsb_ishst();
+    if done == 0 {
+        let first = domain.mapped.get(graph);
+        extent.next_mapped.set(graph, first);
+        domain.mapped.set(graph, extent.as_ptr());
+        if attrs.can_write() {
+            extent.taint_by(graph, domain);
+        }
+    }
+    mapping.pages += pages as u32;
+    extent.mapping.set(graph, mapping);
+    let total = domain.mapped_pages.get(graph) + pages;
+    domain.mapped_pages.set(graph, total);
+    if u64::from(mapping.pages) < range.pages() {
+        return Ok((Status::Again, u64::from(mapping.pages)));
+    }
+    if attrs.can_execute() {
+        // What the builder wrote and cleaned must not meet instructions fetched from this memory's former life.
+        cache::invalidate_icache_all();
+    }
+    Ok((Status::Ok, range.pages()))
+}
+
+/// Undoes a piece of a mapping, from its end. When it says `Ok` no pCPU reaches the memory through it.
+///
+/// # Errors
+/// `NotFound` if it is not mapped.
+pub fn unmap_piece(graph: &mut Graph, extent: Ref<Extent>) -> Result<(Status, u64), Status> {
+    let mut mapping = extent.mapping.get(graph);
+    // SAFETY: a mapping's domain lives: its destruction forgets its mappings first.
+    let Some(domain) = (unsafe { Ref::from_ptr(mapping.domain) }) else { return Err(Status::NotFound) };
+    let total = extent.range.get(graph).pages();
+    mapping.undoing = true;
+    let left = u64::from(mapping.pages);
+    let mut begin = 0;
+    // A piece from the end keeps the record a prefix: what is mapped is always the first `pages` pages.
+    if let Some(whole) = IpaRange::new(mapping.ipa.raw(), left, 39) {
+        let mut tables = DomainTables { graph, domain };
+        let range = stage2::tail(&tables, domain.stage2_root, whole);
+        begin = left - range.pages();
+        stage2::unmap(&mut tables, domain.stage2_root, range, TAIL_ENTRIES).map_err(status_of)?;
+        barrier::dsb_ishst();
+        tlb::stage2_range(vmid::last_vttbr(domain), range.first(), range.pages());
+        let mapped = domain.mapped_pages.get(graph);
+        domain.mapped_pages.set(graph, mapped.saturating_sub(range.pages()));
+    }
+    mapping.pages = begin as u32;
+    extent.mapping.set(graph, mapping);
+    if begin != 0 {
+        return Ok((Status::Again, total - begin));
+    }
+    unlink(graph, extent, domain);
+    extent.mapping.set(graph, Mapping::NONE);
+    Ok((Status::Ok, total))
+}
+
+fn unlink(graph: &mut Graph, extent: Ref<Extent>, domain: Ref<Domain>) {
+    let next = extent.next_mapped.get(graph);
+    let mut link = domain.mapped.get(graph);
+    if link == extent.as_ptr() {
+        domain.mapped.set(graph, next);
+        return;
+    }
+    // SAFETY: the list holds extents that are mapped in this domain, which live.
+    while let Some(at) = unsafe { Ref::from_ptr(link) } {
+        link = at.next_mapped.get(graph);
+        if link == extent.as_ptr() {
+            at.next_mapped.set(graph, next);
+            return;
+        }
+    }
+}
+
+/// Forgets up to `count` mappings of a domain whose root table is empty already; true when none is left.
+pub fn forget_mappings(graph: &mut Graph, domain: Ref<Domain>, count: usize) -> bool {
+    for _ in 0..count {
+        // SAFETY: as above.
+        let Some(extent) = (unsafe { Ref::from_ptr(domain.mapped.get(graph)) }) else { return true };
+        let next = extent.next_mapped.get(graph);
+        domain.mapped.set(graph, next);
+        extent.mapping.set(graph, Mapping::NONE);
+    }
+    domain.mapped.get(graph).is_null()
+}
+
+/// Maps one page or a few of EL2's or the machine's at `ipa`: vCPU page, information page, GIC CPU interface.
+///
+/// # Errors
+/// `Invalid`, `Exists`, `NoBudget`.
+pub fn map_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64, pa: PaRange, attrs: Attrs) -> Result<(), Status> {
+    let range = IpaRange::new(ipa, pa.pages(), u32::from(domain.ipa_bits)).ok_or(Status::Invalid)?;
+    let mut tables = DomainTables { graph, domain };
+    let done = stage2::map(&mut tables, domain.stage2_root, range, pa.first(), attrs, PIECE_ENTRIES).map_err(status_of)?;
+    barrier::dsb_ishst();
+    if done == pa.pages() { Ok(()) } else { Err(Status::Invalid) }
+}
+
+/// Takes back what [`map_page`] mapped.
+pub fn unmap_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64, pages: u64) {
+    let Some(range) = IpaRange::new(ipa, pages, u32::from(domain.ipa_bits)) else { return };
+    let mut tables = DomainTables { graph, domain };
+    // What is not mapped counts as done, so there is nothing to report.
+    let _ = stage2::unmap(&mut tables, domain.stage2_root, range, PIECE_ENTRIES);
+    barrier::dsb_ishst();
+    tlb::stage2_range(vmid::last_vttbr(domain), range.first(), range.pages());
+}
+
+/// What an IPA translates to now, for a fault that may have met a table in change.
+pub fn translates(graph: &mut Graph, domain: Ref<Domain>, ipa: Ipa) -> Option<Attrs> {
+    let tables = DomainTables { graph, domain };
+    stage2::lookup(&tables, domain.stage2_root, ipa).map(|found| found.attrs)
+}

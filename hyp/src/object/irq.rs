@@ -1,0 +1,175 @@
+//! Physical interrupts that belong to a domain, delivered as ports.
+//!
+//! The interrupt handler finds the target without a lock, in a table by interrupt number. A level interrupt stays active, and so quiet, until
+//! the guest's `irq_complete`; an edge is deactivated before its port is made pending.
+
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+
+use crate::graph::{Graph, GraphCell, Ref};
+use crate::lock::Lock;
+use crate::notify;
+use crate::object::domain::Domain;
+use crate::object::handle::{self, HandleChain, Object};
+use crate::object::port::Target;
+use crate::object::slab::{self, Small};
+use crate::object::vcpu::Vcpu;
+use portico_abi::port::{BIT_FIRST_FREE, PORT_BITS};
+use portico_abi::{Handle, ObjectType, Rights, Status};
+use portico_arch::gic::{self, FIRST_SPECIAL_INTID, FIRST_SPI, Trigger};
+use portico_core::addr::PcpuId;
+
+/// A physical interrupt with a handle.
+#[repr(C, align(64))]
+pub struct Irq {
+    intid: u32,
+    edge: bool,
+    /// vCPU and bit; 0 while unbound.
+    target: AtomicU64,
+    /// Taken and not yet completed.
+    active: AtomicBool,
+    owner: GraphCell<Ref<Domain>>,
+    handles: HandleChain,
+}
+
+impl Object for Irq {
+    const TYPE: ObjectType = ObjectType::Irq;
+
+    fn handles(&self) -> &HandleChain {
+        &self.handles
+    }
+}
+
+impl Small for Irq {}
+
+const SPIS: usize = (FIRST_SPECIAL_INTID - FIRST_SPI) as usize;
+
+/// Interrupts by number, for the handler.
+static BY_INTID: [AtomicPtr<Irq>; SPIS] = [const { AtomicPtr::new(null_mut()) }; SPIS];
+
+/// Serialises read-modify-writes of shared distributor registers.
+static DISTRIBUTOR: Lock<()> = Lock::new(());
+
+/// What the graph knows of interrupts.
+pub struct IrqTable {
+    /// Interrupts that EL2 keeps for itself (its console), 0 for none.
+    pub reserved: u32,
+}
+
+impl IrqTable {
+    /// Nothing reserved.
+    pub const fn new() -> Self {
+        Self { reserved: 0 }
+    }
+}
+
+fn entry(intid: u32) -> Option<&'static AtomicPtr<Irq>> {
+    BY_INTID.get(intid.checked_sub(FIRST_SPI)? as usize)
+}
+
+/// Makes the handle of an interrupt.
+///
+/// # Errors
+/// `Invalid` for a number that is no SPI of this machine, `Exists` if it has an owner, `NoBudget`, `Limit`.
+pub fn create(graph: &mut Graph, owner: Ref<Domain>, intid: u64, edge: bool, cookie: u64) -> Result<Handle, Status> {
+    let intid = u32::try_from(intid).map_err(|_| Status::Invalid)?;
+    if !(FIRST_SPI..gic::intids()).contains(&intid) || intid == graph.irqs.reserved {
+        return Err(Status::Invalid);
+    }
+    let entry = entry(intid).ok_or(Status::Invalid)?;
+    if !entry.load(Ordering::Acquire).is_null() {
+        return Err(Status::Exists);
+    }
+    let irq = slab::alloc(
+        graph,
+        owner,
+        Irq {
+            intid,
+            edge,
+            target: AtomicU64::new(0),
+            active: AtomicBool::new(false),
+            owner: GraphCell::new(owner),
+            handles: HandleChain::new(),
+        },
+    )?;
+    const RIGHTS: Rights = Rights::INSPECT.union(Rights::COPY).union(Rights::BIND);
+    match handle::insert(graph, owner, irq, RIGHTS, cookie) {
+        Ok(handle) => {
+            gic::reset_spi(intid);
+            entry.store(irq.as_ptr(), Ordering::Release);
+            Ok(handle)
+        }
+        Err(status) => {
+            slab::free(graph, owner, irq);
+            Err(status)
+        }
+    }
+}
+
+/// Delivers an interrupt that was acknowledged; true if it stays active until its guest completes it.
+#[inline]
+pub fn deliver(intid: u32) -> bool {
+    let Some(entry) = entry(intid) else { return false };
+    // SAFETY: made by `as_ptr`; taken out of the table before the object is freed.
+    let Some(irq) = (unsafe { Ref::from_ptr(entry.load(Ordering::Acquire)) }) else {
+        gic::disable(intid);
+        return false;
+    };
+    let Some((vcpu, bit)) = Target::from_raw(irq.target.load(Ordering::Acquire)) else {
+        gic::disable(intid);
+        return false;
+    };
+    if irq.edge {
+        gic::deactivate(intid);
+    } else {
+        irq.active.store(true, Ordering::Release);
+    }
+    notify::pend(vcpu, bit);
+    true
+}
+
+impl Irq {
+    /// Binds to a vCPU and turns the interrupt on.
+    ///
+    /// # Errors
+    /// `Invalid` if `bit` is reserved or out of range.
+    pub fn bind(&self, _graph: &mut Graph, vcpu: Ref<Vcpu>, bit: u64) -> Result<(), Status> {
+        let bit = u16::try_from(bit).map_err(|_| Status::Invalid)?;
+        if !(BIT_FIRST_FREE..PORT_BITS as u16).contains(&bit) {
+            return Err(Status::Invalid);
+        }
+        self.target.store(Target::new(vcpu, bit).raw(), Ordering::Release);
+        let trigger = if self.edge { Trigger::Edge } else { Trigger::Level };
+        let _distributor = DISTRIBUTOR.lock();
+        gic::disable(self.intid);
+        gic::configure_spi(self.intid, trigger, PcpuId::new(vcpu.pcpu.load(Ordering::Relaxed)));
+        gic::enable(self.intid);
+        Ok(())
+    }
+
+    /// Turns the interrupt off and forgets who got it. It starts clean for whoever binds it next.
+    pub fn unbind(&self, _graph: &mut Graph) {
+        let _distributor = DISTRIBUTOR.lock();
+        gic::disable(self.intid);
+        self.target.store(0, Ordering::Release);
+        self.active.store(false, Ordering::Release);
+        gic::reset_spi(self.intid);
+    }
+
+    /// The guest handled it: it can fire again. Completing one that is not active has no effect.
+    pub fn complete(&self) {
+        if self.active.swap(false, Ordering::AcqRel) {
+            gic::deactivate(self.intid);
+        }
+    }
+}
+
+/// Ends an interrupt whose handles are closed.
+pub fn retire(graph: &mut Graph, irq: Ref<Irq>) {
+    irq.unbind(graph);
+    if let Some(entry) = entry(irq.intid) {
+        entry.store(null_mut(), Ordering::Release);
+    }
+    let owner = irq.owner.get(graph);
+    slab::retire(graph, owner, irq);
+}

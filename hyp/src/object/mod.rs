@@ -1,0 +1,9 @@
+//! The kernel objects, one file each.
+
+pub mod domain;
+pub mod extent;
+pub mod handle;
+pub mod irq;
+pub mod port;
+pub mod slab;
+pub mod vcpu;

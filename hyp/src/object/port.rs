@@ -1,0 +1,177 @@
+//! Ports: one end of a notification link.
+//!
+//! The hot fields are atomics that `port_notify` reads without a lock: whom a notification reaches ([`Port::target`]) and the
+//! other end ([`Port::peer`]). Everything else changes under the graph lock.
+
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+
+use crate::graph::{Graph, GraphCell, Ref};
+use crate::notify;
+use crate::object::domain::Domain;
+use crate::object::handle::{self, HandleChain, Object};
+use crate::object::slab::{self, Small};
+use crate::object::vcpu::Vcpu;
+use portico_abi::port::{BIT_FIRST_FREE, PORT_BITS};
+use portico_abi::{Handle, ObjectType, Rights, Status};
+
+/// One end of a notification link.
+#[repr(C, align(64))]
+pub struct Port {
+    /// The other end; null once it is gone.
+    pub peer: AtomicPtr<Port>,
+    /// vCPU and bit that a notification of this end reaches; 0 while unbound. See [`Target`].
+    pub target: AtomicU64,
+    /// Notified while unbound.
+    latent: AtomicBool,
+    /// The domain whose budget pays for it.
+    owner: GraphCell<Ref<Domain>>,
+    handles: HandleChain,
+}
+
+/// A vCPU and a bit in one word, so that a reader without a lock sees both or neither.
+///
+/// EL2's addresses have 39 bits: the bit number stands in bits 57:48.
+#[derive(Clone, Copy)]
+pub struct Target(u64);
+
+impl Target {
+    const BIT_SHIFT: u32 = 48;
+
+    /// Packs a target.
+    pub fn new(vcpu: Ref<Vcpu>, bit: u16) -> Self {
+        Self(vcpu.as_ptr() as u64 | u64::from(bit) << Self::BIT_SHIFT)
+    }
+
+    /// The word.
+    pub const fn raw(self) -> u64 {
+        self.0
+    }
+
+    /// Unpacks; `None` for the unbound word.
+    #[inline(always)]
+    pub fn from_raw(raw: u64) -> Option<(Ref<Vcpu>, u16)> {
+        let pointer = (raw & ((1 << Self::BIT_SHIFT) - 1)) as *mut Vcpu;
+        // SAFETY: the word was made by `new` from a live reference, and is set to 0 before the vCPU is freed.
+        unsafe { Ref::from_ptr(pointer) }.map(|vcpu| (vcpu, (raw >> Self::BIT_SHIFT) as u16))
+    }
+}
+
+impl Object for Port {
+    const TYPE: ObjectType = ObjectType::Port;
+
+    fn handles(&self) -> &HandleChain {
+        &self.handles
+    }
+}
+
+/// Rights of the two handles that a new pair begins with.
+const PORT_RIGHTS: Rights = Rights::INSPECT.union(Rights::COPY).union(Rights::NOTIFY).union(Rights::BIND);
+
+impl Port {
+    fn new(owner: Ref<Domain>) -> Self {
+        Self {
+            peer: AtomicPtr::new(null_mut()),
+            target: AtomicU64::new(0),
+            latent: AtomicBool::new(false),
+            owner: GraphCell::new(owner),
+            handles: HandleChain::new(),
+        }
+    }
+
+    /// Delivers a notification that the other end sent. Takes no lock but, to wake a vCPU, that of a run queue.
+    #[inline(always)]
+    pub fn deliver(&self) {
+        match Target::from_raw(self.target.load(Ordering::Acquire)) {
+            Some((vcpu, bit)) => notify::pend(vcpu, bit),
+            None => self.deliver_unbound(),
+        }
+    }
+
+    #[cold]
+    fn deliver_unbound(&self) {
+        self.latent.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `bind`: either it sees `latent`, or we see its target.
+        fence(Ordering::SeqCst);
+        if let Some((vcpu, bit)) = Target::from_raw(self.target.load(Ordering::Acquire))
+            && self.latent.swap(false, Ordering::Relaxed)
+        {
+            notify::pend(vcpu, bit);
+        }
+    }
+
+    /// Binds to a vCPU of the owner. A notification from before is pending at once; moving a bound port makes the new
+    /// bit pending, since the old one may have been and an empty scan is legal.
+    ///
+    /// # Errors
+    /// `Invalid` if `bit` is reserved or out of range.
+    pub fn bind(&self, _graph: &mut Graph, vcpu: Ref<Vcpu>, bit: u16) -> Result<(), Status> {
+        if !(BIT_FIRST_FREE..PORT_BITS as u16).contains(&bit) {
+            return Err(Status::Invalid);
+        }
+        let before = self.target.swap(Target::new(vcpu, bit).raw(), Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        if self.latent.swap(false, Ordering::Relaxed) || before != 0 {
+            notify::pend(vcpu, bit);
+        }
+        Ok(())
+    }
+
+    /// Unbinds. What arrives from now on is remembered.
+    pub fn unbind(&self, _graph: &mut Graph) {
+        self.target.store(0, Ordering::Release);
+    }
+
+    /// Whether the other end is gone.
+    pub fn peer_gone(&self) -> bool {
+        self.peer.load(Ordering::Acquire).is_null()
+    }
+}
+
+/// Makes a linked pair, one end in each domain's table, each paid by its domain.
+///
+/// # Errors
+/// `NoBudget`, `Limit`.
+pub fn create_pair(graph: &mut Graph, a: Ref<Domain>, b: Ref<Domain>, cookies: (u64, u64)) -> Result<(Handle, Handle), Status> {
+    let port_a = slab::alloc(graph, a, Port::new(a))?;
+    let port_b = match slab::alloc(graph, b, Port::new(b)) {
+        Ok(port) => port,
+        Err(status) => {
+            slab::free(graph, a, port_a);
+            return Err(status);
+        }
+    };
+    let handle_a = handle::insert(graph, a, port_a, PORT_RIGHTS, cookies.0);
+    let handle_b = handle_a.and_then(|_| handle::insert(graph, b, port_b, PORT_RIGHTS, cookies.1));
+    match (handle_a, handle_b) {
+        (Ok(handle_a), Ok(handle_b)) => {
+            port_a.peer.store(port_b.as_ptr(), Ordering::Release);
+            port_b.peer.store(port_a.as_ptr(), Ordering::Release);
+            Ok((handle_a, handle_b))
+        }
+        (handle_a, handle_b) => {
+            if let Ok(handle_a) = handle_a {
+                handle::remove(graph, a, handle_a);
+            }
+            // Nobody else has seen either end, so they need no quiescence.
+            slab::free(graph, a, port_a);
+            slab::free(graph, b, port_b);
+            Err(handle_b.err().unwrap_or(Status::Limit))
+        }
+    }
+}
+
+/// Ends a port whose last handle is closed: tells the peer, and retires the memory.
+pub fn retire(graph: &mut Graph, port: Ref<Port>) {
+    port.unbind(graph);
+    let peer = port.peer.swap(null_mut(), Ordering::AcqRel);
+    // SAFETY: `peer` was made by `as_ptr`, and a port is unlinked from its peer before it is freed.
+    if let Some(peer) = unsafe { Ref::from_ptr(peer) } {
+        peer.peer.store(null_mut(), Ordering::Release);
+        peer.deliver();
+    }
+    let owner = port.owner.get(graph);
+    slab::retire(graph, owner, port);
+}
+
+impl Small for Port {}

@@ -1,0 +1,425 @@
+//! vCPUs: register state, the page shared with the guest, and where it is in its life.
+//!
+//! A vCPU is its own pool page, [`Vcpu`] first. Who may touch what:
+//! * the register context: the pCPU on which it is loaded, or the holder of its run-queue lock while it is neither running nor loaded;
+//! * [`SchedState`]: the holder of the lock of the run queue that `pcpu` names;
+//! * the atomics: anyone.
+
+use core::cell::UnsafeCell;
+use core::mem::size_of;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use crate::clock;
+use crate::graph::{Graph, GraphCell, Ref};
+use crate::object::domain::Domain;
+use crate::object::handle::{HandleChain, Object};
+use crate::sched::queue;
+use portico_abi::ObjectType;
+use portico_abi::page::{RunState, VcpuPage};
+use portico_abi::record::FaultRecord;
+use portico_arch::context::VcpuContext;
+use portico_arch::timer;
+use portico_core::runq::{Class, SchedEntity};
+
+/// Where a vCPU is, as the scheduler sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Place {
+    /// Powered off, never started or turned off by its guest.
+    Off = 0,
+    /// The current one of its pCPU.
+    Running = 1,
+    /// In the run queue.
+    Ready = 2,
+    /// Waiting for an upcall or a deadline.
+    Blocked = 3,
+    /// Waiting for the answer to a fault.
+    Faulted = 4,
+    /// Stopped by a pause, `vcpu_stop` or the end of its domain; where it goes when that ends is in `SchedState::resume_to`.
+    Stopped = 5,
+    /// On its way from a pCPU that it may no longer use, in no queue.
+    Migrating = 6,
+}
+
+impl Place {
+    const fn from_raw(raw: u8) -> Self {
+        match raw {
+            1 => Self::Running,
+            2 => Self::Ready,
+            3 => Self::Blocked,
+            4 => Self::Faulted,
+            5 => Self::Stopped,
+            6 => Self::Migrating,
+            _ => Self::Off,
+        }
+    }
+}
+
+/// `loaded_on` of a vCPU whose registers are in memory.
+pub const NOT_LOADED: u8 = 0xff;
+
+/// Reasons for which a vCPU must not run; it may while none is set.
+pub mod stop {
+    /// `vcpu_stop`.
+    pub const ASKED: u8 = 1 << 0;
+    /// The domain is paused.
+    pub const PAUSED: u8 = 1 << 1;
+    /// The domain ended or is being destroyed.
+    pub const ENDED: u8 = 1 << 2;
+}
+
+/// A vCPU.
+#[repr(C, align(64))]
+pub struct Vcpu {
+    context: UnsafeCell<VcpuContext>,
+    /// The domain.
+    pub domain: Ref<Domain>,
+    page: PagePtr,
+    upcall_wanted: AtomicBool,
+    place: AtomicU8,
+    /// pCPU whose run queue and lock it belongs to.
+    pub pcpu: AtomicU8,
+    /// pCPU that holds its EL1 registers, or [`NOT_LOADED`].
+    pub loaded_on: AtomicU8,
+    /// Set of [`stop`] reasons.
+    pub stop: AtomicU8,
+    /// Its FP registers were used since it was switched in.
+    pub fp_live: AtomicBool,
+    /// Index in its domain.
+    pub index: u8,
+    /// Number on the machine.
+    pub id: u16,
+    /// MPIDR_EL1 affinity fields.
+    pub mpidr: u64,
+    /// Calls made (counted on the paths that are not hot).
+    pub calls: AtomicU64,
+    sched: UnsafeCell<SchedState>,
+    fault: UnsafeCell<FaultRecord>,
+    /// IPA of its page.
+    pub page_ipa: u64,
+    /// PSCI: powered on.
+    pub powered: GraphCell<bool>,
+    handles: HandleChain,
+}
+
+// SAFETY: the `UnsafeCell`s follow the module's rules of access.
+unsafe impl Sync for Vcpu {}
+
+const _: () = assert!(size_of::<Vcpu>() <= 4096);
+
+/// What the run-queue lock protects.
+pub struct SchedState {
+    /// Class, weight, budget: the run queue's own data.
+    pub entity: SchedEntity,
+    /// Physical-counter value at which `vcpu_block` times out; `u64::MAX` for never.
+    pub block_deadline: u64,
+    /// The block's result goes to x0.
+    pub wants_result: bool,
+    /// Counter at the last change of place.
+    pub since: u64,
+    /// Ticks in each place.
+    pub running: u64,
+    /// See `running`.
+    pub ready: u64,
+    /// See `running`.
+    pub blocked: u64,
+    /// Switches in.
+    pub switches: u64,
+    /// Allowed pCPUs.
+    pub affinity: u64,
+    /// Where it goes when the last stop reason is gone.
+    pub resume_to: Place,
+    /// Sequence number of the published times, even.
+    pub seq: u32,
+}
+
+impl Object for Vcpu {
+    const TYPE: ObjectType = ObjectType::Vcpu;
+
+    fn handles(&self) -> &HandleChain {
+        &self.handles
+    }
+}
+
+/// What a new vCPU is made from.
+pub struct VcpuSpec {
+    /// The domain.
+    pub domain: Ref<Domain>,
+    /// Index in the domain.
+    pub index: u8,
+    /// Number on the machine.
+    pub id: u16,
+    /// MPIDR affinity fields.
+    pub mpidr: u64,
+    /// The page shared with the guest, as EL2 maps it.
+    pub page: NonNull<VcpuPage>,
+    /// The same page in the guest.
+    pub page_ipa: u64,
+    /// pCPU to begin on.
+    pub pcpu: u8,
+}
+
+impl Vcpu {
+    /// A vCPU that is off.
+    pub fn new(spec: &VcpuSpec) -> Self {
+        Self {
+            context: UnsafeCell::new(VcpuContext::new()),
+            domain: spec.domain,
+            page: PagePtr(spec.page),
+            upcall_wanted: AtomicBool::new(false),
+            place: AtomicU8::new(Place::Off as u8),
+            pcpu: AtomicU8::new(spec.pcpu),
+            loaded_on: AtomicU8::new(NOT_LOADED),
+            stop: AtomicU8::new(0),
+            fp_live: AtomicBool::new(false),
+            index: spec.index,
+            id: spec.id,
+            mpidr: spec.mpidr,
+            calls: AtomicU64::new(0),
+            sched: UnsafeCell::new(SchedState {
+                entity: SchedEntity::new(),
+                block_deadline: u64::MAX,
+                wants_result: false,
+                since: 0,
+                running: 0,
+                ready: 0,
+                blocked: 0,
+                switches: 0,
+                affinity: u64::MAX,
+                resume_to: Place::Off,
+                seq: 0,
+            }),
+            fault: UnsafeCell::new(FaultRecord::default()),
+            page_ipa: spec.page_ipa,
+            powered: GraphCell::new(false),
+            handles: HandleChain::new(),
+        }
+    }
+
+    /// The vCPU whose context the vectors handed over.
+    ///
+    /// # Safety
+    /// `context` is the one at the head of a live [`Vcpu`].
+    #[inline(always)]
+    pub unsafe fn from_context(context: *mut VcpuContext) -> Ref<Vcpu> {
+        // SAFETY: the context is the first field, and not null by the contract.
+        unsafe { Ref::new(NonNull::new_unchecked(context.cast())) }
+    }
+
+    /// The context's address.
+    #[inline(always)]
+    pub fn context_ptr(&self) -> *mut VcpuContext {
+        self.context.get()
+    }
+
+    /// The register context.
+    ///
+    /// # Safety
+    /// The caller is the pCPU on which it is loaded, or holds the run-queue lock while it is neither running nor loaded, and
+    /// makes no second reference while this one lives.
+    #[expect(clippy::mut_from_ref, reason = "the contract stands in for the borrow checker")]
+    #[inline(always)]
+    pub unsafe fn context(&self) -> &mut VcpuContext {
+        // SAFETY: by the contract.
+        unsafe { &mut *self.context.get() }
+    }
+
+    /// Scheduling state.
+    ///
+    /// # Safety
+    /// The caller holds the lock of the run queue that `pcpu` names and makes no second reference while this one lives.
+    #[expect(clippy::mut_from_ref, reason = "the contract stands in for the borrow checker")]
+    #[inline(always)]
+    pub unsafe fn sched(&self) -> &mut SchedState {
+        // SAFETY: by the contract.
+        unsafe { &mut *self.sched.get() }
+    }
+
+    /// Its page.
+    #[inline(always)]
+    pub fn page(&self) -> PagePtr {
+        self.page
+    }
+
+    /// Where it is. A snapshot unless its run-queue lock is held.
+    #[inline(always)]
+    pub fn place(&self) -> Place {
+        Place::from_raw(self.place.load(Ordering::Relaxed))
+    }
+
+    /// Moves it; under its run-queue lock.
+    #[inline(always)]
+    pub fn set_place(&self, place: Place) {
+        self.place.store(place as u8, Ordering::Relaxed);
+    }
+
+    /// Asks whoever enters it next to raise the upcall.
+    #[inline(always)]
+    pub fn set_upcall_wanted(&self) {
+        self.upcall_wanted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an upcall is wanted.
+    #[inline(always)]
+    pub fn upcall_wanted(&self) -> bool {
+        self.upcall_wanted.load(Ordering::Relaxed)
+    }
+
+    /// Takes the wish for an upcall.
+    #[inline(always)]
+    pub fn take_upcall_wanted(&self) -> bool {
+        // A plain load first: an exclusive access on each entry would cost more than the rare swap.
+        self.upcall_wanted.load(Ordering::Relaxed) && self.upcall_wanted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Records a fault; the vCPU is about to leave its pCPU.
+    pub fn record_fault(&self, _graph: &mut Graph, record: FaultRecord) {
+        // SAFETY: the graph lock is held, as by every reader.
+        unsafe { *self.fault.get() = record };
+    }
+
+    /// The last fault.
+    pub fn fault(&self, _graph: &Graph) -> FaultRecord {
+        // SAFETY: the graph lock is held, as by every writer.
+        unsafe { *self.fault.get() }
+    }
+}
+
+/// A consistent copy of what the run-queue lock protects, for reports.
+pub struct Times {
+    /// Ticks running, up to now if it runs.
+    pub running: u64,
+    /// Ticks ready.
+    pub ready: u64,
+    /// Ticks blocked.
+    pub blocked: u64,
+    /// Switches in.
+    pub switches: u64,
+    /// Reservation periods missed.
+    pub missed: u64,
+    /// Allowed pCPUs.
+    pub affinity: u64,
+    /// Class and parameters.
+    pub class: Class,
+}
+
+impl Ref<Vcpu> {
+    /// Reads the times under the run-queue lock.
+    pub fn times(self) -> Times {
+        let (_home, _) = queue::lock_home(self);
+        // SAFETY: the lock of its queue is held.
+        let state = unsafe { self.sched() };
+        let extra = timer::now().wrapping_sub(state.since);
+        let plus = |ticks: u64, place: Place| if self.place() == place { ticks.wrapping_add(extra) } else { ticks };
+        Times {
+            running: plus(state.running, Place::Running),
+            ready: plus(state.ready, Place::Ready),
+            blocked: plus(state.blocked, Place::Blocked),
+            switches: state.switches,
+            missed: state.entity.missed(),
+            affinity: state.affinity,
+            class: state.entity.class(),
+        }
+    }
+
+    /// Writes run-state and stolen time to the pages that the guest sees; on the pCPU that has just loaded it.
+    pub fn publish_times(self) {
+        let rate = clock::rate();
+        // SAFETY: it runs on this pCPU, and nobody else changes these fields while it does.
+        let state = unsafe { self.sched() };
+        state.seq = state.seq.wrapping_add(2);
+        let ready_ns = rate.to_ns(state.ready);
+        let times = RunState {
+            running_ns: rate.to_ns(state.running),
+            ready_ns,
+            blocked_ns: rate.to_ns(state.blocked),
+            ..RunState::default()
+        };
+        self.page.write_run_state(&times, state.seq);
+        let info = self.domain.info_page.load(Ordering::Acquire);
+        if !info.is_null() {
+            // SAFETY: the page lives as long as the domain, and only EL2 writes it.
+            if let Some(record) = unsafe { (&raw mut (*info).stolen).as_mut() }.and_then(|all| all.get_mut(usize::from(self.index))) {
+                // SAFETY: a field of the record above; volatile, since the guest reads it meanwhile.
+                unsafe { (&raw mut record.stolen_ns).write_volatile(ready_ns) };
+            }
+        }
+    }
+}
+
+/// EL2's view of a vCPU page: plain volatile stores and loads of single bytes, never a reference.
+#[derive(Clone, Copy)]
+pub struct PagePtr(NonNull<VcpuPage>);
+
+// SAFETY: every access is a volatile access of a field that the ABI allows both sides to touch.
+unsafe impl Send for PagePtr {}
+// SAFETY: as above.
+unsafe impl Sync for PagePtr {}
+
+impl PagePtr {
+    #[inline(always)]
+    fn store(self, offset: usize, value: u8) {
+        // SAFETY: callers pass offsets within the page, which lives as long as the vCPU.
+        unsafe { self.0.as_ptr().cast::<u8>().add(offset).write_volatile(value) };
+    }
+
+    #[inline(always)]
+    fn load(self, offset: usize) -> u8 {
+        // SAFETY: as in `store`.
+        unsafe { self.0.as_ptr().cast::<u8>().add(offset).read_volatile() }
+    }
+
+    /// Stores 1 to a pending byte.
+    #[inline(always)]
+    pub fn store_pending(self, bit: usize) {
+        self.store(core::mem::offset_of!(VcpuPage, pending) + (bit & 1023), 1);
+    }
+
+    /// Stores 1 to a selector byte.
+    #[inline(always)]
+    pub fn store_selector(self, selector: usize) {
+        self.store(core::mem::offset_of!(VcpuPage, selectors) + (selector & 15), 1);
+    }
+
+    /// Whether a bit is masked by its guest.
+    #[inline(always)]
+    pub fn masked(self, bit: usize) -> bool {
+        self.load(core::mem::offset_of!(VcpuPage, mask) + (bit & 1023)) != 0
+    }
+
+    /// Reads `upcall_pending`.
+    #[inline(always)]
+    pub fn upcall_pending(self) -> bool {
+        self.load(core::mem::offset_of!(VcpuPage, upcall_pending)) != 0
+    }
+
+    /// Stores 1 to `upcall_pending`.
+    #[inline(always)]
+    pub fn store_upcall_pending(self) {
+        self.store(core::mem::offset_of!(VcpuPage, upcall_pending), 1);
+    }
+
+    /// Writes the run-state times, with `seq` odd meanwhile.
+    pub fn write_run_state(self, state: &RunState, seq: u32) {
+        // SAFETY: the field is within the page and written by EL2 alone, on the pCPU that switches the vCPU.
+        unsafe {
+            let target = &raw mut (*self.0.as_ptr()).run_state;
+            (&raw mut (*target).seq).write_volatile(seq | 1);
+            core::sync::atomic::fence(Ordering::Release);
+            (&raw mut (*target).running_ns).write_volatile(state.running_ns);
+            (&raw mut (*target).ready_ns).write_volatile(state.ready_ns);
+            (&raw mut (*target).blocked_ns).write_volatile(state.blocked_ns);
+            core::sync::atomic::fence(Ordering::Release);
+            (&raw mut (*target).seq).write_volatile(seq.wrapping_add(2));
+        }
+    }
+
+    /// Copies a record to the buffer. It must be smaller than [`portico_abi::page::BUFFER_BYTES`] and without padding.
+    pub fn write_buffer<T: Copy>(self, record: &T) {
+        const { assert!(size_of::<T>() <= portico_abi::page::BUFFER_BYTES) };
+        // SAFETY: the buffer is within the page; the records of the ABI have no padding (asserted there), so no byte
+        // of EL2 goes out by it.
+        unsafe { (&raw mut (*self.0.as_ptr()).buffer).cast::<T>().write_volatile(*record) };
+    }
+}

@@ -1,0 +1,54 @@
+//! Power of vCPUs: on at the boot contract, off, and what the last one off means.
+
+use crate::graph::{Graph, Ref};
+use crate::object::domain;
+use crate::object::vcpu::{Place, Vcpu};
+use crate::sched::{self, control, queue};
+use crate::trap::Next;
+use crate::graph;
+use portico_abi::record::{DomainState, EndReason};
+use portico_abi::Status;
+use portico_arch::context::{El1State, PSTATE_BOOT, SCTLR_EL1_BOOT, VcpuContext};
+use portico_arch::timer;
+
+/// Turns a vCPU on at `pc` with `x0`, everything else as the boot contract says.
+///
+/// # Errors
+/// `BadState` if it is on, or just going off (try again).
+pub fn on(graph: &mut Graph, vcpu: Ref<Vcpu>, pc: u64, x0: u64) -> Result<(), Status> {
+    if vcpu.powered.get(graph) || vcpu.place() != Place::Off || !control::is_at_rest(vcpu) {
+        return Err(Status::BadState);
+    }
+    {
+        let (_home, _) = queue::lock_home(vcpu);
+        // SAFETY: it is off and loaded nowhere, and its queue's lock is held.
+        let context = unsafe { vcpu.context() };
+        let el2 = context.el2;
+        *context = VcpuContext::new();
+        context.el2 = el2;
+        context.el1 = El1State { sctlr_el1: SCTLR_EL1_BOOT, ..El1State::default() };
+        context.pc = pc;
+        context.pstate = PSTATE_BOOT;
+        context.set_reg(0, x0);
+    }
+    vcpu.powered.set(graph, true);
+    if vcpu.domain.state() == DomainState::Created {
+        vcpu.domain.set_state(graph, DomainState::Runnable);
+    }
+    control::start(vcpu)
+}
+
+/// Turns the calling vCPU off. The last one ends its domain.
+pub fn off(vcpu: Ref<Vcpu>) -> Next {
+    {
+        let graph = &mut *graph::lock();
+        vcpu.powered.set(graph, false);
+        let last = vcpu.domain.vcpus().all(|other| !other.powered.get(graph));
+        if last {
+            domain::end(graph, vcpu.domain, EndReason::AllOff, 0);
+        }
+    }
+    // A vCPU that is off has no timer.
+    timer::guest::set_ctl(0);
+    sched::leave(vcpu, Place::Off)
+}

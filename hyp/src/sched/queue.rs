@@ -1,0 +1,322 @@
+//! The queues, and how a running vCPU leaves its pCPU.
+
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
+
+use crate::graph::Ref;
+use crate::lock::{Guard, Lock};
+use crate::object::vcpu::{NOT_LOADED, Place, Vcpu};
+use crate::percpu::{self, Pcpu};
+use crate::trap::{Next, STAY};
+use crate::{notify, trace};
+use portico_abi::Status;
+use portico_abi::port::{BIT_TIMER, DEADLINE_NEVER};
+use portico_arch::pcpu::MAX_PCPUS;
+use portico_arch::vectors::IDLE;
+use portico_arch::timer;
+use portico_core::runq::{Admission, RunQueue, TimerQueue, Why};
+use portico_core::trace::Event;
+
+/// vCPUs on one machine.
+pub const MAX_VCPUS: usize = 512;
+
+/// What the lock of a pCPU's queue protects.
+pub struct Queue {
+    /// READY and throttled vCPUs.
+    pub run: RunQueue<MAX_VCPUS>,
+    /// Deadlines of BLOCKED vCPUs.
+    pub timers: TimerQueue<MAX_VCPUS>,
+    /// Reservations.
+    pub admission: Admission,
+}
+
+static QUEUES: [Lock<Queue>; MAX_PCPUS] = [const {
+    Lock::new(Queue { run: RunQueue::new(1_000_000), timers: TimerQueue::new(), admission: Admission::new() })
+}; MAX_PCPUS];
+
+static VCPUS: [AtomicPtr<Vcpu>; MAX_VCPUS] = [const { AtomicPtr::new(null_mut()) }; MAX_VCPUS];
+
+/// A bit for each pCPU that idles.
+pub static IDLE_MASK: AtomicU64 = AtomicU64::new(0);
+
+/// Boot option: WFI always traps, as if others waited on every pCPU.
+pub static ALWAYS_TRAP_WFI: AtomicBool = AtomicBool::new(false);
+
+/// Tells the queues the frequency of the counter. At boot.
+pub fn init(counter_hz: u64) {
+    for queue in &QUEUES {
+        queue.lock().run.set_ticks_per_ms(counter_hz / 1000);
+    }
+}
+
+/// The queue of a pCPU.
+pub fn of(index: usize) -> &'static Lock<Queue> {
+    // `pcpu` fields are only ever set to numbers of pCPUs that are online.
+    QUEUES.get(index).unwrap_or(&QUEUES[0])
+}
+
+/// Locks the queue that a vCPU belongs to.
+pub fn lock_home(vcpu: Ref<Vcpu>) -> (Guard<'static, Queue>, usize) {
+    loop {
+        let index = usize::from(vcpu.pcpu.load(Ordering::Acquire));
+        let queue = of(index).lock();
+        if usize::from(vcpu.pcpu.load(Ordering::Relaxed)) == index {
+            return (queue, index);
+        }
+    }
+}
+
+/// Makes a vCPU findable by number, or (with null) no longer.
+pub fn register(id: u16, vcpu: *mut Vcpu) {
+    if let Some(entry) = VCPUS.get(usize::from(id)) {
+        entry.store(vcpu, Ordering::Release);
+    }
+}
+
+/// A vCPU by number.
+pub fn by_id(id: u16) -> Option<Ref<Vcpu>> {
+    let pointer = VCPUS.get(usize::from(id))?.load(Ordering::Acquire);
+    // SAFETY: made by `as_ptr`; taken out of the table before the vCPU is freed.
+    unsafe { Ref::from_ptr(pointer) }
+}
+
+/// Blocks the running vCPU until an upcall or `deadline` (a value of its CNTVCT_EL0), for a call that returns a status.
+pub fn block(vcpu: Ref<Vcpu>, deadline: u64) -> Next {
+    // SAFETY: the vCPU is current here.
+    unsafe { vcpu.context() }.set_reg(0, Status::Ok.raw() as u64);
+    let physical = if deadline == DEADLINE_NEVER {
+        u64::MAX
+    } else {
+        // SAFETY: as above; `cntvoff` never changes while it runs. A deadline far ahead must not wrap into the past.
+        deadline.saturating_add(unsafe { vcpu.context() }.el2.cntvoff_el2)
+    };
+    block_until(vcpu, physical, true)
+}
+
+/// Blocks the running vCPU for a trapped WFI.
+pub fn block_wfi(vcpu: Ref<Vcpu>) -> Next {
+    block_until(vcpu, u64::MAX, false)
+}
+
+fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
+    if vcpu.page().upcall_pending() {
+        return STAY;
+    }
+    let pcpu = percpu::this();
+    let mut queue = of(pcpu.index()).lock();
+    vcpu.set_place(Place::Blocked);
+    // Pairs with the fences in `notify`: either we see the upcall, or the notifier sees us blocked.
+    fence(Ordering::SeqCst);
+    if vcpu.page().upcall_pending() || vcpu.upcall_wanted() || vcpu.stop.load(Ordering::Relaxed) != 0 {
+        vcpu.set_place(Place::Running);
+        if vcpu.stop.load(Ordering::Relaxed) != 0 {
+            pcpu.resched.store(true, Ordering::Relaxed);
+            drop(queue);
+            return reconsider(vcpu);
+        }
+        return STAY;
+    }
+    let now = timer::now();
+    if deadline <= now {
+        vcpu.set_place(Place::Running);
+        // SAFETY: the vCPU is current here.
+        unsafe { vcpu.context() }.set_reg(0, Status::TimedOut.raw() as u64);
+        return STAY;
+    }
+    // SAFETY: the lock of its queue is held.
+    let state = unsafe { vcpu.sched() };
+    state.block_deadline = deadline;
+    state.wants_result = wants_result;
+    state.running += queue.run.stop(&mut state.entity, now);
+    state.since = now;
+    if deadline != u64::MAX {
+        queue.timers.set(vcpu.id, deadline);
+    }
+    trace::record(Event::Block, vcpu.id, 0);
+    pick(pcpu, &mut queue, now)
+}
+
+/// The running vCPU leaves its pCPU for `place`, which is none of Running, Ready and Blocked.
+pub fn leave(vcpu: Ref<Vcpu>, place: Place) -> Next {
+    let pcpu = percpu::this();
+    let mut queue = of(pcpu.index()).lock();
+    let now = timer::now();
+    // SAFETY: the lock of its queue is held.
+    let state = unsafe { vcpu.sched() };
+    state.running += queue.run.stop(&mut state.entity, now);
+    state.since = now;
+    vcpu.set_place(place);
+    pcpu.unload.store(true, Ordering::Relaxed);
+    pick(pcpu, &mut queue, now)
+}
+
+/// The running vCPU gives up its slice.
+pub fn yield_now(vcpu: Ref<Vcpu>) -> Next {
+    let pcpu = percpu::this();
+    let mut queue = of(pcpu.index()).lock();
+    if queue.run.ready_len() == 0 {
+        return STAY;
+    }
+    requeue(pcpu, &mut queue, vcpu, Why::Yield)
+}
+
+/// Looks whether the running vCPU should go on: stop reasons, its slice, others that are ready, deadlines that passed.
+pub fn reconsider(vcpu: Ref<Vcpu>) -> Next {
+    let pcpu = percpu::this();
+    pcpu.resched.store(false, Ordering::Relaxed);
+    let mut queue = of(pcpu.index()).lock();
+    let now = timer::now();
+    expire(pcpu, &mut queue, now);
+    if vcpu.stop.load(Ordering::Acquire) != 0 {
+        // SAFETY: the lock of its queue is held.
+        let state = unsafe { vcpu.sched() };
+        state.running += queue.run.stop(&mut state.entity, now);
+        state.since = now;
+        state.resume_to = Place::Ready;
+        vcpu.set_place(Place::Stopped);
+        pcpu.unload.store(true, Ordering::Relaxed);
+        return pick(pcpu, &mut queue, now);
+    }
+    // SAFETY: the lock of its queue is held.
+    let allowed = unsafe { vcpu.sched() }.affinity & 1 << pcpu.index() != 0;
+    if !allowed {
+        // SAFETY: as above.
+        let state = unsafe { vcpu.sched() };
+        state.running += queue.run.stop(&mut state.entity, now);
+        state.since = now;
+        vcpu.set_place(Place::Migrating);
+        pcpu.unload.store(true, Ordering::Relaxed);
+        return pick(pcpu, &mut queue, now);
+    }
+    if now >= pcpu.slice_end.load(Ordering::Relaxed) || queue.run.should_preempt(now) {
+        return requeue(pcpu, &mut queue, vcpu, Why::Preempted);
+    }
+    // SAFETY: as above.
+    let state = unsafe { vcpu.sched() };
+    set_slice(pcpu, &queue, queue.run.deadline(&state.entity, now));
+    update_wfi_trap(pcpu, &queue, vcpu);
+    STAY
+}
+
+fn requeue(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, why: Why) -> Next {
+    let now = timer::now();
+    // SAFETY: the lock of its queue is held.
+    let state = unsafe { vcpu.sched() };
+    state.running += queue.run.stop(&mut state.entity, now);
+    state.since = now;
+    vcpu.set_place(Place::Ready);
+    queue.run.enqueue(vcpu.id, &mut state.entity, now, why);
+    pick(pcpu, queue, now)
+}
+
+/// Takes the next vCPU to run here; IDLE if there is none.
+pub fn pick(pcpu: &Pcpu, queue: &mut Queue, now: u64) -> Next {
+    release(queue, now);
+    while let Some(id) = queue.run.pick() {
+        let Some(vcpu) = by_id(id) else { continue };
+        return run(pcpu, queue, vcpu, now);
+    }
+    pcpu.current.store(null_mut(), Ordering::Relaxed);
+    set_slice(pcpu, queue, queue.run.next_release());
+    IDLE
+}
+
+/// Makes a vCPU, which is in no queue, the running one of this pCPU.
+#[inline]
+pub fn run(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Next {
+    // SAFETY: the lock of its queue is held.
+    let state = unsafe { vcpu.sched() };
+    queue.run.start(&mut state.entity, now);
+    state.ready += now.wrapping_sub(state.since);
+    state.since = now;
+    state.switches += 1;
+    vcpu.set_place(Place::Running);
+    pcpu.current.store(vcpu.as_ptr(), Ordering::Relaxed);
+    set_slice(pcpu, queue, queue.run.deadline(&state.entity, now));
+    pcpu.trap_wfi.store(must_trap_wfi(queue), Ordering::Relaxed);
+    vcpu.context_ptr()
+}
+
+/// Whether the WFI of the vCPU that runs here must trap: someone else could use the time.
+pub fn must_trap_wfi(queue: &Queue) -> bool {
+    queue.run.ready_len() != 0 || ALWAYS_TRAP_WFI.load(Ordering::Relaxed)
+}
+
+/// Sets or clears the trap for the vCPU that is loaded and runs here.
+pub fn update_wfi_trap(pcpu: &Pcpu, queue: &Queue, vcpu: Ref<Vcpu>) {
+    let trap = must_trap_wfi(queue);
+    if pcpu.trap_wfi.load(Ordering::Relaxed) != trap {
+        pcpu.trap_wfi.store(trap, Ordering::Relaxed);
+        super::switch::apply_wfi_trap(vcpu, trap);
+    }
+}
+
+/// Puts throttled vCPUs whose time has come back among the ready.
+fn release(queue: &mut Queue, now: u64) {
+    while let Some(id) = queue.run.pop_released(now) {
+        if let Some(vcpu) = by_id(id) {
+            // SAFETY: it is in this queue, whose lock is held.
+            queue.run.enqueue(id, &mut unsafe { vcpu.sched() }.entity, now, Why::Released);
+        }
+    }
+}
+
+/// Wakes the blocked vCPUs of this queue whose deadline has passed.
+pub fn expire(pcpu: &Pcpu, queue: &mut Queue, now: u64) {
+    release(queue, now);
+    while let Some(id) = queue.timers.pop_due(now) {
+        let Some(vcpu) = by_id(id) else { continue };
+        if vcpu.place() != Place::Blocked {
+            continue;
+        }
+        // SAFETY: the lock of its queue is held.
+        let state = unsafe { vcpu.sched() };
+        if vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED {
+            // SAFETY: it neither runs nor is loaded, and its lock is held.
+            let el1 = &mut unsafe { vcpu.context() }.el1;
+            if el1.cntv_ctl_el0 & (timer::CTL_ENABLE | timer::CTL_IMASK) == timer::CTL_ENABLE {
+                // SAFETY: as above.
+                let offset = unsafe { vcpu.context() }.el2.cntvoff_el2;
+                if el1.cntv_cval_el0.saturating_add(offset) <= now {
+                    el1.cntv_ctl_el0 |= timer::CTL_IMASK;
+                    notify::mark(vcpu, BIT_TIMER);
+                    vcpu.set_upcall_wanted();
+                }
+            }
+        }
+        if state.block_deadline <= now && state.wants_result && !vcpu.upcall_wanted() {
+            // SAFETY: its general registers were stored when it blocked.
+            unsafe { vcpu.context() }.set_reg(0, Status::TimedOut.raw() as u64);
+        }
+        unblock(queue, vcpu, now);
+        if queue.run.should_preempt(now) {
+            pcpu.resched.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Moves a blocked vCPU, whose deadline is cancelled, among the ready of its queue.
+pub fn unblock(queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) {
+    // SAFETY: the lock of its queue is held.
+    let state = unsafe { vcpu.sched() };
+    state.blocked += now.wrapping_sub(state.since);
+    state.since = now;
+    state.block_deadline = u64::MAX;
+    vcpu.set_place(Place::Ready);
+    queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Wake);
+}
+
+/// Programs CNTHP for the end of the slice or the next deadline of a blocked vCPU, whichever is first.
+pub fn set_slice(pcpu: &Pcpu, queue: &Queue, slice_end: Option<u64>) {
+    let slice_end = slice_end.unwrap_or(u64::MAX);
+    pcpu.slice_end.store(slice_end, Ordering::Relaxed);
+    let at = slice_end.min(queue.timers.first().unwrap_or(u64::MAX));
+    if pcpu.timer.load(Ordering::Relaxed) != at {
+        pcpu.timer.store(at, Ordering::Relaxed);
+        if at == u64::MAX {
+            timer::clear_deadline();
+        } else {
+            timer::set_deadline(at);
+        }
+    }
+}

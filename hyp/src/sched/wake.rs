@@ -1,0 +1,128 @@
+//! Waking a vCPU, and choosing where it runs.
+
+use core::sync::atomic::Ordering;
+
+use super::queue::{self, IDLE_MASK, Queue};
+use crate::graph::Ref;
+use crate::object::vcpu::{NOT_LOADED, Place, Vcpu};
+use crate::percpu;
+use crate::trace;
+use portico_arch::timer;
+use portico_core::runq::Why;
+use portico_core::trace::Event;
+
+/// Makes a vCPU that wants an upcall notice it: by a poke if it runs, by waking it if it is blocked. One that is ready or stopped will see
+/// the wish when it is entered.
+#[inline]
+pub fn kick(vcpu: Ref<Vcpu>) {
+    match vcpu.place() {
+        Place::Running => percpu::poke(usize::from(vcpu.pcpu.load(Ordering::Relaxed))),
+        Place::Blocked => wake(vcpu),
+        Place::Off | Place::Ready | Place::Faulted | Place::Stopped | Place::Migrating => {}
+    }
+}
+
+/// Wakes a blocked vCPU; does nothing to another.
+pub fn wake(vcpu: Ref<Vcpu>) {
+    let (mut home, index) = queue::lock_home(vcpu);
+    if vcpu.place() != Place::Blocked {
+        return;
+    }
+    let now = timer::now();
+    home.timers.cancel(vcpu.id);
+    // SAFETY: the lock of its queue is held.
+    let state = unsafe { vcpu.sched() };
+    state.blocked += now.wrapping_sub(state.since);
+    state.since = now;
+    state.block_deadline = u64::MAX;
+    vcpu.set_place(Place::Ready);
+    trace::record(Event::Wake, vcpu.id, index as u16);
+    place(vcpu, &mut home, index, now, Why::Wake);
+}
+
+/// Puts a vCPU that is READY but in no queue into one: its own, or that of an idle pCPU that it may use.
+pub fn place(vcpu: Ref<Vcpu>, home: &mut Queue, index: usize, now: u64, why: Why) {
+    // SAFETY: the lock of its queue is held.
+    let state = unsafe { vcpu.sched() };
+    let idle = IDLE_MASK.load(Ordering::Relaxed);
+    let allowed = state.affinity & ((1 << percpu::online()) - 1);
+    let home_is_idle = idle & 1 << index != 0;
+    let home_allowed = allowed & 1 << index != 0;
+    if (!home_is_idle || !home_allowed) && vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED && state.entity.is_weighted() {
+        let candidates = if home_allowed { idle & allowed } else { allowed };
+        let best = if candidates & idle != 0 { candidates & idle } else { candidates };
+        if best != 0 {
+            let other = best.trailing_zeros() as usize;
+            if other != index
+                && let Some(mut queue) = queue::of(other).try_lock()
+            {
+                move_home(vcpu, index, other);
+                queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Migrated);
+                notice(other);
+                return;
+            }
+        }
+    }
+    let preempts = home.run.enqueue(vcpu.id, &mut state.entity, now, why);
+    if index != percpu::index() {
+        notice(index);
+    } else if preempts {
+        percpu::this().resched.store(true, Ordering::Relaxed);
+    } else if let Some(current) = percpu::this().current() {
+        let pcpu = percpu::this();
+        // The one that runs is no longer alone: its slice ends some time, and its WFI traps.
+        // SAFETY: it belongs to this queue, whose lock is held.
+        let deadline = home.run.deadline(&unsafe { current.sched() }.entity, now);
+        queue::set_slice(pcpu, home, deadline);
+        queue::update_wfi_trap(pcpu, home, current);
+    }
+}
+
+fn notice(index: usize) {
+    if let Some(pcpu) = percpu::get(index) {
+        pcpu.resched.store(true, Ordering::Release);
+        if index != percpu::index() {
+            percpu::poke(index);
+        }
+    }
+}
+
+/// Changes the queue that a vCPU belongs to. Both locks are held, or the vCPU is in no queue and only `from`'s lock can find it.
+pub fn move_home(vcpu: Ref<Vcpu>, from: usize, to: usize) {
+    if let (Some(from), Some(to)) = (percpu::get(from), percpu::get(to)) {
+        from.homed.fetch_sub(1, Ordering::Relaxed);
+        to.homed.fetch_add(1, Ordering::Relaxed);
+    }
+    vcpu.pcpu.store(to as u8, Ordering::Release);
+}
+
+/// Takes a ready vCPU from a busier pCPU to this idle one. Looks at each once.
+pub fn steal(own: usize) -> bool {
+    for other in 0..percpu::online() {
+        if other == own {
+            continue;
+        }
+        let Some(mut victim) = queue::of(other).try_lock() else { continue };
+        let found = victim.run.steal(|id| {
+            queue::by_id(id).is_some_and(|vcpu| {
+                // SAFETY: it is in the victim's queue, whose lock is held.
+                vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED && unsafe { vcpu.sched() }.affinity & 1 << own != 0
+            })
+        });
+        let Some(vcpu) = found.and_then(queue::by_id) else { continue };
+        let now = timer::now();
+        // SAFETY: its home is still the victim.
+        let state = unsafe { vcpu.sched() };
+        match queue::of(own).try_lock() {
+            Some(mut queue) => {
+                move_home(vcpu, other, own);
+                queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Migrated);
+                return true;
+            }
+            None => {
+                victim.run.enqueue(vcpu.id, &mut state.entity, now, Why::Wake);
+            }
+        }
+    }
+    false
+}
