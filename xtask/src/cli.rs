@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{build, gdb, run, setup, sizes, trace};
+use crate::{build, gdb, image, run, setup, sizes, trace};
 
 /// Sets up, builds, runs and tests Portico.
 #[derive(Parser, Debug)]
@@ -24,6 +24,8 @@ enum Command {
     Build(build::Options),
     /// Boot a machine in QEMU and give its console
     Run(run::Options),
+    /// Make an SD card for a board
+    Image(image::Options),
     /// Print what the hypervisor of a running machine did last
     Trace(trace::Options),
     /// Attach GDB to a running machine
@@ -45,6 +47,7 @@ impl Cli {
                 build::execute(&options)?;
             }
             Command::Run(options) => return run::execute(&options),
+            Command::Image(options) => image::execute(&options)?,
             Command::Trace(options) => trace::execute(&options)?,
             Command::Gdb(options) => gdb::execute(&options)?,
             Command::Sizes(options) => return sizes::execute(&options),

@@ -13,6 +13,7 @@ pub mod dtb;
 pub mod flat;
 pub mod gdb;
 pub mod guests;
+pub mod image;
 pub mod machine;
 pub mod project;
 pub mod qemu;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use crate::qemu::{Event, Qemu, Search};
 use crate::record::Record;
 use crate::system::Request;
 use crate::terminal::{Keyboard, Typed};
-use crate::{project, setup};
+use crate::{image, project, setup};
 
 /// Options of `run`.
 #[derive(Args, Clone, Debug)]
@@ -26,6 +26,9 @@ pub struct Options {
     /// A system description: a path, or the name of one that comes with the project
     #[arg(default_value = "example")]
     pub system: String,
+    /// Boot what this SD card holds, as made by `cargo xtask image`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["system", "machine", "memory"])]
+    pub image: Option<PathBuf>,
     /// The machine; what the description says, else virt
     #[arg(long, value_parser = machine_parser())]
     pub machine: Option<MachineKind>,
@@ -105,6 +108,39 @@ struct Report {
 /// # Errors
 /// If something does not build, or QEMU cannot be started.
 pub fn execute(options: &Options) -> Result<ExitCode> {
+    let folder = tempfile::Builder::new().prefix("portico-").tempdir()?;
+    let mut line = match &options.image {
+        Some(card) => image::boot_line(card, folder.path(), options.cpus.unwrap_or(4))?,
+        None => match prepare(options, folder.path())? {
+            Some(line) => line,
+            None => return Ok(ExitCode::FAILURE),
+        },
+    };
+    line.icount = options.icount;
+    line.gdb = options.gdb;
+    line.bootargs.extend(options.bootargs.iter().cloned());
+    line.extra.clone_from(&options.qemu);
+    if options.dry_run {
+        println!("{}", line.shell());
+        return Ok(ExitCode::SUCCESS);
+    }
+    line.qmp = Some(folder.path().join("qmp"));
+    let started = Instant::now();
+    let outcome = drive(&line, options)?;
+    if options.json {
+        let report = Report { outcome, machine: line.machine, seconds: started.elapsed().as_secs_f64() };
+        println!("{}", serde_json::to_string(&report)?);
+    }
+    Ok(match outcome {
+        Outcome::Matched | Outcome::Off | Outcome::Quit => ExitCode::SUCCESS,
+        Outcome::Ended => ExitCode::FAILURE,
+        Outcome::Timeout => ExitCode::from(2),
+    })
+}
+
+/// Checks the description, installs and builds what it needs, and puts its bundle into a folder. `None` if it is
+/// refused, which has been said.
+fn prepare(options: &Options, folder: &Path) -> Result<Option<Line>> {
     let request = Request {
         system: options.system.clone(),
         machine: options.machine,
@@ -123,44 +159,26 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
         Ok(prepared) => prepared,
         Err(report) => return Ok(refuse(&report, options)),
     };
-    line.icount = options.icount;
-    line.gdb = options.gdb;
-    line.bootargs.extend(options.bootargs.iter().cloned());
-    line.extra.clone_from(&options.qemu);
-    if options.dry_run {
-        let path = project::run_dir().join(format!("{}.bundle", line.machine.name()));
+    // The line that is only printed shall work later.
+    let path = if options.dry_run {
         std::fs::create_dir_all(project::run_dir())?;
-        std::fs::write(&path, bundle)?;
-        line.initrd = Some(path);
-        println!("{}", line.shell());
-        return Ok(ExitCode::SUCCESS);
-    }
-    let folder = tempfile::Builder::new().prefix("portico-").tempdir()?;
-    let path = folder.path().join("bundle");
+        project::run_dir().join(format!("{}.bundle", line.machine.name()))
+    } else {
+        folder.join("bundle")
+    };
     std::fs::write(&path, bundle)?;
     line.initrd = Some(path);
-    line.qmp = Some(folder.path().join("qmp"));
-    let started = Instant::now();
-    let outcome = drive(&line, options)?;
-    if options.json {
-        let report = Report { outcome, machine: line.machine, seconds: started.elapsed().as_secs_f64() };
-        println!("{}", serde_json::to_string(&report)?);
-    }
-    Ok(match outcome {
-        Outcome::Matched | Outcome::Off | Outcome::Quit => ExitCode::SUCCESS,
-        Outcome::Ended => ExitCode::FAILURE,
-        Outcome::Timeout => ExitCode::from(2),
-    })
+    Ok(Some(line))
 }
 
 /// Says what is wrong with a description.
-fn refuse(report: &portico_ctl::Report, options: &Options) -> ExitCode {
+fn refuse(report: &portico_ctl::Report, options: &Options) -> Option<Line> {
     if options.json {
         println!("{}", report.to_json());
     } else {
         eprintln!("{report}");
     }
-    ExitCode::FAILURE
+    None
 }
 
 /// Parses the name of a machine.

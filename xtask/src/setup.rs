@@ -92,7 +92,7 @@ pub fn ensure(parts: &[Part], options: &Options) -> Result<()> {
     }
     eprintln!("It will be installed by:");
     for step in &steps {
-        eprintln!("  {}", step.to_string().trim_start_matches("sudo ").replace('\n', "\n  "));
+        eprintln!("  {}", step.to_string().replace("sudo ", "").replace('\n', "\n  "));
     }
     if !options.yes && !project::in_ci() && !confirm()? {
         bail!("nothing was installed; run the commands above, or this one with --yes");
