@@ -81,6 +81,11 @@ impl Port {
         Port { handle: Handle::NONE, vcpu, bit }
     }
 
+    /// A port that is bound already, to this bit of this vCPU.
+    pub const fn assume_bound(handle: Handle, vcpu: u32, bit: u16) -> Port {
+        Port { handle, vcpu, bit }
+    }
+
     /// Its handle.
     pub const fn handle(&self) -> Handle {
         self.handle
