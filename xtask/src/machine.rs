@@ -67,13 +67,16 @@ impl Line {
         match self.machine {
             MachineKind::Virt | MachineKind::VirtGicv2 => {
                 let gic = if self.machine == MachineKind::Virt { 3 } else { 2 };
-                // With a fixed seed `rng-seed` is the same in every run.
                 arguments.pair("-M", format!("virt,virtualization=on,gic-version={gic}"));
                 let frequency = if self.icount { ",cntfrq=1000000000" } else { "" };
                 arguments.pair("-cpu", format!("cortex-a72{frequency}"));
                 arguments.pair("-nic", "none");
             }
-            MachineKind::Raspi4b => arguments.pair("-M", "raspi4b"),
+            MachineKind::Raspi4b => {
+                arguments.pair("-M", "raspi4b");
+                // The board's device tree names the second UART as the console.
+                arguments.pair("-serial", "null");
+            }
         }
         arguments.pair("-smp", fixed.unwrap_or(self.cpus).to_string());
         let memory = fixed_memory_mib(self.machine).unwrap_or(self.memory_mib);
@@ -85,6 +88,7 @@ impl Line {
         arguments.pair("-serial", "stdio");
         if self.icount {
             arguments.pair("-icount", "shift=0,sleep=off");
+            // With a fixed seed `rng-seed` in the device tree is the same in every run.
             arguments.pair("-seed", "1");
             arguments.pair("-rtc", "base=2026-01-01,clock=vm");
         }

@@ -3,7 +3,7 @@
 //! QEMU is ended by SIGKILL only: with its clock decoupled and all processors idle it may never see SIGTERM. It
 //! also dies with the thread that started it, so that an interrupted test leaves nothing behind.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -47,7 +47,7 @@ impl Qemu {
     /// If QEMU cannot be started.
     pub fn start(line: &Line) -> Result<Qemu> {
         let mut command = Command::new(PROGRAM);
-        command.args(line.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.args(line.arguments()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own: an interrupt typed at the terminal is ours to answer.
         command.process_group(0);
         // SAFETY: between fork and exec only one system call is made, without memory allocation.
@@ -60,6 +60,14 @@ impl Qemu {
         let mut child = command.spawn().with_context(|| format!("starting {PROGRAM} (`cargo xtask setup` installs it)"))?;
         let stdin = child.stdin.take().context("QEMU has no input")?;
         let mut stdout = child.stdout.take().context("QEMU has no output")?;
+        let stderr = child.stderr.take().context("QEMU has no error output")?;
+        thread::spawn(move || {
+            // For each device of the board that it does not have QEMU says so: nothing to worry a user with.
+            let lines = BufReader::new(stderr).lines().map_while(Result::ok);
+            for line in lines.filter(|line| !line.ends_with("has been disabled!")) {
+                eprintln!("{line}");
+            }
+        });
         let (sender, output) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];

@@ -127,6 +127,8 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
     line.qmp = Some(folder.path().join("qmp"));
     let started = Instant::now();
     let outcome = drive(&line, options)?;
+    // The machine's last line may be a prompt.
+    println!();
     if options.json {
         let report = Report { outcome, machine: line.machine, seconds: started.elapsed().as_secs_f64() };
         println!("{}", serde_json::to_string(&report)?);
