@@ -118,12 +118,14 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
     }
 }
 
-/// The pCPUs to use by index: the one that booted first, then the others as the device tree lists them.
+/// The pCPUs to use by index: the one that booted first, then the others as the device tree lists them, not more than
+/// `portico.cpus` asks for.
 pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
     let own = MPIDR_EL1::read() & boot::MPIDR_AFFINITY;
+    let wanted = argument(machine.bootargs, "portico.cpus").and_then(|count| count.parse().ok()).unwrap_or(usize::MAX);
     let mut order = List::new();
     let _ = order.push(own);
-    for cpu in machine.cpus.iter().filter(|cpu| cpu.mpidr != own) {
+    for cpu in machine.cpus.iter().filter(|cpu| cpu.mpidr != own).take(wanted.saturating_sub(1)) {
         if !order.push(cpu.mpidr) {
             ::log::warn!("pCPU {:#x} stays off: {MAX_PCPUS} are supported", cpu.mpidr);
         }
