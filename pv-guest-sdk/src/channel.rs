@@ -196,6 +196,11 @@ impl Channel {
         }
     }
 
+    /// What indices that make no sense mean: a peer that began anew has set its own back, and is `Lost`; else it lies.
+    fn broken(&self) -> ChannelError {
+        self.check().err().unwrap_or(ChannelError::Corrupt)
+    }
+
     /// Notifies the peer.
     ///
     /// # Errors
@@ -355,7 +360,7 @@ impl<'a, const N: usize> Sender<'a, N> {
     /// # Errors
     /// `Corrupt`.
     pub fn push(&mut self, message: &[u8; N]) -> Result<bool, ChannelError> {
-        Ok(self.producer.push(&self.slots, message)?)
+        self.producer.push(&self.slots, message).map_err(|_| self.channel.broken())
     }
 
     /// Publishes what was pushed and notifies the peer if it wants that.
@@ -388,7 +393,7 @@ impl<'a, const N: usize> Sender<'a, N> {
                 return Ok(());
             }
             self.channel.check()?;
-            if self.producer.arm()? {
+            if self.producer.arm().map_err(|_| self.channel.broken())? {
                 self.channel.port.wait(deadline)?;
             }
         }
@@ -418,7 +423,7 @@ impl<'a, const N: usize> Receiver<'a, N> {
     /// `Corrupt`, `Lost`.
     pub fn try_receive(&mut self) -> Result<Option<[u8; N]>, ChannelError> {
         let mut message = Aligned([0; N]);
-        if !self.consumer.pop(&self.slots, &mut message.0)? {
+        if !self.consumer.pop(&self.slots, &mut message.0).map_err(|_| self.channel.broken())? {
             return Ok(None);
         }
         if self.consumer.release() {
@@ -437,7 +442,7 @@ impl<'a, const N: usize> Receiver<'a, N> {
                 return Ok(message);
             }
             self.channel.check()?;
-            if self.consumer.arm()? {
+            if self.arm()? {
                 self.channel.port.wait(deadline)?;
             }
         }
@@ -448,6 +453,6 @@ impl<'a, const N: usize> Receiver<'a, N> {
     /// # Errors
     /// `Corrupt`.
     pub fn arm(&mut self) -> Result<bool, ChannelError> {
-        Ok(self.consumer.arm()?)
+        self.consumer.arm().map_err(|_| self.channel.broken())
     }
 }

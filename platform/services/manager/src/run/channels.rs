@@ -10,15 +10,17 @@ use core::sync::atomic::Ordering;
 use portico_abi::channel::{ChannelHeader, ChannelState};
 use portico_abi::call::extent_flags;
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
-use portico_bundle::description::Channel as Description;
+use portico_bundle::description::{Channel as Description, MAX_CHANNEL_PAGES};
 use portico_manager::memory::Piece;
 use portico_sdk::hvc;
 use portico_sdk::window::Window;
 
 use crate::hv::{self, Machine};
 
-/// IPA from which channel windows are mapped in the manager; below are the consoles.
-const WINDOWS: u64 = dt::WINDOWS + 0x100_0000;
+/// IPA from which channel windows are mapped in the manager, each at a place of its own.
+const WINDOWS: u64 = 0x8_0000_0000;
+/// Bytes between them: the largest window.
+const STRIDE: u64 = MAX_CHANNEL_PAGES as u64 * PAGE_SIZE;
 
 /// A channel.
 #[derive(Debug)]
@@ -39,14 +41,13 @@ pub fn cookie(index: usize) -> u64 {
 #[derive(Debug, Default)]
 pub struct Channels {
     list: Vec<Channel>,
-    next_ipa: u64,
 }
 
 impl Channels {
     /// Takes the description's channels.
     pub fn new(descriptions: Vec<Description>) -> Self {
         let fresh = |description| Channel { description, window: None, ports: [Handle::NONE; 2] };
-        Self { list: descriptions.into_iter().map(fresh).collect(), next_ipa: WINDOWS }
+        Self { list: descriptions.into_iter().map(fresh).collect() }
     }
 
     /// Channels of a guest: number, its side, and the channel.
@@ -108,22 +109,37 @@ impl Channels {
         }
     }
 
+    /// Gives back the windows that no guest has any more.
+    pub fn release(&mut self, machine: &mut Machine) {
+        for channel in &mut self.list {
+            let is_unused = |piece: &Piece<Handle>| {
+                hvc::extent_info(piece.extent).is_ok_and(|info| info.flags & extent_flags::LENT == 0)
+            };
+            if let Some((piece, _)) = channel.window.take_if(|(piece, _)| is_unused(piece)) {
+                let _ = hv::unmap_here(piece.extent);
+                machine.memory.put_dirty(piece);
+            }
+        }
+    }
+
     /// Makes the window of a channel, the first time that one of its guests is built.
     fn open(&mut self, machine: &mut Machine, index: usize) -> Result<(), Status> {
-        let ipa = self.next_ipa;
+        let ipa = WINDOWS + index as u64 * STRIDE;
         let Some(channel) = self.list.get_mut(index) else { return Ok(()) };
         if let Some((piece, window)) = channel.window {
             return renew(&piece, window);
         }
         let pages = u64::from(channel.description.pages);
         let piece = machine.take(pages).map_err(|_| Status::NoBudget)?;
-        hv::map_here(piece.extent, ipa, hv::READ_WRITE)?;
+        if let Err(status) = hv::map_here(piece.extent, ipa, hv::READ_WRITE) {
+            machine.memory.put_dirty(piece);
+            return Err(status);
+        }
         let bytes = (pages * PAGE_SIZE) as usize;
-        // SAFETY: the extent was just mapped there for good, as RAM that no Rust object is in.
+        // SAFETY: the extent was just mapped there, as RAM that no Rust object is in, and `release` ends the use before it unmaps.
         let window = unsafe { Window::new(ipa, bytes) }.ok_or(Status::Invalid)?;
         initialize(window, bytes).ok_or(Status::Invalid)?;
         channel.window = Some((piece, window));
-        self.next_ipa = ipa + pages * PAGE_SIZE;
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! The hypervisor as the manager's decisions see it.
 
+use alloc::format;
+use alloc::string::String;
 use portico_abi::handle::SELF_DOMAIN;
 use portico_manager::memory::{Cleanliness, Extents, Memory, MemoryError, Piece};
 use portico_sdk::abi::call::{attrs, extent_flags};
@@ -36,6 +38,8 @@ pub struct Machine {
     pub system: Handle,
     /// Free memory.
     pub memory: Memory<Handle>,
+    /// Pages that were free at the start, those in EL2's pool included.
+    free_at_start: u64,
 }
 
 impl Machine {
@@ -46,13 +50,29 @@ impl Machine {
     pub fn find() -> Result<Self, Status> {
         let system = hvc::self_info(portico_abi::call::info::SYSTEM_HANDLE, 0)?;
         let system = Handle::from_raw((system & 0xffff_ffff) as u32);
-        let mut machine = Self { system, memory: Memory::default() };
+        let mut machine = Self { system, memory: Memory::default(), free_at_start: 0 };
         let mut cursor = 0;
         while let Ok((handle, next)) = hvc::handle_next(SELF_DOMAIN, cursor) {
             cursor = next;
             machine.consider(handle);
         }
+        machine.free_at_start = machine.free_with_pool();
         Ok(machine)
+    }
+
+    /// Whether no memory waits to be scrubbed.
+    pub fn memory_is_settled(&self) -> bool {
+        self.memory.dirty_pages() == 0
+    }
+
+    /// Compares free memory with that at the start: it must be the same when no guest is left.
+    pub fn balance(&self) -> String {
+        format!("{} of {} pages are free again", self.free_with_pool(), self.free_at_start)
+    }
+
+    fn free_with_pool(&self) -> u64 {
+        let pool = hvc::pool_info(self.system).map_or(0, |(pages, ..)| pages);
+        self.memory.free_pages().saturating_add(self.memory.dirty_pages()).saturating_add(pool)
     }
 
     /// Takes a handle as free memory if it is that.

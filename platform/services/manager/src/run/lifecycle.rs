@@ -354,7 +354,11 @@ impl Manager {
         self.event(text);
         let Some(guest) = self.guests.get_mut(id) else { return };
         guest.last_end = Some(String::from(text));
-        let policy = guest.policy();
+        let mut policy = guest.policy();
+        if let Some(ms) = self.options.backoff_ms {
+            policy.backoff_first_ns = ms.saturating_mul(1_000_000);
+            policy.backoff_last_ns = policy.backoff_first_ns;
+        }
         let decision = guest.restarts.decide(&policy, ending, now);
         let name = String::from(guest.name());
         match decision {
@@ -465,6 +469,7 @@ impl Manager {
                 if let Some(console) = guest.console.take() {
                     self.machine.memory.put_dirty(console.close());
                 }
+                self.channels.release(&mut self.machine);
                 if is_focused {
                     self.mux.focus_manager(time::now_ns());
                 }

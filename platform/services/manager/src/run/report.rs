@@ -20,6 +20,8 @@ pub struct TopSample {
     pub until_ns: u64,
     /// Processor time of each guest.
     guests_ns: Vec<u64>,
+    /// Processor time of the manager itself.
+    own_ns: u64,
     /// Idle time of each processor.
     idle_ns: Vec<u64>,
 }
@@ -57,6 +59,7 @@ impl Manager {
             from_ns,
             until_ns: from_ns.saturating_add(seconds.saturating_mul(1_000_000_000)),
             guests_ns: self.guests_cpu_ns(),
+            own_ns: portico_sdk::vcpu::current().page().map_or(0, |page| page.run_state().0),
             idle_ns: self.idle_ns(),
         }
     }
@@ -81,6 +84,9 @@ impl Manager {
                 duration(after),
             ]));
         }
+        let own = portico_sdk::vcpu::current().page().map_or(0, |page| page.run_state().0);
+        let used = percent(own.saturating_sub(sample.own_ns), span);
+        rows.push(Vec::from([String::from("(manager)"), String::from("running"), used, duration(own)]));
         text.push_str(&table(&rows, &[2, 3]));
         text
     }
@@ -188,7 +194,7 @@ fn vcpu_row(index: usize, stats: &VcpuStats) -> Vec<String> {
         duration(stats.ready_ns),
         share,
         cap,
-        cpu_list(stats.affinity),
+        cpu_list(if stats.affinity == u64::MAX { 0 } else { stats.affinity }),
         format!("{}", stats.switches),
         format!("{}", stats.missed),
     ])

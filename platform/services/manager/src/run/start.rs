@@ -103,5 +103,10 @@ fn description(bundle: &Archive<'static>) -> Result<System, String> {
 /// Options come from the description, and from the machine's boot arguments if EL2 hands those on.
 fn options(cmdline: &str) -> Options {
     let has = |key: &str| cmdline.split_ascii_whitespace().any(|word| word == key) || dtb::bootarg(key).is_some();
-    Options { exit_when_idle: has("portico.exit_when_idle"), quiet: has("portico.quiet") }
+    let backoff = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("portico.backoff_ms="));
+    Options {
+        exit_when_idle: has("portico.exit_when_idle"),
+        quiet: has("portico.quiet"),
+        backoff_ms: backoff.and_then(|text| text.parse().ok()),
+    }
 }

@@ -31,6 +31,8 @@ pub struct Options {
     pub exit_when_idle: bool,
     /// `portico.quiet`: no banner, and no prompt before a key is pressed.
     pub quiet: bool,
+    /// `portico.backoff_ms=N`: first and longest wait before a restart, instead of the usual ones.
+    pub backoff_ms: Option<u64>,
 }
 
 /// The manager.
@@ -212,7 +214,11 @@ impl Manager {
     fn end_if_idle(&mut self) {
         let is_idle = !self.guests.iter().any(Guest::is_alive);
         if self.options.exit_when_idle && is_idle && self.ending.is_none() {
-            self.event("all guests have ended, powering off");
+            if !self.machine.memory_is_settled() {
+                return;
+            }
+            let text = self.machine.balance();
+            self.event(&format!("all guests have ended, powering off; {text}"));
             self.ending = Some(portico_abi::call::power::OFF);
         }
     }
