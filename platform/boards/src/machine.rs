@@ -210,6 +210,31 @@ struct Found<'a> {
     overflow: bool,
 }
 
+/// What reads a device's node.
+#[derive(Clone, Copy)]
+enum Driver {
+    Timer,
+    GicV3,
+    GicV2,
+    Pl011,
+    MiniUart,
+    Ns16550,
+}
+
+/// By `compatible`.
+static DRIVERS: [(&[u8], Driver); 10] = [
+    (b"arm,armv8-timer", Driver::Timer),
+    (b"arm,gic-v3", Driver::GicV3),
+    (b"arm,gic-400", Driver::GicV2),
+    (b"arm,cortex-a15-gic", Driver::GicV2),
+    (b"arm,cortex-a7-gic", Driver::GicV2),
+    (b"arm,pl011", Driver::Pl011),
+    (b"brcm,bcm2835-aux-uart", Driver::MiniUart),
+    (b"ns16550a", Driver::Ns16550),
+    (b"ns16550", Driver::Ns16550),
+    (b"snps,dw-apb-uart", Driver::Ns16550),
+];
+
 /// A UART and the hash of its path.
 #[derive(Clone, Copy, Default)]
 struct UartNode {
@@ -223,73 +248,74 @@ impl<'a> Found<'a> {
     }
 
     fn visit(&mut self, node: &Node<'_, 'a>) {
-        match (node.depth(), node.name()) {
-            (0, _) => self.machine.model = node.text(b"model").unwrap_or(""),
-            (1, b"chosen") => self.chosen(node),
-            (1, b"aliases") => node.properties(|name, value| {
-                // An alias too many only means that `stdout-path` may not resolve.
-                if name.starts_with(b"serial") {
-                    let _ = self.aliases.push((name, value));
-                }
-            }),
-            (1, name) if name.starts_with(b"memory") => {
-                if node.text(b"device_type") == Some("memory") && node.enabled() {
-                    ranges(node, |range| self.overflow |= range.len > 0 && !self.machine.memory.push(range));
-                }
-            }
-            (1, b"psci") => {
-                self.machine.psci = match node.text(b"method") {
-                    Some("smc") => Psci::Smc,
-                    Some("hvc") => Psci::Hvc,
-                    _ => Psci::None,
-                };
-            }
-            _ => self.visit_by_place(node),
-        }
-    }
-
-    fn visit_by_place(&mut self, node: &Node<'_, 'a>) {
-        match node.parent_name() {
-            b"reserved-memory" if node.depth() == 2 => {
+        match node.depth() {
+            0 => self.machine.model = node.text(b"model").unwrap_or(""),
+            1 => self.visit_top(node),
+            2 if same(node.parent_name(), b"reserved-memory") => {
                 if node.enabled() {
-                    ranges(node, |range| self.reserve(range));
+                    self.overflow |= !collect(&mut self.machine.reserved, node);
                 }
             }
-            b"cpus" if node.depth() == 2 => {
-                if node.text(b"device_type") == Some("cpu")
-                    && let Some(reg) = node.raw_reg(0)
-                {
-                    let spin = node.text(b"enable-method") == Some("spin-table");
-                    let release_address = node.number(b"cpu-release-addr").filter(|_| spin);
-                    let _ = self.machine.cpus.push(Cpu { mpidr: reg.start, release_address });
-                }
-            }
-            _ => self.visit_device(node),
+            2 if same(node.parent_name(), b"cpus") => self.cpu(node),
+            _ => self.device(node),
         }
     }
 
-    fn visit_device(&mut self, node: &Node<'_, 'a>) {
-        for compatible in node.compatible() {
-            match compatible {
-                b"arm,armv8-timer" => {
-                    if let (Some(physical), Some(virtual_timer), Some(hypervisor)) =
-                        (node.interrupt(1), node.interrupt(2), node.interrupt(3))
-                    {
-                        self.machine.timer = TimerInterrupts { physical, virtual_timer, hypervisor };
-                    }
-                }
-                b"arm,gic-v3" => self.gic_v3(node),
-                b"arm,gic-400" | b"arm,cortex-a15-gic" | b"arm,cortex-a7-gic" => self.gic_v2(node),
-                b"arm,pl011" => self.uart(node, UartKind::Pl011),
-                b"brcm,bcm2835-aux-uart" | b"ns16550a" | b"ns16550" | b"snps,dw-apb-uart" => {
-                    let is_mini = compatible == b"brcm,bcm2835-aux-uart";
-                    let shift = node.number(b"reg-shift").unwrap_or(if is_mini { 2 } else { 0 });
-                    let width = node.number(b"reg-io-width").unwrap_or(if is_mini { 4 } else { 1 });
-                    self.uart(node, UartKind::Ns16550 { register_shift: shift as u8, wide: width == 4 });
-                }
-                _ => continue,
+    fn visit_top(&mut self, node: &Node<'_, 'a>) {
+        let name = node.name();
+        if same(name, b"chosen") {
+            self.chosen(node);
+        } else if same(name, b"aliases") {
+            node.properties(|name, value| {
+                // An alias too many only means that `stdout-path` may not resolve.
+                let _ = name.first() == Some(&b's') && self.aliases.push((name, value));
+            });
+        } else if same(name, b"psci") {
+            self.machine.psci = match node.text(b"method") {
+                Some("smc") => Psci::Smc,
+                Some("hvc") => Psci::Hvc,
+                _ => Psci::None,
+            };
+        } else if name.first() == Some(&b'm') && node.text(b"device_type") == Some("memory") {
+            if node.enabled() {
+                self.overflow |= !collect(&mut self.machine.memory, node);
             }
-            return;
+        } else {
+            self.device(node);
+        }
+    }
+
+    fn cpu(&mut self, node: &Node<'_, 'a>) {
+        if node.text(b"device_type") == Some("cpu")
+            && let Some(reg) = node.raw_reg(0)
+        {
+            let spin = node.text(b"enable-method") == Some("spin-table");
+            let release_address = node.number(b"cpu-release-addr").filter(|_| spin);
+            // Those that there is no room for stay off.
+            let _ = self.machine.cpus.push(Cpu { mpidr: reg.start, release_address });
+        }
+    }
+
+    fn device(&mut self, node: &Node<'_, 'a>) {
+        let known = |compatible: &[u8]| DRIVERS.iter().find(|(name, _)| same(compatible, name)).map(|(_, driver)| *driver);
+        match node.compatible().find_map(known) {
+            Some(Driver::Timer) => self.timer(node),
+            Some(Driver::GicV3) => self.gic_v3(node),
+            Some(Driver::GicV2) => self.gic_v2(node),
+            Some(Driver::Pl011) => self.uart(node, UartKind::Pl011),
+            Some(Driver::MiniUart) => self.uart(node, UartKind::Ns16550 { register_shift: 2, wide: true }),
+            Some(Driver::Ns16550) => {
+                let register_shift = node.number(b"reg-shift").unwrap_or(0) as u8;
+                let wide = node.number(b"reg-io-width") == Some(4);
+                self.uart(node, UartKind::Ns16550 { register_shift, wide });
+            }
+            None => {}
+        }
+    }
+
+    fn timer(&mut self, node: &Node<'_, 'a>) {
+        if let (Some(physical), Some(virtual_timer), Some(hypervisor)) = (node.interrupt(1), node.interrupt(2), node.interrupt(3)) {
+            self.machine.timer = TimerInterrupts { physical, virtual_timer, hypervisor };
         }
     }
 
@@ -329,7 +355,7 @@ impl<'a> Found<'a> {
     fn choose_console(&mut self) {
         let name = argument(self.machine.bootargs, "portico.uart").unwrap_or(self.stdout);
         let name = name.split(':').next().unwrap_or("").as_bytes();
-        let path = match self.aliases.iter().find(|(alias, _)| *alias == name) {
+        let path = match self.aliases.iter().find(|(alias, _)| same(alias, name)) {
             Some((_, path)) => path.split(|&byte| byte == 0).next().unwrap_or_default(),
             None => name,
         };
@@ -361,13 +387,22 @@ pub fn argument<'a>(bootargs: &'a str, name: &str) -> Option<&'a str> {
     bootargs.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }
 
-/// Calls `each` with every entry of `reg`.
-fn ranges(node: &Node<'_, '_>, mut each: impl FnMut(Range)) {
+/// Appends every entry of `reg` that is not empty; says whether there was room.
+fn collect<const N: usize>(list: &mut List<Range, N>, node: &Node<'_, '_>) -> bool {
     let mut index = 0;
     while let Some(range) = node.reg(index) {
-        each(range);
+        if range.len > 0 && !list.push(range) {
+            return false;
+        }
         index += 1;
     }
+    true
+}
+
+/// Compares bytes. One function, not a comparison by byte at each name: the target has no unaligned loads.
+#[inline(never)]
+fn same(left: &[u8], right: &[u8]) -> bool {
+    left == right
 }
 
 /// Start of a path's hash.

@@ -23,7 +23,7 @@ const END: u32 = 9;
 pub enum TreeError {
     /// They do not begin with the magic number.
     Magic,
-    /// A block lies outside them.
+    /// A block lies outside them, or they do not begin at a multiple of 4.
     Truncated,
     /// The structure block is malformed.
     Structure,
@@ -33,6 +33,8 @@ pub enum TreeError {
 #[derive(Clone, Copy)]
 pub struct Tree<'a> {
     structure: &'a [u8],
+    /// The same bytes, for loads of whole cells: the target has no unaligned ones.
+    words: &'a [u32],
     strings: &'a [u8],
     reservations: &'a [u8],
 }
@@ -76,8 +78,15 @@ impl<'a> Tree<'a> {
         }
         let bytes = bytes.get(..field(1)?).ok_or(TreeError::Truncated)?;
         let block = |start: usize, len: usize| bytes.get(start..)?.get(..len);
+        let structure = block(field(2)?, field(9)?).ok_or(TreeError::Truncated)?;
+        // SAFETY: every bit pattern is a `u32`.
+        let (unaligned, words, _) = unsafe { structure.align_to() };
+        if !unaligned.is_empty() {
+            return Err(TreeError::Truncated);
+        }
         Ok(Self {
-            structure: block(field(2)?, field(9)?).ok_or(TreeError::Truncated)?,
+            structure,
+            words,
             strings: block(field(3)?, field(8)?).ok_or(TreeError::Truncated)?,
             reservations: bytes.get(field(4)?..).ok_or(TreeError::Truncated)?,
         })
@@ -100,7 +109,7 @@ impl<'a> Tree<'a> {
         let mut depth = 0;
         let mut at = 0;
         loop {
-            match be32(self.structure, at).ok_or(TreeError::Structure)? {
+            match self.word(at).ok_or(TreeError::Structure)? {
                 BEGIN_NODE => {
                     let name = until_nul(self.structure.get(at + 4..).ok_or(TreeError::Structure)?);
                     at += 4 + aligned(name.len() + 1);
@@ -143,16 +152,23 @@ impl<'a> Tree<'a> {
         (level, at)
     }
 
+    /// Reads the cell at `at`, a multiple of 4.
+    #[inline(always)]
+    fn word(&self, at: usize) -> Option<u32> {
+        self.words.get(at / 4).map(|word| u32::from_be(*word))
+    }
+
     /// Reads the property at `at`: strings from its name on, value, offset of what follows. `None` if there is none.
+    #[inline(never)]
     fn property(&self, mut at: usize) -> Option<(&'a [u8], &'a [u8], usize)> {
-        while be32(self.structure, at)? == NOP {
+        while self.word(at)? == NOP {
             at += 4;
         }
-        if be32(self.structure, at)? != PROP {
+        if self.word(at)? != PROP {
             return None;
         }
-        let len = be32(self.structure, at + 4)? as usize;
-        let name = be32(self.structure, at + 8)? as usize;
+        let len = self.word(at + 4)? as usize;
+        let name = self.word(at + 8)? as usize;
         let value = self.structure.get(at + 12..)?.get(..len)?;
         Some((self.strings.get(name..)?, value, at + 12 + aligned(len)))
     }
@@ -195,10 +211,11 @@ impl<'a> Node<'_, 'a> {
 
     /// The value of a property, found by scanning this node's.
     #[must_use]
+    #[inline(never)]
     pub fn property(&self, name: &[u8]) -> Option<&'a [u8]> {
         let mut at = self.level().properties;
         while let Some((property, value, next)) = self.tree.property(at) {
-            if is(property, name) {
+            if property.first() == name.first() && is(property, name) {
                 return Some(value);
             }
             at = next;
@@ -217,6 +234,7 @@ impl<'a> Node<'_, 'a> {
 
     /// The value of a property of one or two cells.
     #[must_use]
+    #[inline(never)]
     pub fn number(&self, name: &[u8]) -> Option<u64> {
         let value = self.property(name)?;
         if value.len() >= 8 { be64(value, 0) } else { be32(value, 0).map(u64::from) }
@@ -224,12 +242,14 @@ impl<'a> Node<'_, 'a> {
 
     /// The value of a property that is one string.
     #[must_use]
+    #[inline(never)]
     pub fn text(&self, name: &[u8]) -> Option<&'a str> {
         core::str::from_utf8(until_nul(self.property(name)?)).ok()
     }
 
     /// Entry `index` of `reg`, as it stands, without translation.
     #[must_use]
+    #[inline(never)]
     pub fn raw_reg(&self, index: usize) -> Option<Range> {
         let parent = self.parent()?;
         let (address, size) = (parent.address_cells as usize, parent.size_cells as usize);
@@ -241,6 +261,7 @@ impl<'a> Node<'_, 'a> {
     /// Entry `index` of `reg`, translated to a physical address through the `ranges` of every bus above. `None` if
     /// there is no such entry, or a bus does not pass it.
     #[must_use]
+    #[inline(never)]
     pub fn reg(&self, index: usize) -> Option<Range> {
         let mut range = self.raw_reg(index)?;
         // From the parent up to below the root.
@@ -265,6 +286,7 @@ impl<'a> Node<'_, 'a> {
         self.gic_interrupt(index).is_some_and(|(_, flags)| flags & 3 != 0)
     }
 
+    #[inline(never)]
     fn gic_interrupt(&self, index: usize) -> Option<(u32, u32)> {
         let value = self.level().interrupts;
         // 3 cells; a GICv3 with interrupt partitions has 4.
@@ -316,6 +338,7 @@ fn translate(bus: &Level<'_>, parent_cells: u32, range: Range) -> Option<u64> {
 }
 
 /// Reads a number of `count` cells; of three (PCI), the low two.
+#[inline(never)]
 fn cells(bytes: &[u8], at: usize, count: usize) -> Option<u64> {
     match count {
         0 => Some(0),
@@ -326,15 +349,17 @@ fn cells(bytes: &[u8], at: usize, count: usize) -> Option<u64> {
     }
 }
 
+#[inline(never)]
 fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 fn be64(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+    Some(u64::from(be32(bytes, at)?) << 32 | u64::from(be32(bytes, at.checked_add(4)?)?))
 }
 
 /// Whether the first of `strings` is `name`.
+#[inline(never)]
 fn is(strings: &[u8], name: &[u8]) -> bool {
     strings.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0))
 }

@@ -6,10 +6,14 @@ use portico_boards::tree::{Tree, TreeError};
 use portico_boards::{Gic, Machine, MachineError, Psci, Range, UartKind};
 use proptest::prelude::*;
 
-const VIRT_GICV2: &[u8] = include_bytes!("machines/virt-gicv2.dtb");
-const VIRT_GICV3: &[u8] = include_bytes!("machines/virt-gicv3.dtb");
-const RPI4: &[u8] = include_bytes!("machines/rpi4.dtb");
-const ODD: &[u8] = include_bytes!("machines/odd.dtb");
+/// A device tree begins at a multiple of 8.
+#[repr(align(8))]
+struct Aligned<const N: usize>([u8; N]);
+
+static VIRT_GICV2: &[u8] = &Aligned(*include_bytes!("machines/virt-gicv2.dtb")).0;
+static VIRT_GICV3: &[u8] = &Aligned(*include_bytes!("machines/virt-gicv3.dtb")).0;
+static RPI4: &[u8] = &Aligned(*include_bytes!("machines/rpi4.dtb")).0;
+static ODD: &[u8] = &Aligned(*include_bytes!("machines/odd.dtb")).0;
 
 fn range(start: u64, len: u64) -> Range {
     Range { start, len }
