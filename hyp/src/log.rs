@@ -10,6 +10,8 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use portico_boards::Uart;
 
 static UART: Lock<Option<Uart>> = Lock::new(None);
+/// The same for a panic, whose lock nobody holds while it logs.
+static LAST_UART: Lock<Option<Uart>> = Lock::new(None);
 static RELEASED: AtomicBool = AtomicBool::new(false);
 
 struct Logger;
@@ -32,6 +34,7 @@ impl Write for Sink {
 /// Takes a UART and becomes the logger.
 pub fn init(uart: Option<Uart>, max: LevelFilter) {
     *UART.lock() = uart;
+    *LAST_UART.lock() = uart;
     // Fails only if a logger is set already, and there is one call.
     let _ = log::set_logger(&Logger);
     log::set_max_level(max);
@@ -49,15 +52,15 @@ pub fn raw(uart: Uart, line: fmt::Arguments<'_>) {
     let _ = writeln!(Sink(uart), "portico: {line}");
 }
 
-/// The UART for a panic's last words. Waits a moment for another's line to end, then takes no notice of the lock.
+/// The UART for a panic's last words. Waits a moment for another's line to end, then takes no notice of its lock.
 pub fn for_panic() -> Option<Uart> {
-    for _ in 0..1_000_000 {
-        if let Some(uart) = UART.try_lock() {
-            return *uart;
+    for _ in 0..100_000 {
+        if UART.try_lock().is_some() {
+            break;
         }
         portico_arch::cpu::relax();
     }
-    None
+    *LAST_UART.lock()
 }
 
 /// Writes what a guest says by `early_write`, with its name at the start of each line. Control characters are shown as dots, so that no guest can

@@ -37,9 +37,11 @@ use portico_arch::vectors;
 #[unsafe(no_mangle)]
 extern "C" fn portico_boot(dtb: u64, image: u64, level: u64) -> ! {
     boot::own_tables(image, level);
-    let (machine, dtb) = boot::describe_machine(dtb, level);
-    let boot = boot::plan_memory(machine, dtb);
+    let mut boot = boot::Boot::default();
+    boot::describe_machine(&mut boot, dtb, level);
+    boot::plan_memory(&mut boot);
     let mpidrs = boot::order_pcpus(&boot.machine);
+    boot::apply_options(&boot.machine);
     boot::init_guest_controls();
     boot::init_interrupts(&boot.machine, &mpidrs);
     boot::init_time();
@@ -50,6 +52,7 @@ extern "C" fn portico_boot(dtb: u64, image: u64, level: u64) -> ! {
 
 /// Leaves boot on this pCPU: it schedules for ever.
 fn run_pcpu(index: usize) -> ! {
+    boot::install_vectors();
     let top = portico_arch::boot::stack_top(index) as u64;
     // SAFETY: the stack is this pCPU's, its top is 16-byte aligned, and what runs on it now is never returned to.
     unsafe { vectors::enter_idle(top - 16) }

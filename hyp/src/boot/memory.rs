@@ -15,6 +15,7 @@ const MANAGER_BYTES: u64 = 16 << 20;
 const BLOCK: u64 = 2 << 20;
 
 /// All that boot found out.
+#[derive(Default)]
 pub struct Boot {
     /// The machine.
     pub machine: Machine<'static>,
@@ -31,15 +32,18 @@ pub struct Boot {
 }
 
 /// Decides what is EL2's, what the manager's, and what is free. Stops, saying why, if there is too little.
-pub fn plan_memory(machine: Machine<'static>, dtb: Range) -> Boot {
+#[cold]
+#[inline(never)]
+pub fn plan_memory(boot: &mut Boot) {
+    let Boot { machine, free, .. } = boot;
     let Some(bundle) = machine.bundle else { stop("no bundle: the boot loader gave no initial RAM disk") };
-    let mut free = FreeRam::new();
+    boot.bundle = bundle;
     for range in machine.memory.iter() {
         free.add(*range);
     }
     let (image, image_bytes) = mmu::image_range();
     free.remove(Range { start: image.raw(), len: image_bytes });
-    free.remove(dtb);
+    free.remove(boot.dtb);
     free.remove(bundle);
     for range in machine.reserved.iter() {
         free.remove(*range);
@@ -54,8 +58,8 @@ pub fn plan_memory(machine: Machine<'static>, dtb: Range) -> Boot {
     let Some(manager) = free.take(manager_bytes.next_multiple_of(BLOCK), BLOCK) else {
         stop("too little memory for the manager")
     };
+    (boot.pool, boot.manager) = (pool, manager);
     free.split(BLOCK);
-    Boot { machine, dtb, bundle, pool, manager, free }
 }
 
 fn stop(why: &str) -> ! {

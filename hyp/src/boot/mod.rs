@@ -6,8 +6,9 @@ mod memory;
 pub use cpus::start_others;
 pub use memory::{Boot, plan_memory};
 
-use crate::{clock, irq, log, percpu, root, sched};
-use core::sync::atomic::Ordering;
+use crate::{clock, irq, log, machine, percpu, root, sched};
+use core::sync::atomic::{AtomicU8, Ordering};
+use portico_abi::psci::ret;
 use ::log::LevelFilter;
 use portico_arch::gic::{self, GicLayout};
 use portico_arch::pcpu::{self, MAX_PCPUS, PcpuBase};
@@ -44,30 +45,32 @@ fn own_pcpu(index: usize, mpidr: u64) {
 
 /// Reads the device tree at physical address `dtb` and opens the console. Stops, saying why, if this machine or this
 /// exception level is of no use.
-pub fn describe_machine(dtb: u64, level: u64) -> (Machine<'static>, Range) {
+#[cold]
+#[inline(never)]
+pub fn describe_machine(boot: &mut Boot, dtb: u64, level: u64) {
     let Some(bytes) = map_device_tree(dtb) else {
         // Nothing says where a UART is: there is nobody to tell.
         portico_arch::cpu::halt()
     };
-    let found = Machine::from_dtb(bytes);
-    let info = match &found {
-        Ok(machine) => machine.uart,
-        Err(_) => Machine::console_from_dtb(bytes).ok().flatten(),
-    };
-    let uart = info.and_then(open_uart);
-    let machine = match found {
-        Ok(machine) if level == 2 && machine.psci == Psci::Hvc => refuse(uart, "PSCI is by HVC: something else owns EL2"),
-        Ok(machine) if level == 2 => machine,
-        Ok(_) => refuse(uart, "entered at EL1, needs EL2 (QEMU: -M virt,virtualization=on)"),
-        Err(error) => refuse(uart, error.text()),
-    };
+    boot.dtb = Range { start: dtb, len: bytes.len() as u64 };
+    let machine = &mut boot.machine;
+    let found = machine.read(bytes);
+    let uart = machine.uart.and_then(open_uart);
+    if let Err(error) = found {
+        refuse(uart, error.text());
+    }
+    if level != 2 {
+        refuse(uart, "entered at EL1, needs EL2 (QEMU: -M virt,virtualization=on)");
+    }
+    if machine.psci == Psci::Hvc {
+        refuse(uart, "PSCI is by HVC: something else owns EL2");
+    }
     let filter = match argument(machine.bootargs, "portico.log") {
         Some("debug") => LevelFilter::Debug,
         Some("off") => LevelFilter::Off,
         _ => LevelFilter::Info,
     };
     log::init(uart, filter);
-    (machine, Range { start: dtb, len: bytes.len() as u64 })
 }
 
 /// Maps the device tree, whose size is known only after a look at its first bytes.
@@ -100,6 +103,8 @@ pub fn refuse(uart: Option<Uart>, why: &str) -> ! {
 }
 
 /// Sets up the interrupt controller and this pCPU's part of it. `mpidrs` are the pCPUs by index.
+#[cold]
+#[inline(never)]
 pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
     let mut regions = [(0, 0); 4];
     let layout = match &machine.gic {
@@ -120,6 +125,8 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
 
 /// The pCPUs to use by index: the one that booted first, then the others as the device tree lists them, not more than
 /// `portico.cpus` asks for.
+#[cold]
+#[inline(never)]
 pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
     let own = MPIDR_EL1::read() & boot::MPIDR_AFFINITY;
     let wanted = argument(machine.bootargs, "portico.cpus").and_then(|count| count.parse().ok()).unwrap_or(usize::MAX);
@@ -136,6 +143,38 @@ pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
 /// Sets up the EL2 registers of this pCPU that govern guests.
 pub fn init_guest_controls() {
     context::init_cpu();
+}
+
+/// Takes the boot arguments into effect that choose how traps are handled, on all pCPUs.
+///
+/// * `portico.bhb=off`: no branch-history loop at each entry. On by default, as Cortex-A57 and A72 need it.
+/// * `portico.measure`: time every stay in EL2.
+/// * `portico.wfi=trap`: WFI always traps, for measurements.
+pub fn apply_options(machine: &Machine<'_>) {
+    let is = |name: &str, value: &str| argument(machine.bootargs, name) == Some(value);
+    let has = |name: &str| machine.bootargs.split_ascii_whitespace().any(|word| word == name);
+    let bhb = !is("portico.bhb", "off");
+    let kind = match (has("portico.measure"), bhb) {
+        (true, _) => VectorKind::Measured,
+        (false, true) => VectorKind::Bhb,
+        (false, false) => VectorKind::Plain,
+    };
+    VECTORS.store(kind as u8, Ordering::Release);
+    sched::queue::ALWAYS_TRAP_WFI.store(is("portico.wfi", "trap"), Ordering::Relaxed);
+    if machine.psci == Psci::Smc {
+        machine::find_firmware_workarounds(bhb);
+    } else {
+        machine::set_workarounds(ret::NOT_SUPPORTED, if bhb { ret::SUCCESS } else { ret::NOT_SUPPORTED });
+    }
+}
+
+static VECTORS: AtomicU8 = AtomicU8::new(0);
+
+/// Installs the vector table that the boot arguments chose, on this pCPU.
+pub fn install_vectors() {
+    let chosen = VECTORS.load(Ordering::Acquire);
+    let kinds = [VectorKind::Plain, VectorKind::Bhb, VectorKind::Measured];
+    vectors::install(kinds.into_iter().find(|kind| *kind as u8 == chosen).unwrap_or(VectorKind::Bhb));
 }
 
 /// Tells the clock and the scheduler the counter's frequency, and turns on this pCPU's timer interrupts.
@@ -155,6 +194,8 @@ fn init_pcpu_time() {
 }
 
 /// Starts the manager. Stops, saying why, if the bundle has none that can run. From here on the UART is the manager's.
+#[cold]
+#[inline(never)]
 pub fn start_manager(boot: &Boot) {
     if let Err(why) = root::start_manager(boot) {
         ::log::error!("cannot start: {why}");

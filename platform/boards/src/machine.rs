@@ -152,31 +152,26 @@ impl<'a> Machine<'a> {
     /// # Errors
     /// See [`MachineError`]. A machine without UART is no error.
     pub fn from_dtb(dtb: &'a [u8]) -> Result<Self, MachineError> {
-        Self::read(dtb, true)
+        let mut machine = Self::default();
+        machine.read(dtb).map(|()| machine)
     }
 
-    /// Reads only what is needed to tell a person that something is wrong: works on machines that
-    /// [`from_dtb`](Self::from_dtb) refuses.
+    /// Reads the machine from its device tree into `self`, which is as [`Default`] makes it. In place since it is large
+    /// for the stack at boot. Even if it fails, `uart` is what was found, so that somebody can be told.
     ///
     /// # Errors
-    /// [`MachineError::Tree`].
-    pub fn console_from_dtb(dtb: &'a [u8]) -> Result<Option<UartInfo>, MachineError> {
-        Self::read(dtb, false).map(|machine| machine.uart)
-    }
-
-    fn read(dtb: &'a [u8], check: bool) -> Result<Self, MachineError> {
+    /// As [`from_dtb`](Self::from_dtb).
+    pub fn read(&mut self, dtb: &'a [u8]) -> Result<(), MachineError> {
         let tree = Tree::new(dtb).map_err(MachineError::Tree)?;
-        let mut found = Found::default();
+        let mut found =
+            Found { machine: self, uarts: List::new(), aliases: List::new(), stdout: "", overflow: false };
         for range in tree.reservations() {
             found.reserve(range);
         }
         let walked = tree.walk(&mut |node| found.visit(node));
         found.choose_console();
-        if check {
-            walked.map_err(MachineError::Tree)?;
-            found.check()?;
-        }
-        Ok(found.machine)
+        walked.map_err(MachineError::Tree)?;
+        found.check()
     }
 }
 
@@ -200,9 +195,8 @@ impl Default for Machine<'_> {
 }
 
 /// What a walk has found so far.
-#[derive(Default)]
-struct Found<'a> {
-    machine: Machine<'a>,
+struct Found<'m, 'a> {
+    machine: &'m mut Machine<'a>,
     uarts: List<UartNode, 6>,
     /// Names and paths of the serial ports.
     aliases: List<(&'a [u8], &'a [u8]), 8>,
@@ -242,7 +236,7 @@ struct UartNode {
     path: u64,
 }
 
-impl<'a> Found<'a> {
+impl<'a> Found<'_, 'a> {
     fn reserve(&mut self, range: Range) {
         self.overflow |= range.len > 0 && !self.machine.reserved.push(range);
     }
