@@ -1,8 +1,9 @@
 //! Facts of the machine that calls need, set once at boot.
 
-use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
-use portico_abi::psci::{ARCH_WORKAROUND_1, ARCH_WORKAROUND_3, ret};
+use portico_abi::psci::{ARCH_WORKAROUND_1, ARCH_WORKAROUND_3, PSCI_FEATURES, SMCCC_ARCH_FEATURES, SMCCC_VERSION, ret};
+use portico_arch::psci;
 use portico_core::addr::PaRange;
 use portico_core::extent::PA_BITS;
 use portico_core::idregs::IdTable;
@@ -11,6 +12,7 @@ use spin::Once;
 static GICV: AtomicU64 = AtomicU64::new(0);
 static WORKAROUND_1: AtomicI32 = AtomicI32::new(ret::NOT_SUPPORTED as i32);
 static WORKAROUND_3: AtomicI32 = AtomicI32::new(ret::NOT_SUPPORTED as i32);
+static HAS_PSCI: AtomicBool = AtomicBool::new(false);
 static ID_TABLE: Once<IdTable> = Once::new();
 
 /// Pages of the GICv2 virtual CPU interface: the second holds GICV_DIR.
@@ -34,6 +36,25 @@ pub fn gicv() -> Option<PaRange> {
 pub fn set_workarounds(first: i64, third: i64) {
     WORKAROUND_1.store(first as i32, Ordering::Relaxed);
     WORKAROUND_3.store(third as i32, Ordering::Relaxed);
+}
+
+/// Whether the machine's firmware answers PSCI by SMC.
+pub fn has_psci() -> bool {
+    HAS_PSCI.load(Ordering::Relaxed)
+}
+
+/// Asks the firmware which workarounds it offers. `bhb`: EL2 cleans the branch history at each entry itself.
+pub fn find_firmware_workarounds(bhb: bool) {
+    // Discovery is there from SMCCC 1.1 on, which PSCI_FEATURES tells; older firmware answers NOT_SUPPORTED to all of it.
+    let has_discovery = psci::arch_call(PSCI_FEATURES, u64::from(SMCCC_VERSION)) >= 0 && psci::arch_call(SMCCC_VERSION, 0) >= 0x1_0001;
+    HAS_PSCI.store(true, Ordering::Relaxed);
+    let first = if has_discovery { psci::arch_call(SMCCC_ARCH_FEATURES, u64::from(ARCH_WORKAROUND_1)) } else { ret::NOT_SUPPORTED };
+    set_workarounds(first, if bhb { ret::SUCCESS } else { ret::NOT_SUPPORTED });
+}
+
+/// Runs ARCH_WORKAROUND_1 in the firmware, for a guest that was told that it is offered.
+pub fn clean_branch_predictor() {
+    psci::arch_call(ARCH_WORKAROUND_1, 0);
 }
 
 /// See [`set_workarounds`].

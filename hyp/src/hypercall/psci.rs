@@ -125,9 +125,15 @@ fn arch_features(function: u32) -> u64 {
     }
 }
 
-/// The guest asks for its branch predictor to be cleaned: entering EL2 did that if the machine needs it, since the vectors run the loop.
+/// The guest asks for its branch predictor to be cleaned. The history is clean since the vectors ran the loop; the rest is the firmware's.
 fn workaround(function: u32) -> u64 {
-    if crate::machine::workaround_needed(function) < 0 { signed(ret::NOT_SUPPORTED) } else { signed(ret::SUCCESS) }
+    if crate::machine::workaround_needed(function) < 0 {
+        return signed(ret::NOT_SUPPORTED);
+    }
+    if function == id::ARCH_WORKAROUND_1 {
+        crate::machine::clean_branch_predictor();
+    }
+    signed(ret::SUCCESS)
 }
 
 fn by_mpidr(vcpu: Ref<Vcpu>, mpidr: u64) -> Option<Ref<Vcpu>> {

@@ -181,6 +181,10 @@ fn pcpu_stats(index: usize) -> PcpuStats {
 /// `system_off(system, op)`: returns only if it is refused.
 pub fn system_off(args: &mut Args) -> Result<Next, Status> {
     handle::lookup_system(&graph::lock(), args.caller(), args.handle::<1>())?;
+    if !crate::machine::has_psci() {
+        // The firmware offers no such call: whoever drives the board's power controller does it.
+        return Err(Status::NotSupported);
+    }
     match args.get::<2>() {
         power::OFF => psci::system_off(),
         power::RESET => psci::system_reset(),

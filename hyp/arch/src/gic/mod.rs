@@ -19,8 +19,8 @@ use portico_core::addr::PcpuId;
 /// The virtual interrupt by which a guest learns of pending ports.
 pub const UPCALL_VINTID: u32 = 31;
 
-/// Priority of the upcall in the guest's eyes.
-pub const UPCALL_PRIORITY: u8 = 0xa0;
+/// Priority of the upcall in the guest's eyes: below a PMR of 0xf0, and the lowest usable one of a guest that counts 16 priorities.
+pub const UPCALL_PRIORITY: u8 = 0xe0;
 
 /// Priority of every physical interrupt.
 const PRIORITY: u8 = 0xa0;
