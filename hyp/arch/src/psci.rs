@@ -21,6 +21,8 @@ fn smc(function: u32, a: u64, b: u64, c: u64) -> i64 {
 /// # Errors
 /// The negative PSCI status.
 pub fn cpu_on(mpidr: u64, entry: u64, context: u64) -> Result<(), i64> {
+    // What the newcomer will read must be visible before it runs.
+    crate::barrier::dsb_ish();
     match smc(number::CPU_ON_64, mpidr, entry, context) {
         number::ret::SUCCESS => Ok(()),
         error => Err(error),

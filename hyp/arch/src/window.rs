@@ -5,7 +5,7 @@
 //! slots nest like a stack. A pointer into the window must not outlive its closure, and no reference (`&T`) may be
 //! made from it: a guest or a device may change the bytes at any time.
 
-use crate::barrier::{dsb_ish, dsb_nshst, isb};
+use crate::barrier::{dsb_nshst, isb};
 use crate::mmu::{self, WINDOW_BASE};
 use crate::{cache, pcpu, tlb};
 use core::sync::atomic::Ordering::Relaxed;
@@ -97,10 +97,7 @@ pub fn copy_page_clean(to: Pa, from: Pa) {
     with_page(from, |source| {
         with_page(to, |target| {
             // SAFETY: both are whole mapped pages in different slots.
-            unsafe { core::ptr::copy_nonoverlapping(source.cast_const(), target, PAGE) };
-            // SAFETY: the page is mapped.
-            unsafe { cache::clean_invalidate_poc(target as usize, PAGE) };
-            dsb_ish();
+            unsafe { cache::copy_page_to_poc(target, source.cast_const()) };
         });
     });
 }
