@@ -81,7 +81,8 @@ impl Manager {
     /// Does a piece of whatever each guest is going through. Returns whether there is more to do at once.
     pub fn step_guests(&mut self, now: u64) -> bool {
         let mut is_busy = false;
-        let mut is_loading = false;
+        // One at a time: they share the window, and start in order.
+        let mut is_loading = self.guests.iter().any(|guest| matches!(guest.state, State::Loading(_)));
         for id in 0..self.guests.len() {
             let Some(guest) = self.guests.get(id) else { continue };
             match guest.state {
@@ -89,11 +90,12 @@ impl Manager {
                     if guest.instance.is_none() {
                         self.try_prepare(id, now);
                     }
-                    is_busy |= self.try_load(id);
+                    if !is_loading {
+                        is_loading = self.try_load(id);
+                        is_busy |= is_loading;
+                    }
                 }
-                State::Loading(_) if !is_loading => {
-                    // One at a time: they share the window, and start in order.
-                    is_loading = true;
+                State::Loading(_) => {
                     is_busy = true;
                     self.step_load(id, now);
                 }

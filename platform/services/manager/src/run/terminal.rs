@@ -120,5 +120,12 @@ fn machine_uart() -> Result<UartInfo, &'static str> {
     let bytes = unsafe {
         core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(range.base as usize), range.len as usize)
     };
-    Machine::console_from_dtb(bytes).map_err(|error| error.text())?.ok_or("the machine has no UART that is known here")
+    let mut machine = Machine::default();
+    let read = machine.read(bytes);
+    // A tree that is odd elsewhere is EL2's concern.
+    match (machine.uart, read) {
+        (Some(uart), _) => Ok(uart),
+        (None, Err(error)) => Err(error.text()),
+        (None, Ok(())) => Err("the machine has no UART that is known here"),
+    }
 }
