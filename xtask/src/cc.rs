@@ -45,8 +45,19 @@ impl Compiler {
 /// Flags of every C guest: no C library, no position independence; FP and SIMD stay out of code that may run
 /// before the guest has enabled them.
 const FLAGS: &[&str] = &[
-    "-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-fno-pic", "-fno-stack-protector",
-    "-fno-asynchronous-unwind-tables", "-mgeneral-regs-only", "-mcpu=cortex-a72", "-mstrict-align",
+    "-std=c11",
+    "-O2",
+    "-g",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-ffreestanding",
+    "-fno-pic",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-mgeneral-regs-only",
+    "-mcpu=cortex-a72",
+    "-mstrict-align",
 ];
 
 /// Compiles and links a C guest into `output`.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{build, gdb, image, run, setup, sizes, trace};
+use crate::{build, ci, gdb, image, run, setup, sizes, test, trace};
 
 /// Sets up, builds, runs and tests Portico.
 #[derive(Parser, Debug)]
@@ -24,6 +24,10 @@ enum Command {
     Build(build::Options),
     /// Boot a machine in QEMU and give its console
     Run(run::Options),
+    /// Run all checks and tests
+    Test(test::Options),
+    /// Install without asking, then run all checks and tests
+    Ci,
     /// Make an SD card for a board
     Image(image::Options),
     /// Print what the hypervisor of a running machine did last
@@ -47,6 +51,8 @@ impl Cli {
                 build::execute(&options)?;
             }
             Command::Run(options) => return run::execute(&options),
+            Command::Test(options) => return test::execute(&options),
+            Command::Ci => return ci::execute(),
             Command::Image(options) => image::execute(&options)?,
             Command::Trace(options) => trace::execute(&options)?,
             Command::Gdb(options) => gdb::execute(&options)?,

@@ -30,7 +30,8 @@ pub fn image_from_elf(file: &[u8]) -> Result<Vec<u8>> {
     let mut image = Vec::new();
     for segment in &segments {
         let start = segment.p_paddr - base;
-        let end = start.checked_add(segment.p_filesz).filter(|end| *end <= MAX_SIZE).context("segments too far apart")?;
+        let end =
+            start.checked_add(segment.p_filesz).filter(|end| *end <= MAX_SIZE).context("segments too far apart")?;
         let (start, end) = (start as usize, end as usize);
         if image.len() < end {
             image.resize(end, 0);

@@ -59,11 +59,9 @@ impl Guest {
 pub fn discover() -> Result<Vec<Guest>> {
     let root = project::root();
     let mut guests = Vec::new();
-    for (folder, prefix) in [
-        ("pv-guest-sdk/examples", "example"),
-        ("tests/guests", "test"),
-        ("platform/services", "service"),
-    ] {
+    for (folder, prefix) in
+        [("pv-guest-sdk/examples", "example"), ("tests/guests", "test"), ("platform/services", "service")]
+    {
         scan(&root.join(folder), prefix, "", &mut guests)?;
         scan(&root.join(folder).join("c"), prefix, "-c", &mut guests)?;
     }

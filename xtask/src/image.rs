@@ -154,7 +154,10 @@ pub fn write(path: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     card.set_len(CARD_BYTES)?;
     write_table(&mut card)?;
     let boot_end = BOOT_START + BOOT_BYTES;
-    let format = FormatVolumeOptions::new().fat_type(fatfs::FatType::Fat32).bytes_per_cluster(SECTOR).volume_label(*b"PORTICO    ");
+    let format = FormatVolumeOptions::new()
+        .fat_type(fatfs::FatType::Fat32)
+        .bytes_per_cluster(SECTOR)
+        .volume_label(*b"PORTICO    ");
     fatfs::format_volume(&mut StreamSlice::new(&mut card, BOOT_START, boot_end)?, format)?;
     let slice = StreamSlice::new(&mut card, BOOT_START, boot_end)?;
     let volume = FileSystem::new(fscommon::BufStream::new(slice), FsOptions::new())?;
@@ -194,11 +197,8 @@ fn write_table(card: &mut File) -> Result<()> {
 pub fn read(path: &Path) -> Result<BTreeMap<String, Vec<u8>>> {
     let mut card = File::open(path).with_context(|| format!("reading {}", path.display()))?;
     let table = MBR::read_from(&mut card, SECTOR).context("no partition table")?;
-    let boot = table
-        .iter()
-        .map(|(_, entry)| entry)
-        .find(|entry| entry.sys == TYPE_FAT32)
-        .context("no FAT32 partition")?;
+    let boot =
+        table.iter().map(|(_, entry)| entry).find(|entry| entry.sys == TYPE_FAT32).context("no FAT32 partition")?;
     let start = u64::from(boot.starting_lba) * u64::from(SECTOR);
     let end = start + u64::from(boot.sectors) * u64::from(SECTOR);
     card.seek(SeekFrom::Start(0))?;
@@ -224,7 +224,11 @@ pub fn boot_line(card: &Path, folder: &Path, cpus: u32) -> Result<Line> {
     let files = read(card)?;
     let config = String::from_utf8_lossy(files.get("config.txt").context("the card has no config.txt")?).into_owned();
     let setting = |key: &str| {
-        config.lines().find_map(|line| line.strip_prefix(key)).map(str::trim).with_context(|| format!("config.txt has no {key}"))
+        config
+            .lines()
+            .find_map(|line| line.strip_prefix(key))
+            .map(str::trim)
+            .with_context(|| format!("config.txt has no {key}"))
     };
     let unpack = |name: &str| -> Result<PathBuf> {
         let data = files.get(name).with_context(|| format!("the card has no {name}"))?;

@@ -8,6 +8,7 @@
 
 pub mod build;
 pub mod cc;
+pub mod ci;
 pub mod cli;
 pub mod dtb;
 pub mod flat;
@@ -25,5 +26,6 @@ pub mod sizes;
 pub mod source;
 pub mod system;
 pub mod terminal;
+pub mod test;
 pub mod toolchain;
 pub mod trace;

@@ -57,7 +57,8 @@ impl Qemu {
                 Ok(())
             });
         }
-        let mut child = command.spawn().with_context(|| format!("starting {PROGRAM} (`cargo xtask setup` installs it)"))?;
+        let mut child =
+            command.spawn().with_context(|| format!("starting {PROGRAM} (`cargo xtask setup` installs it)"))?;
         let stdin = child.stdin.take().context("QEMU has no input")?;
         let mut stdout = child.stdout.take().context("QEMU has no output")?;
         let stderr = child.stderr.take().context("QEMU has no error output")?;

@@ -44,12 +44,21 @@ pub enum Part {
     Qemu,
     /// GDB for AArch64.
     Gdb,
+    /// The formatter of the toolchain that runs us.
+    Format,
+    /// The linter of the toolchain that runs us.
+    LintHost,
+    /// The linter of the toolchain that builds for the bare machine.
+    LintBare,
 }
 
 /// What building needs.
 pub const BUILD: &[Part] = &[Part::Rust, Part::C];
 /// What building and running needs.
 pub const RUN: &[Part] = &[Part::Rust, Part::C, Part::Qemu];
+
+/// What testing needs beside.
+const LINTS: &[Part] = &[Part::Format, Part::LintHost, Part::LintBare];
 
 /// Runs the subcommand.
 ///
@@ -106,6 +115,16 @@ pub fn ensure(parts: &[Part], options: &Options) -> Result<()> {
     }
 }
 
+/// Makes sure that everything for testing is there.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn ensure_tests(options: &Options) -> Result<()> {
+    ensure(RUN, options)?;
+    // Which linter is right is known only now.
+    ensure(LINTS, options)
+}
+
 /// Asks the user. Nobody there is a no.
 fn confirm() -> Result<bool> {
     if !std::io::stdin().is_terminal() {
@@ -123,17 +142,28 @@ fn confirm() -> Result<bool> {
 /// Says what is missing of a part, if anything.
 fn lacks(part: Part) -> Option<String> {
     match part {
-        Part::Rust => {
-            toolchain::detect().err().map(|_| format!("Rust for the bare machine ({TARGET})"))
-        }
+        Part::Rust => toolchain::detect().err().map(|_| format!("Rust for the bare machine ({TARGET})")),
         Part::C => cc::detect().is_none().then(|| "a C compiler for AArch64, for guests in C".to_string()),
         Part::Qemu => match qemu_version() {
             Some(version) if version >= QEMU_FLOOR => None,
             Some(version) => Some(format!("QEMU {QEMU_FLOOR} or later (here is {version})")),
             None => Some(format!("QEMU {QEMU_FLOOR} or later ({})", qemu::PROGRAM)),
         },
+        Part::Format => (!cargo_has("fmt")).then(|| "Rust's formatter".to_string()),
+        Part::LintHost => (!cargo_has("clippy")).then(|| "Rust's linter".to_string()),
+        Part::LintBare => match toolchain::detect() {
+            Ok(toolchain) if !toolchain.cargo.is_absolute() => None,
+            Ok(toolchain) if toolchain.cargo.with_file_name("cargo-clippy").is_file() => None,
+            _ => Some("the linter of the Rust toolchain for the bare machine".to_string()),
+        },
         Part::Gdb => find_in_path("gdb-multiarch").is_none().then(|| "gdb-multiarch".to_string()),
     }
+}
+
+/// Says whether the cargo that runs us has a subcommand.
+fn cargo_has(verb: &str) -> bool {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    Command::new(cargo).args([verb, "--version"]).output().is_ok_and(|output| output.status.success())
 }
 
 /// Returns the major version of the installed QEMU.
@@ -145,20 +175,34 @@ fn qemu_version() -> Option<u32> {
 
 /// Plans how to install parts.
 fn plan(missing: &[Part]) -> Result<Vec<Step>> {
-    let packages: Vec<&str> = missing
-        .iter()
-        .filter_map(|part| match part {
-            Part::Rust => None,
-            Part::C => Some("gcc-aarch64-linux-gnu"),
-            Part::Qemu => Some("qemu-system-arm"),
-            Part::Gdb => Some("gdb-multiarch"),
-        })
-        .collect();
-    let mut steps = apt_steps(&packages)?;
-    if missing.contains(&Part::Rust) {
-        steps.push(rust_step()?);
+    let rustup = find_in_path("rustup").is_some();
+    let mut packages: Vec<&str> = Vec::new();
+    let mut steps = Vec::new();
+    for part in missing {
+        match part {
+            Part::C => packages.push("gcc-aarch64-linux-gnu"),
+            Part::Qemu => packages.push("qemu-system-arm"),
+            Part::Gdb => packages.push("gdb-multiarch"),
+            Part::Rust => steps.push(rust_step()?),
+            Part::Format if rustup => steps.push(Step::as_user(&["rustup", "component", "add", "rustfmt"])),
+            Part::LintHost if rustup => steps.push(Step::as_user(&["rustup", "component", "add", "clippy"])),
+            Part::LintBare if rustup && !builds_with_packages() => {
+                steps.push(Step::as_user(&["rustup", "component", "add", "clippy"]));
+            }
+            Part::Format => packages.push("rustfmt-web"),
+            Part::LintHost | Part::LintBare => packages.push("rust-web-clippy"),
+        }
     }
-    Ok(steps)
+    packages.dedup();
+    steps.dedup();
+    let mut all = apt_steps(&packages)?;
+    all.extend(steps);
+    Ok(all)
+}
+
+/// Says whether the toolchain for the bare machine is the distribution's.
+fn builds_with_packages() -> bool {
+    toolchain::detect().is_ok_and(|toolchain| toolchain.rustc.starts_with("/usr/bin"))
 }
 
 /// Plans how to get Rust for the bare machine: rustup adds the target to the toolchain that is here; where its

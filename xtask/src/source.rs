@@ -57,7 +57,8 @@ fn is_rust(path: &Path) -> bool {
 fn module_paths(file: &Path, name: &str) -> [PathBuf; 2] {
     let parent = file.parent().unwrap_or(Path::new(""));
     let own = file.file_stem().unwrap_or_default();
-    let folder = if ["mod", "lib", "main"].iter().any(|root| own == *root) { parent.to_path_buf() } else { parent.join(own) };
+    let folder =
+        if ["mod", "lib", "main"].iter().any(|root| own == *root) { parent.to_path_buf() } else { parent.join(own) };
     [folder.join(name).with_extension("rs"), folder.join(name)]
 }
 

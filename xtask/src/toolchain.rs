@@ -85,7 +85,8 @@ fn inspect(rustc: &Path) -> Result<Toolchain> {
     if parse_version(&compiler.version) < parse_version(&floor) {
         bail!("is version {}, and {floor} is needed", compiler.version);
     }
-    let core = core_library(&compiler.sysroot).with_context(|| format!("has neither `core` for {TARGET} nor its source"))?;
+    let core =
+        core_library(&compiler.sysroot).with_context(|| format!("has neither `core` for {TARGET} nor its source"))?;
     let cargo = cargo_of(&compiler)?;
     let linker = linker_of(&compiler).context("has no `rust-lld`, and `ld.lld` (package lld) is not installed")?;
     Ok(Toolchain { rustc: compiler.rustc, cargo, linker, core, version: compiler.version })
@@ -172,10 +173,7 @@ fn floor() -> Result<String> {
 
 /// Splits `1.96.0-nightly` into numbers.
 fn parse_version(version: &str) -> Vec<u32> {
-    version
-        .split(['.', '-', '+'])
-        .map_while(|part| part.parse().ok())
-        .collect()
+    version.split(['.', '-', '+']).map_while(|part| part.parse().ok()).collect()
 }
 
 /// Finds a program in `PATH`.
@@ -187,8 +185,15 @@ pub fn find_in_path(name: &str) -> Option<PathBuf> {
 /// Removes from a command's environment what the cargo that runs us put there for another toolchain.
 fn clean(command: &mut Command) {
     for name in [
-        "RUSTUP_TOOLCHAIN", "CARGO", "RUSTC", "RUSTDOC", "LD_LIBRARY_PATH", "RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS",
-        "CARGO_BUILD_TARGET", "CARGO_BUILD_RUSTFLAGS",
+        "RUSTUP_TOOLCHAIN",
+        "CARGO",
+        "RUSTC",
+        "RUSTDOC",
+        "LD_LIBRARY_PATH",
+        "RUSTFLAGS",
+        "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_BUILD_TARGET",
+        "CARGO_BUILD_RUSTFLAGS",
     ] {
         command.env_remove(name);
     }
@@ -208,10 +213,9 @@ impl Toolchain {
             .env(format!("{prefix}_RUSTFLAGS"), rustflags())
             .args([verb, "--target", TARGET]);
         if self.core == CoreLibrary::FromSource {
-            command.env("RUSTC_BOOTSTRAP", "1").args([
-                "-Zbuild-std=core,alloc,compiler_builtins",
-                "-Zbuild-std-features=compiler-builtins-mem",
-            ]);
+            command
+                .env("RUSTC_BOOTSTRAP", "1")
+                .args(["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"]);
         }
         command
     }

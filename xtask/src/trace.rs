@@ -120,7 +120,7 @@ fn base(file: &[u8]) -> Result<u64> {
 
 /// Decodes the rings and merges them by time.
 fn decode(data: &[u8]) -> Result<Vec<Record>> {
-    if data.len() % RING_BYTES != 0 {
+    if !data.len().is_multiple_of(RING_BYTES) {
         bail!("the rings have another layout than this decoder knows");
     }
     let word = |bytes: &[u8]| bytes.try_into().map(u64::from_le_bytes).unwrap_or_default();
@@ -157,7 +157,10 @@ fn to_text(record: &Record, before: Option<u32>) -> String {
     let since = before.map_or(0, |before| record.time.wrapping_sub(before));
     let indent = usize::from(record.pcpu) * 2;
     let value = if record.b > 0xffff { format!("0x{:x}", record.b) } else { record.b.to_string() };
-    format!("{:>10} {since:>+9} pcpu{:<2}{:indent$} {name:<8} {a}={} {b}={value}", record.time, record.pcpu, "", record.a)
+    format!(
+        "{:>10} {since:>+9} pcpu{:<2}{:indent$} {name:<8} {a}={} {b}={value}",
+        record.time, record.pcpu, "", record.a
+    )
 }
 
 /// Writes a record as JSON.

@@ -203,16 +203,22 @@ mod tests {
             panic!("known already?")
         };
         assert_eq!(source.path, Path::new("/etc/apt/sources.list.d/portico-backports.list"));
-        assert_eq!(source.text, "deb [arch=amd64 signed-by=/k.gpg] http://mirror.test/debian bookworm-backports main\n");
+        assert_eq!(
+            source.text,
+            "deb [arch=amd64 signed-by=/k.gpg] http://mirror.test/debian bookworm-backports main\n"
+        );
     }
 
     #[test]
     fn sees_backports_that_are_there_but_not_disabled_ones() {
-        let known = "deb http://mirror.test/debian bookworm main\ndeb http://mirror.test/debian bookworm-backports main\n";
+        let known =
+            "deb http://mirror.test/debian bookworm main\ndeb http://mirror.test/debian bookworm-backports main\n";
         assert_eq!(plan(&files("sources.list", known), "bookworm").unwrap(), Backports::Known);
-        let disabled = "deb http://mirror.test/debian bookworm main\n# deb http://mirror.test/debian bookworm-backports main\n";
+        let disabled =
+            "deb http://mirror.test/debian bookworm main\n# deb http://mirror.test/debian bookworm-backports main\n";
         assert!(matches!(plan(&files("sources.list", disabled), "bookworm").unwrap(), Backports::Add(_)));
-        let disabled = "Enabled: no\nTypes: deb\nURIs: u\nSuites: bookworm-backports\n\nTypes: deb\nURIs: u\nSuites: bookworm\n";
+        let disabled =
+            "Enabled: no\nTypes: deb\nURIs: u\nSuites: bookworm-backports\n\nTypes: deb\nURIs: u\nSuites: bookworm\n";
         assert!(matches!(plan(&files("a.sources", disabled), "bookworm").unwrap(), Backports::Add(_)));
     }
 

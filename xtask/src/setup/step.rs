@@ -57,8 +57,9 @@ impl Step {
     /// If the command fails or the file cannot be written.
     pub fn take(&self) -> Result<()> {
         match self {
-            Step::AddSource(source) => std::fs::write(&source.path, &source.text)
-                .with_context(|| format!("writing {}", source.path.display())),
+            Step::AddSource(source) => {
+                std::fs::write(&source.path, &source.text).with_context(|| format!("writing {}", source.path.display()))
+            }
             Step::All(steps) => steps.iter().try_for_each(Step::take),
             Step::Either { first, otherwise } => match first.take() {
                 Ok(()) => Ok(()),

@@ -1,0 +1,273 @@
+//! `cargo xtask test`: all checks and tests. Its last line is `N passed, N failed`.
+//!
+//! A step that runs a test binary counts each of its tests, any other step counts as one. Steps run one after the
+//! other, and one that fails does not keep the rest from running.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+
+use crate::guests::{self, Kind};
+use crate::toolchain::{self, Toolchain};
+use crate::{build, project, setup, sizes};
+
+/// A step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Step {
+    /// Formatting
+    Format,
+    /// Generated files are what their source makes of them
+    Generated,
+    /// Lints of what runs on the host
+    LintHost,
+    /// Lints of what runs on the machine
+    LintBare,
+    /// Tests of pure logic, on the host
+    Unit,
+    /// Every interleaving of rings and ports
+    Loom,
+    /// Damaged input for everything that parses
+    Fuzz,
+    /// Limits of the hypervisor's size
+    Sizes,
+    /// Guests on the three machines
+    Target,
+    /// Costs, compared with the committed ones
+    Bench,
+}
+
+/// Options of `test`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Only these steps
+    pub steps: Vec<Step>,
+    /// Not these steps
+    #[arg(long, value_name = "STEP")]
+    pub skip: Vec<Step>,
+    /// Install what is missing without asking
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Arguments for the test binaries of `unit` and `target`, such as part of a test's name
+    #[arg(last = true)]
+    pub arguments: Vec<String>,
+}
+
+/// How many tests passed and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Passed.
+    pub passed: usize,
+    /// Failed.
+    pub failed: usize,
+}
+
+impl Count {
+    /// Counts a step as one test.
+    fn one(success: bool) -> Count {
+        Count { passed: usize::from(success), failed: usize::from(!success) }
+    }
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// If what the steps need is missing and cannot be installed.
+pub fn execute(options: &Options) -> Result<ExitCode> {
+    let result = setup::ensure_tests(&setup::Options { yes: options.yes, dry_run: false });
+    if let Err(error) = result {
+        eprintln!("error: {error:#}");
+        println!("0 passed, 1 failed");
+        return Ok(ExitCode::FAILURE);
+    }
+    let mut total = Count::default();
+    let mut report = Vec::new();
+    for step in Step::value_variants() {
+        let wanted = options.steps.is_empty() || options.steps.contains(step);
+        if !wanted || options.skip.contains(step) {
+            continue;
+        }
+        println!("== {}", step.name());
+        let started = Instant::now();
+        let count = step.run(options).unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            Count::one(false)
+        });
+        total.passed += count.passed;
+        total.failed += count.failed;
+        let seconds = started.elapsed().as_secs_f64();
+        report.push(format!(
+            "{:<10} {:>5} passed {:>3} failed {seconds:>7.1} s",
+            step.name(),
+            count.passed,
+            count.failed
+        ));
+    }
+    println!("==");
+    for line in report {
+        println!("{line}");
+    }
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Step {
+    /// Returns its name on the command line.
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_string()).unwrap_or_default()
+    }
+
+    /// Runs the step.
+    fn run(self, options: &Options) -> Result<Count> {
+        match self {
+            Step::Format => check(host_cargo("fmt").args(["--all", "--check"])),
+            Step::Generated => check(host_cargo("run").args(["-q", "-p", "portico-abi-gen", "--", "--check"])),
+            Step::LintHost => check(host_cargo("clippy").args(["-q", "--all-targets", "--", "-Dwarnings"])),
+            Step::LintBare => lint_bare(),
+            Step::Unit => tests(host_cargo("test").args(["-q", "--no-fail-fast", "--"]).args(&options.arguments)),
+            Step::Loom => loom(),
+            Step::Fuzz => {
+                tests(host_cargo("test").args(["-q", "-p", "portico-fuzz"]).env("PORTICO_FUZZ_ROUNDS", FUZZ_ROUNDS))
+            }
+            Step::Sizes => {
+                build::build(&build::Options { guests: Some(Vec::new()), verbose: false })?;
+                let sizes = sizes::measure()?;
+                sizes::print(&sizes);
+                Ok(Count::one(sizes.within_limits()))
+            }
+            Step::Target => target(&options.arguments),
+            Step::Bench => Ok(Count::default()),
+        }
+    }
+}
+
+/// Inputs of each fuzz target.
+const FUZZ_ROUNDS: &str = "40000";
+
+/// Makes a command for the cargo that runs us.
+fn host_cargo(verb: &str) -> Command {
+    let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
+    let mut command = Command::new(cargo);
+    command.current_dir(project::root()).arg(verb);
+    command
+}
+
+/// Runs a command that is one test.
+fn check(command: &mut Command) -> Result<Count> {
+    let status = command.status().with_context(|| format!("starting {}", command.get_program().display()))?;
+    Ok(Count::one(status.success()))
+}
+
+/// Runs a command that runs test binaries, and counts their tests.
+fn tests(command: &mut Command) -> Result<Count> {
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let output = child.stdout.take().context("a command without output")?;
+    let mut count = Count::default();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        if let Some(found) = parse_result(&line) {
+            count.passed += found.passed;
+            count.failed += found.failed;
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && count.failed == 0 {
+        // It did not build, or a test binary died.
+        count.failed = 1;
+    }
+    Ok(count)
+}
+
+/// Reads the last line of a test binary: `test result: ok. 3 passed; 0 failed; ...`.
+fn parse_result(line: &str) -> Option<Count> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let number = |word: &str| counts.split(';').find_map(|part| part.trim().strip_suffix(word)?.trim().parse::<usize>().ok());
+    Some(Count { passed: number("passed")?, failed: number("failed")? })
+}
+
+/// Lints the hypervisor, the manager and all guests with the toolchain that builds them.
+fn lint_bare() -> Result<Count> {
+    let toolchain = toolchain::detect()?;
+    let mut packages = vec!["portico-hyp".to_string(), "portico-manager".to_string()];
+    for guest in guests::discover()? {
+        if let Kind::Rust { package, .. } = guest.kind {
+            packages.push(package);
+        }
+    }
+    check(lint_command(&toolchain).args(packages.iter().flat_map(|package| ["-p", package])).args(["--", "-Dwarnings"]))
+}
+
+/// Makes a command that lints for the bare machine. Cargo would look for its lint command in the user's own
+/// folder first, where that of another toolchain may be.
+fn lint_command(toolchain: &Toolchain) -> Command {
+    let plain = toolchain.cargo("clippy");
+    let mut command = Command::new(toolchain.cargo.with_file_name("cargo-clippy"));
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+        .env("CARGO", &toolchain.cargo)
+        .args(plain.get_args())
+        .args(["--release", "-q"])
+        .current_dir(project::root());
+    command
+}
+
+/// Runs the tests named `loom_*` of all packages, in a target folder of their own.
+fn loom() -> Result<Count> {
+    let mut total = Count::default();
+    for package in ["pv-guest-sdk/abi", "pv-guest-sdk", "hyp/core"] {
+        let folder = project::root().join(package);
+        let names: Vec<String> = std::fs::read_dir(folder.join("tests"))
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|entry| Some(entry.file_name().to_str()?.strip_suffix(".rs")?.to_string()))
+            .filter(|name| name.starts_with("loom"))
+            .collect();
+        if names.is_empty() {
+            continue;
+        }
+        let mut command = host_cargo("test");
+        command.args(["-q", "--release", "--manifest-path"]).arg(folder.join("Cargo.toml"));
+        command.args(names.iter().flat_map(|name| ["--test", name]));
+        command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", project::target_dir().join("loom"));
+        let count = tests(&mut command)?;
+        total.passed += count.passed;
+        total.failed += count.failed;
+    }
+    Ok(total)
+}
+
+/// Builds everything and runs the tests on the machines.
+fn target(arguments: &[String]) -> Result<Count> {
+    build::build(&build::Options::default())?;
+    tests(host_cargo("test").args(["-q", "-p", "portico-tests", "--"]).args(arguments))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_what_test_binaries_print() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
+        assert_eq!(parse_result(line), Some(Count { passed: 12, failed: 3 }));
+        assert_eq!(parse_result("test a ... ok"), None);
+    }
+
+    #[test]
+    fn a_command_that_dies_is_a_failure() {
+        let count = tests(Command::new("sh").args(["-c", "echo 'test result: ok. 2 passed; 0 failed;'; exit 1"]));
+        assert_eq!(count.unwrap(), Count { passed: 2, failed: 1 });
+        let count = tests(Command::new("sh").args(["-c", "echo 'test result: FAILED. 2 passed; 5 failed;'; exit 1"]));
+        assert_eq!(count.unwrap(), Count { passed: 2, failed: 5 });
+    }
+}
