@@ -68,6 +68,12 @@ impl Table {
     }
 }
 
+impl Default for Table {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Level 2 tables for pool blocks: one for each GiB of physical memory that holds any.
 const POOL_TABLES: usize = 8;
 
@@ -162,7 +168,7 @@ pub(crate) fn page_rw(pa: Pa) -> u64 {
 /// # Errors
 /// [`MapError::Address`] if unaligned or above 256 GiB, [`MapError::Full`] if the block lies in a GiB for which no table is left.
 pub fn map_pool_block(pa: Pa) -> Result<usize, MapError> {
-    if pa.raw() % BLOCK_SIZE != 0 || pa.raw() >= POOL_LIMIT {
+    if !pa.is_aligned(BLOCK_SIZE) || pa.raw() >= POOL_LIMIT {
         return Err(MapError::Address);
     }
     let va = pool_va(pa);
@@ -210,7 +216,7 @@ pub fn map_device(pa: u64, bytes: u64) -> Result<usize, MapError> {
         return Err(MapError::Full);
     }
     for page in 0..pages {
-        DEVICE_L3.entry(slot + page).store(first + (page as u64) * 4096 | DEVICE_PAGE, Relaxed);
+        DEVICE_L3.entry(slot + page).store((first + page as u64 * 4096) | DEVICE_PAGE, Relaxed);
     }
     DEVICE_PAGES.store(slot + pages, Relaxed);
     dsb_ishst();
@@ -242,7 +248,7 @@ pub unsafe fn boot_map(pa: Pa, bytes: usize) -> Result<&'static [u8], MapError> 
         return Err(MapError::Full);
     }
     for block in 0..blocks {
-        BOOT_L2.entry(slot + block).store(first + block as u64 * BLOCK_SIZE | NORMAL_BLOCK | READ_ONLY, Relaxed);
+        BOOT_L2.entry(slot + block).store((first + block as u64 * BLOCK_SIZE) | NORMAL_BLOCK | READ_ONLY, Relaxed);
     }
     BOOT_BLOCKS.store(slot + blocks, Relaxed);
     dsb_ishst();

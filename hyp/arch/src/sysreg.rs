@@ -9,7 +9,7 @@
 macro_rules! sysreg {
     ($($(#[$meta:meta])* $name:ident = $asm:literal;)+) => {$(
         $(#[$meta])*
-        #[expect(non_camel_case_types, clippy::upper_case_acronyms, reason = "registers keep Arm's names")]
+        #[expect(non_camel_case_types, reason = "registers keep Arm's names")]
         pub struct $name;
 
         impl $name {

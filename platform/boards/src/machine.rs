@@ -163,8 +163,7 @@ impl<'a> Machine<'a> {
     /// As [`from_dtb`](Self::from_dtb).
     pub fn read(&mut self, dtb: &'a [u8]) -> Result<(), MachineError> {
         let tree = Tree::new(dtb).map_err(MachineError::Tree)?;
-        let mut found =
-            Found { machine: self, uarts: List::new(), aliases: List::new(), stdout: "", overflow: false };
+        let mut found = Found { machine: self, uarts: List::new(), aliases: List::new(), stdout: "", overflow: false };
         for range in tree.reservations() {
             found.reserve(range);
         }
@@ -291,7 +290,8 @@ impl<'a> Found<'_, 'a> {
     }
 
     fn device(&mut self, node: &Node<'_, 'a>) {
-        let known = |compatible: &[u8]| DRIVERS.iter().find(|(name, _)| same(compatible, name)).map(|(_, driver)| *driver);
+        let known =
+            |compatible: &[u8]| DRIVERS.iter().find(|(name, _)| same(compatible, name)).map(|(_, driver)| *driver);
         match node.compatible().find_map(known) {
             Some(Driver::Timer) => self.timer(node),
             Some(Driver::GicV3) => self.gic_v3(node),
@@ -308,7 +308,9 @@ impl<'a> Found<'_, 'a> {
     }
 
     fn timer(&mut self, node: &Node<'_, 'a>) {
-        if let (Some(physical), Some(virtual_timer), Some(hypervisor)) = (node.interrupt(1), node.interrupt(2), node.interrupt(3)) {
+        if let (Some(physical), Some(virtual_timer), Some(hypervisor)) =
+            (node.interrupt(1), node.interrupt(2), node.interrupt(3))
+        {
             self.machine.timer = TimerInterrupts { physical, virtual_timer, hypervisor };
         }
     }

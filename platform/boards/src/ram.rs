@@ -31,7 +31,9 @@ impl FreeRam {
     /// Adds the whole pages in a range; what is free already stays so once.
     pub fn add(&mut self, range: Range) {
         self.remove(range);
-        let (Some(start), end) = (range.start.checked_next_multiple_of(PAGE), range.end() & !(PAGE - 1)) else { return };
+        let (Some(start), end) = (range.start.checked_next_multiple_of(PAGE), range.end() & !(PAGE - 1)) else {
+            return;
+        };
         self.keep(start, end);
     }
 

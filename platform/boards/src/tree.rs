@@ -330,7 +330,9 @@ fn translate(bus: &Level<'_>, parent_cells: u32, range: Range) -> Option<u64> {
     }
     for entry in ranges.chunks_exact(width) {
         let offset = range.start.checked_sub(cells(entry, 0, child)?);
-        if let Some(offset) = offset.filter(|&offset| cells(entry, (child + parent) * 4, size).is_some_and(|len| offset < len)) {
+        if let Some(offset) =
+            offset.filter(|&offset| cells(entry, (child + parent) * 4, size).is_some_and(|len| offset < len))
+        {
             return cells(entry, child * 4, parent)?.checked_add(offset);
         }
     }

@@ -1,7 +1,5 @@
 //! Machines as their device trees describe them. Those of QEMU's `virt` were written by QEMU (`-M virt,dumpdtb=`).
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use portico_boards::tree::{Tree, TreeError};
 use portico_boards::{Gic, Machine, MachineError, Psci, Range, UartKind};
 use proptest::prelude::*;
@@ -95,22 +93,31 @@ fn refusals() {
 fn agrees_with_another_reader() {
     for bytes in [VIRT_GICV2, VIRT_GICV3, RPI4, ODD] {
         let mut ours = Vec::new();
-        Tree::new(bytes).unwrap().walk(&mut |node| {
-            let compatible: Vec<u8> = node.property(b"compatible").unwrap_or_default().to_vec();
-            let reg = node.raw_reg(0).filter(|_| node.property(b"reg").is_some());
-            ours.push((node.depth(), node.name().to_vec(), compatible, reg.map(|reg| (reg.start, reg.len))));
-        }).unwrap();
-        let theirs: Vec<_> = fdt::Fdt::new_unaligned_fallible(bytes).unwrap().all_nodes().unwrap().map(|entry| {
-            let (depth, node) = entry.unwrap();
-            let name = node.name().unwrap();
-            let name = match name.unit_address {
-                Some(unit) => format!("{}@{unit}", name.name),
-                None => name.name.to_owned(),
-            };
-            let compatible = node.raw_property("compatible").unwrap().map_or(Vec::new(), |value| value.value.to_vec());
-            let reg = node.reg().unwrap().and_then(|reg| reg.iter::<u64, u64>().next()?.ok());
-            (depth, name.into_bytes(), compatible, reg.map(|reg| (reg.address, reg.len)))
-        }).collect();
+        Tree::new(bytes)
+            .unwrap()
+            .walk(&mut |node| {
+                let compatible: Vec<u8> = node.property(b"compatible").unwrap_or_default().to_vec();
+                let reg = node.raw_reg(0).filter(|_| node.property(b"reg").is_some());
+                ours.push((node.depth(), node.name().to_vec(), compatible, reg.map(|reg| (reg.start, reg.len))));
+            })
+            .unwrap();
+        let theirs: Vec<_> = fdt::Fdt::new_unaligned_fallible(bytes)
+            .unwrap()
+            .all_nodes()
+            .unwrap()
+            .map(|entry| {
+                let (depth, node) = entry.unwrap();
+                let name = node.name().unwrap();
+                let name = match name.unit_address {
+                    Some(unit) => format!("{}@{unit}", name.name),
+                    None => name.name.to_owned(),
+                };
+                let compatible =
+                    node.raw_property("compatible").unwrap().map_or(Vec::new(), |value| value.value.to_vec());
+                let reg = node.reg().unwrap().and_then(|reg| reg.iter::<u64, u64>().next()?.ok());
+                (depth, name.into_bytes(), compatible, reg.map(|reg| (reg.address, reg.len)))
+            })
+            .collect();
         // The other reader leaves the root out.
         assert_eq!(ours.len(), theirs.len() + 1);
         assert_eq!(ours[1..], theirs[..]);

@@ -45,7 +45,8 @@ const LR_UPCALL: u64 = LR_GROUP1 | (UPCALL_PRIORITY as u64) << 48 | UPCALL_VINTI
 
 static GICD: AtomicUsize = AtomicUsize::new(0);
 /// Control and SGI frame of each pCPU's redistributor.
-static GICR: [(AtomicUsize, AtomicUsize); MAX_PCPUS] = [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; MAX_PCPUS];
+static GICR: [(AtomicUsize, AtomicUsize); MAX_PCPUS] =
+    [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; MAX_PCPUS];
 /// `ICC_SGI1R_EL1` for each pCPU, without the number; and its `GICD_IROUTER` value.
 static SGI_TARGET: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
 static ROUTE: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
