@@ -24,6 +24,8 @@ static SEEN: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
 /// Begins an epoch after an unlinking, and asks every other pCPU to look. Call under the graph lock.
 pub fn begin() -> Epoch {
     let epoch = CURRENT.fetch_add(1, Ordering::SeqCst) + 1;
+    // Pairs with the fence in `note`: of two that run at once, either it sees this epoch, or we see its answer and poke.
+    fence(Ordering::SeqCst);
     let own = percpu::index();
     // Whoever begins it stands at a point where it holds no other pointer to the unlinked object than its own argument.
     SEEN[own].store(epoch, Ordering::Release);
@@ -43,8 +45,16 @@ pub fn passed(epoch: Epoch) -> bool {
 
 /// Notes that this pCPU holds no pointer to anything unlinked before now. Called for each poke and each turn of the idle loop.
 pub fn note() {
-    let epoch = CURRENT.load(Ordering::Relaxed);
-    // All earlier loads through old pointers are done before others may free what they led to.
-    fence(Ordering::SeqCst);
-    SEEN[percpu::index()].store(epoch, Ordering::Release);
+    let seen = &SEEN[percpu::index()];
+    loop {
+        let epoch = CURRENT.load(Ordering::Relaxed);
+        // All earlier loads through old pointers are done before others may free what they led to.
+        fence(Ordering::SeqCst);
+        seen.store(epoch, Ordering::Release);
+        // An epoch that began meanwhile may count on the poke that brought us here.
+        fence(Ordering::SeqCst);
+        if CURRENT.load(Ordering::Relaxed) == epoch {
+            return;
+        }
+    }
 }

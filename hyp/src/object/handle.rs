@@ -199,6 +199,10 @@ fn take_slot(
     object: *mut (),
     cookie: u64,
 ) -> Result<(Handle, &'static Slot), Status> {
+    // Its table may have been emptied already: what came in now would outlive it.
+    if domain.is_dying() {
+        return Err(Status::BadState);
+    }
     // SAFETY: the table lives in the domain, which outlives this stay in EL2.
     let table: &'static HandleTable = unsafe { &*(&raw const (*domain.as_ptr()).handles) };
     let mut free = table.free.get(graph);

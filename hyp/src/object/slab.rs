@@ -49,9 +49,12 @@ impl Slab {
 /// Puts `value` into a slot of `domain`, on its budget.
 ///
 /// # Errors
-/// `NoBudget`.
+/// `NoBudget`; `BadState` if the domain is being destroyed.
 pub fn alloc<T: Small>(graph: &mut Graph, domain: Ref<Domain>, value: T) -> Result<Ref<T>, Status> {
     const { assert!(size_of::<T>() <= SLOT_BYTES && align_of::<T>() <= SLOT_BYTES) };
+    if domain.is_dying() {
+        return Err(Status::BadState);
+    }
     let slab = &domain.slab;
     if slab.free.get(graph).is_null() {
         reuse_retired(graph, slab);
