@@ -165,9 +165,7 @@ fn plan_elf(file: &[u8], base: u64) -> Result<(u64, Vec<Segment<'_>>), LoadError
 }
 
 fn plan_image(file: &[u8], base: u64) -> Result<(u64, Vec<Segment<'_>>), LoadError> {
-    let word = |at: usize| -> Option<u64> {
-        Some(u64::from_le_bytes(*file.get(at..)?.first_chunk::<8>()?))
-    };
+    let word = |at: usize| -> Option<u64> { Some(u64::from_le_bytes(*file.get(at..)?.first_chunk::<8>()?)) };
     let magic = file.get(56..60).ok_or(LoadError::UnknownFormat)?;
     if magic != b"ARM\x64" {
         return Err(LoadError::UnknownFormat);

@@ -229,10 +229,8 @@ impl Mux {
         self.focus = Focus::Manager;
         let seen = self.sources.get(id).map(|source| format!("[{}] ", source.name)).unwrap_or_default();
         let (lost, lines) = self.log.since(self.unseen_from);
-        let missed: Vec<String> = lines
-            .filter(|line| !line.starts_with(&seen) && !line.starts_with(OWN_PREFIX))
-            .map(String::from)
-            .collect();
+        let missed: Vec<String> =
+            lines.filter(|line| !line.starts_with(&seen) && !line.starts_with(OWN_PREFIX)).map(String::from).collect();
         // What the guest did to the terminal's colours ends here.
         self.raw(b"\x1b[0m\r\n");
         self.show(&format!("{OWN_PREFIX}keyboard of the manager"));
@@ -260,9 +258,13 @@ impl Mux {
     pub fn history(&self, id: Option<usize>, count: usize) -> Vec<String> {
         match id {
             None => self.log.last(count).map(String::from).collect(),
-            Some(id) => {
-                self.sources.get(id).into_iter().flat_map(|source| source.history.last(count)).map(String::from).collect()
-            }
+            Some(id) => self
+                .sources
+                .get(id)
+                .into_iter()
+                .flat_map(|source| source.history.last(count))
+                .map(String::from)
+                .collect(),
         }
     }
 

@@ -154,10 +154,7 @@ mod tests {
         }
         assert!(matches!(state.decide(&policy, Ending::Crash, 2), Decision::GiveUp { .. }));
         let later = policy.window_ns + 2;
-        assert_eq!(
-            state.decide(&policy, Ending::Crash, later),
-            Decision::RestartAfter { delay_ns: 100 * MS }
-        );
+        assert_eq!(state.decide(&policy, Ending::Crash, later), Decision::RestartAfter { delay_ns: 100 * MS });
     }
 
     #[test]
@@ -167,10 +164,7 @@ mod tests {
         assert_eq!(state.decide(&with(OnCrash::Restart), Ending::Orderly, 0), Decision::Destroy);
         assert_eq!(state.decide(&with(OnCrash::Destroy), Ending::Crash, 0), Decision::Destroy);
         assert_eq!(state.decide(&with(OnCrash::Preserve), Ending::Crash, 0), Decision::Preserve);
-        assert_eq!(
-            state.decide(&with(OnCrash::Destroy), Ending::Reboot, 0),
-            Decision::RestartAfter { delay_ns: 0 }
-        );
+        assert_eq!(state.decide(&with(OnCrash::Destroy), Ending::Reboot, 0), Decision::RestartAfter { delay_ns: 0 });
     }
 
     #[test]

@@ -7,8 +7,8 @@
 use alloc::vec::Vec;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
-use portico_abi::channel::{ChannelHeader, ChannelState};
 use portico_abi::call::extent_flags;
+use portico_abi::channel::{ChannelHeader, ChannelState};
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
 use portico_bundle::description::{Channel as Description, MAX_CHANNEL_PAGES};
 use portico_manager::memory::Piece;
@@ -52,9 +52,10 @@ impl Channels {
 
     /// Channels of a guest: number, its side, and the channel.
     pub fn of(&self, guest: u16) -> impl Iterator<Item = (usize, usize, &Channel)> {
-        self.list.iter().enumerate().filter_map(move |(index, channel)| {
-            side_of(&channel.description, guest).map(|side| (index, side, channel))
-        })
+        self.list
+            .iter()
+            .enumerate()
+            .filter_map(move |(index, channel)| side_of(&channel.description, guest).map(|side| (index, side, channel)))
     }
 
     /// Pages of all windows of a guest.

@@ -83,7 +83,10 @@ impl Manager {
             Some(id) => {
                 let guest = self.guests.get_mut(id).ok_or_else(String::new)?;
                 if !matches!(guest.state, State::Absent) {
-                    return Err(format!("guest `{name}` exists ({}); `reboot {name}` starts it afresh", guest.state.word()));
+                    return Err(format!(
+                        "guest `{name}` exists ({}); `reboot {name}` starts it afresh",
+                        guest.state.word()
+                    ));
                 }
                 change(&mut guest.description, &create, &self.bundle)?;
                 id
@@ -129,7 +132,9 @@ impl Manager {
         let guest = self.guests.get_mut(id).ok_or_else(String::new)?;
         let stay = next == Next::Stay;
         match guest.state {
-            State::Absent if stay => return Err(format!("guest `{name}` does not exist now; `create {name}` starts it")),
+            State::Absent if stay => {
+                return Err(format!("guest `{name}` does not exist now; `create {name}` starts it"));
+            }
             State::Absent | State::Due(_) if guest.instance.is_none() => {
                 guest.restarts.reset();
                 guest.state = match next {
@@ -211,7 +216,9 @@ fn fresh(name: &str, create: &Create) -> Result<Description, String> {
         return Err(format!("`{name}`: a name is 1 to 16 letters, digits, `-`, `_` or `.`"));
     }
     if create.image.is_none() {
-        return Err(format!("no guest `{name}` in the description; for a new one write image=IMAGE (`create` lists them)"));
+        return Err(format!(
+            "no guest `{name}` in the description; for a new one write image=IMAGE (`create` lists them)"
+        ));
     }
     Ok(Description {
         name: String::from(name),

@@ -142,12 +142,15 @@ impl Manager {
             started_ns: 0,
             watchdog: Watchdog::new(0, 0),
         });
-        self.configure(id, domain, &description).map_err(|status| Failure::from(("its domain", status)))?;
+        self.configure(id, domain, &description).map_err(|status| Failure::from(("its vCPUs", status)))?;
         self.open_console(id, domain)?;
         if let Some(index) = index {
             let guests = &self.guests;
+            // Not one that is being destroyed: its next life makes the pair.
             let domain_of = |peer: u16| {
-                guests.iter().find(|guest| guest.index == Some(peer))?.instance.as_ref().map(|instance| instance.domain)
+                let peer = guests.iter().find(|guest| guest.index == Some(peer))?;
+                let instance = peer.instance.as_ref().filter(|_| !matches!(peer.state, State::Destroying(_)))?;
+                Some(instance.domain)
             };
             let connected = self.channels.connect(&mut self.machine, index, domain, domain_of);
             connected.map_err(|status| Failure::from(("its channels", status)))?;
@@ -249,9 +252,8 @@ impl Manager {
     }
 
     fn tree(&self, guest: &Guest, instance: &Instance, ramdisk: Option<(u64, u64)>, bytes: u64) -> Vec<u8> {
-        let name_of = |index: u16| {
-            self.guests.iter().find(|guest| guest.index == Some(index)).map_or("", |guest| guest.name())
-        };
+        let name_of =
+            |index: u16| self.guests.iter().find(|guest| guest.index == Some(index)).map_or("", |guest| guest.name());
         let mpidrs: Vec<u64> = (0..u64::from(guest.description.vcpus)).map(fdt::mpidr).collect();
         let channels = guest.index.map(|index| {
             let nodes = self.channels.of(index).map(|(number, side, channel)| {

@@ -109,8 +109,7 @@ impl Manager {
             let _ = writeln!(text, "refused        {} calls, {} log lines", stats.bad_calls, stats.dropped_lines);
         }
         if let Ok((all, promised, used)) = hvc::pool_info(self.machine.system) {
-            let _ =
-                writeln!(text, "object pool    {}, {} promised, {} used", pages(all), pages(promised), pages(used));
+            let _ = writeln!(text, "object pool    {}, {} promised, {} used", pages(all), pages(promised), pages(used));
         }
         let memory = &self.machine.memory;
         let _ = writeln!(
