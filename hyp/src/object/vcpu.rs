@@ -376,10 +376,13 @@ impl PagePtr {
         self.store(core::mem::offset_of!(VcpuPage, pending) + (bit & 1023), 1);
     }
 
-    /// Stores 1 to a selector byte.
+    /// Stores 1 to a selector byte, after every earlier store: a guest that saw and cleared the selector, but not yet the
+    /// pending byte behind it, would never look at that byte again.
     #[inline(always)]
     pub fn store_selector(self, selector: usize) {
-        self.store(core::mem::offset_of!(VcpuPage, selectors) + (selector & 15), 1);
+        let offset = core::mem::offset_of!(VcpuPage, selectors) + (selector & 15);
+        // SAFETY: within the page, which lives as long as the vCPU; the guest reaches the byte by plain loads and stores.
+        unsafe { core::sync::atomic::AtomicU8::from_ptr(self.0.as_ptr().cast::<u8>().add(offset)) }.store(1, Ordering::Release);
     }
 
     /// Whether a bit is masked by its guest.

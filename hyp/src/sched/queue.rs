@@ -11,6 +11,7 @@ use crate::trap::{Next, STAY};
 use crate::{notify, trace};
 use portico_abi::Status;
 use portico_abi::port::{BIT_TIMER, DEADLINE_NEVER};
+use portico_arch::gic;
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::vectors::IDLE;
 use portico_arch::timer;
@@ -108,7 +109,7 @@ fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
     // Pairs with the fences in `notify`: either we see the upcall, or the notifier sees us blocked.
     fence(Ordering::SeqCst);
     if vcpu.page().upcall_pending() || vcpu.upcall_wanted() || vcpu.stop.load(Ordering::Relaxed) != 0 {
-        vcpu.set_place(Place::Running);
+        stay_running(vcpu);
         if vcpu.stop.load(Ordering::Relaxed) != 0 {
             pcpu.resched.store(true, Ordering::Relaxed);
             drop(queue);
@@ -118,7 +119,7 @@ fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
     }
     let now = timer::now();
     if deadline <= now {
-        vcpu.set_place(Place::Running);
+        stay_running(vcpu);
         // SAFETY: the vCPU is current here.
         unsafe { vcpu.context() }.set_reg(0, Status::TimedOut.raw() as u64);
         return STAY;
@@ -134,6 +135,17 @@ fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
     }
     trace::record(Event::Block, vcpu.id, 0);
     pick(pcpu, &mut queue, now)
+}
+
+/// Takes the running vCPU back from Blocked. A notifier that saw it there relies on [`wake`](super::wake::wake), which finds it running
+/// again and does nothing: so the upcall is raised here.
+fn stay_running(vcpu: Ref<Vcpu>) {
+    vcpu.set_place(Place::Running);
+    // Pairs with the fence in `notify`: either we see the wish, or the notifier sees us running and pokes.
+    fence(Ordering::SeqCst);
+    if vcpu.take_upcall_wanted() {
+        gic::pend_upcall();
+    }
 }
 
 /// The running vCPU leaves its pCPU for `place`, which is none of Running, Ready and Blocked.
@@ -219,6 +231,14 @@ pub fn pick(pcpu: &Pcpu, queue: &mut Queue, now: u64) -> Next {
     pcpu.current.store(null_mut(), Ordering::Relaxed);
     set_slice(pcpu, queue, queue.run.next_release());
     IDLE
+}
+
+/// [`pick`] for an idle pCPU that was asked to look.
+pub fn pick_idle(pcpu: &Pcpu) -> Next {
+    let mut queue = of(pcpu.index()).lock();
+    let now = timer::now();
+    expire(pcpu, &mut queue, now);
+    pick(pcpu, &mut queue, now)
 }
 
 /// Makes a vCPU, which is in no queue, the running one of this pCPU.
@@ -310,6 +330,7 @@ pub fn unblock(queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) {
 pub fn set_slice(pcpu: &Pcpu, queue: &Queue, slice_end: Option<u64>) {
     let slice_end = slice_end.unwrap_or(u64::MAX);
     pcpu.slice_end.store(slice_end, Ordering::Relaxed);
+    pcpu.waiting.store(queue.run.ready_len() as u32, Ordering::Relaxed);
     let at = slice_end.min(queue.timers.first().unwrap_or(u64::MAX));
     if pcpu.timer.load(Ordering::Relaxed) != at {
         pcpu.timer.store(at, Ordering::Relaxed);
