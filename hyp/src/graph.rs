@@ -44,6 +44,7 @@ static GRAPH: Lock<Graph> = Lock::new(Graph {
 });
 
 /// Takes the graph lock.
+#[inline(never)]
 pub fn lock() -> Guard<'static, Graph> {
     GRAPH.lock()
 }

@@ -4,7 +4,7 @@
 
 use core::cell::UnsafeCell;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::graph::Ref;
 use crate::object::vcpu::Vcpu;
@@ -26,6 +26,8 @@ pub struct Pcpu {
     pub loaded: AtomicPtr<Vcpu>,
     /// Somebody changed what this pCPU should run.
     pub resched: AtomicBool,
+    /// vCPUs ready here, as of the last decision: a hint for others that idle. Written by the owner.
+    pub waiting: AtomicU32,
     /// Somebody wants the loaded context out.
     pub unload: AtomicBool,
     /// Others wait here, so a guest's WFI must trap. Written by the owner.
@@ -70,6 +72,7 @@ impl Pcpu {
             current: AtomicPtr::new(null_mut()),
             loaded: AtomicPtr::new(null_mut()),
             resched: AtomicBool::new(false),
+            waiting: AtomicU32::new(0),
             unload: AtomicBool::new(false),
             trap_wfi: AtomicBool::new(false),
             timer: AtomicU64::new(u64::MAX),

@@ -2,7 +2,7 @@
 
 use crate::graph::{Graph, Ref};
 use crate::object::domain;
-use crate::object::vcpu::{Place, Vcpu};
+use crate::object::vcpu::{Place, Vcpu, stop};
 use crate::sched::{self, control, queue};
 use crate::trap::Next;
 use crate::graph;
@@ -32,6 +32,9 @@ pub fn on(graph: &mut Graph, vcpu: Ref<Vcpu>, pc: u64, x0: u64) -> Result<(), St
         context.set_reg(0, x0);
     }
     vcpu.powered.set(graph, true);
+    if vcpu.domain.state() == DomainState::Paused {
+        control::stop(vcpu, stop::PAUSED);
+    }
     if vcpu.domain.state() == DomainState::Created {
         vcpu.domain.set_state(graph, DomainState::Runnable);
     }

@@ -44,17 +44,13 @@ pub fn passed(epoch: Epoch) -> bool {
 }
 
 /// Notes that this pCPU holds no pointer to anything unlinked before now. Called for each poke and each turn of the idle loop.
+#[inline]
 pub fn note() {
+    let epoch = CURRENT.load(Ordering::Relaxed);
     let seen = &SEEN[percpu::index()];
-    loop {
-        let epoch = CURRENT.load(Ordering::Relaxed);
+    if seen.load(Ordering::Relaxed) != epoch {
         // All earlier loads through old pointers are done before others may free what they led to.
         fence(Ordering::SeqCst);
         seen.store(epoch, Ordering::Release);
-        // An epoch that began meanwhile may count on the poke that brought us here.
-        fence(Ordering::SeqCst);
-        if CURRENT.load(Ordering::Relaxed) == epoch {
-            return;
-        }
     }
 }

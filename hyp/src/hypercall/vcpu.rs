@@ -108,6 +108,10 @@ pub fn start(args: &mut Args) -> Outcome {
     if !matches!(vcpu.domain.state(), DomainState::Created | DomainState::Runnable | DomainState::Paused) {
         return Err(Status::BadState);
     }
+    if vcpu.powered.get(graph) && vcpu.stop.load(Ordering::Acquire) & stop::ASKED != 0 {
+        control::resume(vcpu, stop::ASKED);
+        return Ok(Status::Ok);
+    }
     power::on(graph, vcpu, args.get::<2>(), args.get::<3>())?;
     Ok(Status::Ok)
 }

@@ -379,7 +379,12 @@ pub fn scrub_piece(graph: &mut Graph, extent: Ref<Extent>) -> Result<(Status, u6
 /// `NoBudget`, `Limit`.
 pub fn bequeath(graph: &mut Graph, extent: Ref<Extent>) -> Result<Status, Status> {
     if !extent.grants.get(graph).is_null() {
-        return revoke_piece(graph, extent);
+        revoke_piece(graph, extent)?;
+        return Ok(Status::Again);
+    }
+    if extent.mapping.get(graph).is_some() {
+        unmap_piece(graph, extent)?;
+        return Ok(Status::Again);
     }
     let owner = extent.owner.get(graph);
     let heir = owner.watcher.get(graph).or(graph.domains.first().copied().flatten()).filter(|heir| *heir != owner);

@@ -62,11 +62,6 @@ impl HandleChain {
     pub const fn new() -> Self {
         Self { head: GraphCell::new(null_mut()), count: GraphCell::new(0) }
     }
-
-    /// How many there are.
-    pub fn count(&self, graph: &Graph) -> u32 {
-        self.count.get(graph)
-    }
 }
 
 /// What handles can name.
@@ -147,6 +142,7 @@ pub fn lookup_hot<T: Object>(domain: Ref<Domain>, handle: Handle, rights: Rights
 ///
 /// # Errors
 /// `BadHandle`, `WrongType`, `NoRights`.
+#[inline(never)]
 pub fn lookup<T: Object>(_graph: &Graph, domain: Ref<Domain>, handle: Handle, rights: Rights) -> Result<Ref<T>, Status> {
     lookup_hot(domain, handle, rights)
 }
@@ -308,6 +304,7 @@ pub fn close(graph: &mut Graph, domain: Ref<Domain>, handle: Handle) -> Result<(
     let last = chain_of(tag, object).is_none_or(|chain| chain.count.get(graph) == 1);
     if !last {
         unlink(graph, slot);
+        drop_ties(graph, domain, ty, object);
         return Ok(());
     }
     match ty {
@@ -335,6 +332,49 @@ pub fn close(graph: &mut Graph, domain: Ref<Domain>, handle: Handle) -> Result<(
         }
     }
     Ok(())
+}
+
+/// After one of several handles to a port or interrupt is closed: nothing of `domain` may hang on to it by another's handle. A binding to one of
+/// its vCPUs ends, and if `domain` pays for the object and has no other handle to it, the object ends, since its memory will go with the domain.
+fn drop_ties(graph: &mut Graph, domain: Ref<Domain>, ty: ObjectType, object: *mut ()) {
+    match ty {
+        ObjectType::Port => {
+            // SAFETY: the slot just closed held a live port, which has other handles.
+            let Some(port) = (unsafe { Ref::from_ptr(object.cast::<Port>()) }) else { return };
+            if port.is_bound_to(domain) {
+                port.unbind(graph);
+            }
+            if port.owner(graph) == domain && !is_held_by(graph, port.handles(), domain) {
+                close_all(graph, port.handles());
+                port::retire(graph, port);
+            }
+        }
+        ObjectType::Irq => {
+            // SAFETY: as above, for an interrupt.
+            let Some(irq) = (unsafe { Ref::from_ptr(object.cast::<Irq>()) }) else { return };
+            if irq.is_bound_to(domain) {
+                irq.unbind(graph);
+            }
+            if irq.owner(graph) == domain && !is_held_by(graph, irq.handles(), domain) {
+                close_all(graph, irq.handles());
+                irq::retire(graph, irq);
+            }
+        }
+        ObjectType::System | ObjectType::Domain | ObjectType::Vcpu | ObjectType::Extent => {}
+    }
+}
+
+/// Whether a domain holds one of the handles. Bounded by [`MAX_HANDLES_OF_ONE`].
+fn is_held_by(graph: &Graph, chain: &HandleChain, domain: Ref<Domain>) -> bool {
+    let mut at = chain.head.get(graph);
+    // SAFETY: links of a chain are live slots.
+    while let Some(slot) = unsafe { at.as_ref() } {
+        if slot.holder.get(graph) == domain.as_ptr() {
+            return true;
+        }
+        at = slot.next.get(graph);
+    }
+    false
 }
 
 /// Describes a handle.

@@ -156,6 +156,16 @@ impl Irq {
         gic::reset_spi(self.intid);
     }
 
+    /// Whether it is bound to a vCPU of `domain`.
+    pub fn is_bound_to(&self, domain: Ref<Domain>) -> bool {
+        Target::from_raw(self.target.load(Ordering::Acquire)).is_some_and(|(vcpu, _)| vcpu.domain == domain)
+    }
+
+    /// The domain whose budget pays for it.
+    pub fn owner(&self, graph: &Graph) -> Ref<Domain> {
+        self.owner.get(graph)
+    }
+
     /// The guest handled it: it can fire again. Completing one that is not active has no effect.
     pub fn complete(&self) {
         if self.active.swap(false, Ordering::AcqRel) {

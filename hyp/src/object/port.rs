@@ -79,25 +79,24 @@ impl Port {
         }
     }
 
-    /// Delivers a notification that the other end sent. Takes no lock but, to wake a vCPU, that of a run queue.
+    /// Makes this end's bit pending because the other end notified. `Some` is the vCPU whose upcall must now be raised. Takes no lock.
     #[inline(always)]
-    pub fn deliver(&self) {
+    pub fn mark(&self) -> Option<Ref<Vcpu>> {
         match Target::from_raw(self.target.load(Ordering::Acquire)) {
-            Some((vcpu, bit)) => notify::pend(vcpu, bit),
-            None => self.deliver_unbound(),
+            Some((vcpu, bit)) => notify::mark(vcpu, bit).then_some(vcpu),
+            None => self.mark_unbound(),
         }
     }
 
     #[cold]
-    fn deliver_unbound(&self) {
+    #[inline(never)]
+    fn mark_unbound(&self) -> Option<Ref<Vcpu>> {
         self.latent.store(true, Ordering::Relaxed);
         // Pairs with the fence in `bind`: either it sees `latent`, or we see its target.
         fence(Ordering::SeqCst);
-        if let Some((vcpu, bit)) = Target::from_raw(self.target.load(Ordering::Acquire))
-            && self.latent.swap(false, Ordering::Relaxed)
-        {
-            notify::pend(vcpu, bit);
-        }
+        let (vcpu, bit) = Target::from_raw(self.target.load(Ordering::Acquire))?;
+        let taken = self.latent.swap(false, Ordering::Relaxed);
+        (taken && notify::mark(vcpu, bit)).then_some(vcpu)
     }
 
     /// Binds to a vCPU of the owner. A notification from before is pending at once; moving a bound port makes the new
@@ -120,6 +119,16 @@ impl Port {
     /// Unbinds. What arrives from now on is remembered.
     pub fn unbind(&self, _graph: &mut Graph) {
         self.target.store(0, Ordering::Release);
+    }
+
+    /// Whether it is bound to a vCPU of `domain`.
+    pub fn is_bound_to(&self, domain: Ref<Domain>) -> bool {
+        Target::from_raw(self.target.load(Ordering::Acquire)).is_some_and(|(vcpu, _)| vcpu.domain == domain)
+    }
+
+    /// The domain whose budget pays for it.
+    pub fn owner(&self, graph: &Graph) -> Ref<Domain> {
+        self.owner.get(graph)
     }
 
     /// Whether the other end is gone.
@@ -168,7 +177,9 @@ pub fn retire(graph: &mut Graph, port: Ref<Port>) {
     // SAFETY: `peer` was made by `as_ptr`, and a port is unlinked from its peer before it is freed.
     if let Some(peer) = unsafe { Ref::from_ptr(peer) } {
         peer.peer.store(null_mut(), Ordering::Release);
-        peer.deliver();
+        if let Some(vcpu) = peer.mark() {
+            notify::raise(vcpu);
+        }
     }
     let owner = port.owner.get(graph);
     slab::retire(graph, owner, port);

@@ -141,37 +141,40 @@ fn settle(vcpu: Ref<Vcpu>) {
 }
 
 /// Waits until there is a vCPU to run here. The last context stays loaded unless somebody wants it out.
+///
+/// Who calls has just found nothing in the queue, so it is looked at again only after something happened.
 fn idle(pcpu: &'static Pcpu) -> *mut VcpuContext {
     let index = pcpu.index();
     let since = timer::now();
-    loop {
+    IDLE_MASK.fetch_or(1 << index, Ordering::SeqCst);
+    let next = loop {
+        if pcpu.unload.load(Ordering::Relaxed) {
+            unload_on_demand(pcpu);
+        }
         quiesce::note();
-        pcpu.resched.store(false, Ordering::Relaxed);
-        if pcpu.unload.swap(false, Ordering::Acquire)
-            && let Some(loaded) = pcpu.loaded()
-            && loaded.place() != Place::Blocked
-        {
-            release_context(pcpu, loaded);
-        }
-        {
-            let mut queue = queue::of(index).lock();
-            let now = timer::now();
-            queue::expire(pcpu, &mut queue, now);
-            let next = queue::pick(pcpu, &mut queue, now);
+        if pcpu.resched.swap(false, Ordering::Acquire) || wake::steal(index) {
+            let next = queue::pick_idle(pcpu);
             if next != IDLE {
-                IDLE_MASK.fetch_and(!(1 << index), Ordering::Relaxed);
-                Pcpu::count(&pcpu.idle_ticks, now.wrapping_sub(since));
-                return next;
+                break next;
             }
-        }
-        IDLE_MASK.fetch_or(1 << index, Ordering::SeqCst);
-        if wake::steal(index) {
             continue;
         }
-        if !pcpu.resched.load(Ordering::Acquire) {
-            cpu::wait_for_interrupt();
-        }
+        cpu::wait_for_interrupt();
         irq::drain(pcpu);
+    };
+    IDLE_MASK.fetch_and(!(1 << index), Ordering::Relaxed);
+    Pcpu::count(&pcpu.idle_ticks, timer::now().wrapping_sub(since));
+    next
+}
+
+#[cold]
+#[inline(never)]
+fn unload_on_demand(pcpu: &Pcpu) {
+    pcpu.unload.store(false, Ordering::Relaxed);
+    if let Some(loaded) = pcpu.loaded()
+        && loaded.place() != Place::Blocked
+    {
+        release_context(pcpu, loaded);
     }
 }
 

@@ -99,7 +99,7 @@ pub fn move_home(vcpu: Ref<Vcpu>, from: usize, to: usize) {
 /// Takes a ready vCPU from a busier pCPU to this idle one. Looks at each once.
 pub fn steal(own: usize) -> bool {
     for other in 0..percpu::online() {
-        if other == own {
+        if other == own || percpu::get(other).is_none_or(|pcpu| pcpu.waiting.load(Ordering::Relaxed) == 0) {
             continue;
         }
         let Some(mut victim) = queue::of(other).try_lock() else { continue };

@@ -96,7 +96,8 @@ calls! {
     /// Copies a handle into `domain`'s table with `rights` (a subset) and a cookie of its own.
     0x012 HandleCopy handle_copy(handle, domain, rights, cookie) -> (copy) Bounded "COPY on handle; CREATE on domain";
     /// Closes a handle. The last handle to a port unbinds it and tells the peer; the last one to a grant
-    /// returns the grant. Extents, domains and vCPUs outlive their handles only while another is open: closing the
+    /// returns the grant. A port or interrupt that is bound to a vCPU of the closing domain is unbound; one that
+    /// the closing domain pays for ends with that domain's last handle to it, wherever else it has handles. Extents, domains and vCPUs outlive their handles only while another is open: closing the
     /// last is refused with `BadState`.
     0x013 HandleClose handle_close(handle) -> () Bounded "none";
 
@@ -137,7 +138,8 @@ calls! {
 
     /// Creates vCPU `index` with affinity `mpidr`. Its page appears at `page_ipa` in the domain. It is off.
     0x110 VcpuCreate vcpu_create(domain, index, mpidr, page_ipa) -> (vcpu) Bounded "CONFIG";
-    /// Powers a vCPU on at `pc` with `x0` and the register state of the boot contract.
+    /// Powers a vCPU on at `pc` with `x0` and the register state of the boot contract. One that `vcpu_stop` stopped goes on where it was
+    /// instead; `pc` and `x0` are then ignored.
     0x111 VcpuStart vcpu_start(vcpu, pc, x0) -> () Bounded "RUN";
     /// Stops a vCPU as soon as it leaves its processor; its state can then be read.
     0x112 VcpuStop vcpu_stop(vcpu) -> () Bounded "RUN";
