@@ -1,0 +1,13 @@
+//! On-target tests: boots a machine in QEMU, reads its serial port, and compares what the guests say with what they must say.
+//!
+//! The guests are in `guests/`, one crate each; the systems that run them in `systems/`; the tests in `target/`. Nothing
+//! is built here: `cargo xtask test target` does that once, before.
+//!
+//! Every wait has a deadline, and a deadline that passes is a failure. A panic of EL2 fails any test at once.
+
+pub mod machine;
+pub mod scenario;
+pub mod tap;
+
+pub use machine::Machine;
+pub use scenario::Scenario;

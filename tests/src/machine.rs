@@ -1,0 +1,206 @@
+//! A running machine and all that it has written.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use regex::Regex;
+use tempfile::TempDir;
+use xtask::machine::Line;
+use xtask::qemu::{Event, Qemu};
+
+use crate::tap::{self, Report};
+
+/// What EL2 says when it finds itself broken. No test expects it.
+const PANIC: &str = "PANIC on pCPU";
+/// Lines of output that a failure shows.
+const SHOWN: usize = 60;
+
+/// A running machine.
+#[derive(Debug)]
+pub struct Machine {
+    qemu: Qemu,
+    deadline: Instant,
+    limit: Duration,
+    /// Finished lines, without escape sequences and prompts.
+    lines: Vec<String>,
+    /// The line that is being written.
+    open: Vec<u8>,
+    ended: bool,
+    /// Holds the bundle that QEMU has open.
+    _folder: TempDir,
+}
+
+impl Machine {
+    /// Starts a machine that has `limit` of time in all.
+    ///
+    /// # Errors
+    /// If QEMU cannot be started.
+    pub fn start(line: &Line, limit: Duration, folder: TempDir) -> Result<Machine> {
+        let qemu = Qemu::start(line)?;
+        let deadline = Instant::now() + limit;
+        Ok(Machine { qemu, deadline, limit, lines: Vec::new(), open: Vec::new(), ended: false, _folder: folder })
+    }
+
+    /// Where the output has got to: for [`Machine::wait_after`].
+    pub fn mark(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// Waits for a line that matches, anywhere in the output.
+    ///
+    /// # Errors
+    /// If time is up, the machine ends, or EL2 panics.
+    pub fn wait(&mut self, pattern: &str) -> Result<String> {
+        self.wait_after(0, pattern)
+    }
+
+    /// Waits for a line that matches and came after `mark`.
+    ///
+    /// # Errors
+    /// As [`Machine::wait`].
+    pub fn wait_after(&mut self, mark: usize, pattern: &str) -> Result<String> {
+        let regex = Regex::new(pattern)?;
+        let mut next = mark;
+        loop {
+            while let Some(line) = self.lines.get(next) {
+                if regex.is_match(line) {
+                    return Ok(line.clone());
+                }
+                next += 1;
+            }
+            let open = clean(&self.open);
+            if regex.is_match(&open) {
+                return Ok(open);
+            }
+            self.pump(&format!("`{pattern}`"))?;
+        }
+    }
+
+    /// Waits for each of these lines, in any order.
+    ///
+    /// # Errors
+    /// As [`Machine::wait`].
+    pub fn wait_all(&mut self, patterns: &[&str]) -> Result<()> {
+        for pattern in patterns {
+            self.wait(pattern)?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the whole TAP report of a guest and fails if any of its points does. `guest` is its name, or empty for a guest in
+    /// place of the manager.
+    ///
+    /// # Errors
+    /// As [`Machine::wait`]; a point that is not ok; a plan that does not fit.
+    pub fn tap(&mut self, guest: &str) -> Result<Report> {
+        let prefix = if guest.is_empty() { String::new() } else { format!("[{guest}] ") };
+        self.wait(&format!(r"^{}1\.\.\d+$", regex::escape(&prefix)))?;
+        let report = tap::read(self.lines.iter().filter_map(|line| line.strip_prefix(&prefix)));
+        ensure!(report.failures.is_empty(), "{}\n{}", report.failures.join("\n"), self.last_lines());
+        ensure!(report.planned == Some(report.passed), "planned {:?}, seen {}", report.planned, report.passed);
+        Ok(report)
+    }
+
+    /// Takes output for a while, and fails if a line of it matches.
+    ///
+    /// # Errors
+    /// If one does; and as [`Machine::wait`].
+    pub fn never(&mut self, pattern: &str) -> Result<()> {
+        let regex = Regex::new(pattern)?;
+        match self.lines.iter().find(|line| regex.is_match(line)) {
+            Some(line) => bail!("`{line}` must not be\n{}", self.last_lines()),
+            None => Ok(()),
+        }
+    }
+
+    /// All lines that match.
+    ///
+    /// # Errors
+    /// If the pattern is none.
+    pub fn all(&self, pattern: &str) -> Result<Vec<&str>> {
+        let regex = Regex::new(pattern)?;
+        Ok(self.lines.iter().map(String::as_str).filter(|line| regex.is_match(line)).collect())
+    }
+
+    /// Waits until the machine powers itself off.
+    ///
+    /// # Errors
+    /// If time is up first, or EL2 panics.
+    pub fn wait_off(&mut self) -> Result<()> {
+        while !self.ended {
+            self.pump("its end")?;
+        }
+        Ok(())
+    }
+
+    /// Types into the serial port.
+    ///
+    /// # Errors
+    /// If the machine has ended.
+    pub fn send(&mut self, text: &str) -> Result<()> {
+        self.qemu.send(text.as_bytes())
+    }
+
+    fn pump(&mut self, waiting_for: &str) -> Result<()> {
+        ensure!(!self.ended, "the machine ended before {waiting_for}\n{}", self.last_lines());
+        match self.qemu.next(self.deadline) {
+            Event::Output(bytes) => self.take(&bytes),
+            Event::End => self.ended = true,
+            Event::Timeout => {
+                bail!("{} s are up before {waiting_for}\n{}", self.limit.as_secs(), self.last_lines())
+            }
+        }
+        if self.lines.iter().rev().take(SHOWN).any(|line| line.contains(PANIC)) {
+            self.drain();
+            bail!("EL2 panicked\n{}", self.last_lines());
+        }
+        Ok(())
+    }
+
+    /// Collects the rest of a panic.
+    fn drain(&mut self) {
+        let end = Instant::now() + Duration::from_millis(500);
+        while let Event::Output(bytes) = self.qemu.next(end) {
+            self.take(&bytes);
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            if byte == b'\n' {
+                let line = clean(&self.open);
+                self.lines.push(line);
+                self.open.clear();
+            } else {
+                self.open.push(byte);
+            }
+        }
+    }
+
+    /// The end of the output, for messages.
+    pub fn last_lines(&self) -> String {
+        let from = self.lines.len().saturating_sub(SHOWN);
+        let mut text: String = self.lines.iter().skip(from).map(|line| format!("  | {line}\n")).collect();
+        text.push_str("  | ");
+        text.push_str(&clean(&self.open));
+        text
+    }
+}
+
+/// Takes carriage returns, escape sequences and the manager's prompt out of a line.
+fn clean(raw: &[u8]) -> String {
+    let mut text = String::new();
+    let mut escape = false;
+    for c in String::from_utf8_lossy(raw).chars() {
+        match c {
+            '\x1b' => escape = true,
+            '\r' => {}
+            _ if escape => escape = !c.is_ascii_alphabetic(),
+            _ => text.push(c),
+        }
+    }
+    while let Some(rest) = text.strip_prefix("portico> ") {
+        text = rest.to_string();
+    }
+    text
+}

@@ -1,0 +1,161 @@
+//! What a test boots.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use portico_bundle::writer::Writer;
+use portico_ctl::MachineKind;
+use xtask::machine::Line;
+use xtask::system::Request;
+use xtask::{build, dtb, flat, project};
+
+use crate::Machine;
+
+/// Where the manager comes from.
+#[derive(Clone, Copy, Debug)]
+enum What {
+    /// A system description in `tests/systems`, or a name that comes with the project.
+    System(&'static str),
+    /// A guest of `tests/guests` in place of the manager.
+    Root(&'static str),
+    /// No bundle at all.
+    Nothing,
+}
+
+/// A machine and what it shall run.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    what: What,
+    machine: MachineKind,
+    cpus: u32,
+    memory_mib: Option<u64>,
+    limit: Duration,
+    icount: bool,
+    bootargs: Vec<String>,
+    manager: Vec<String>,
+    extra: Vec<String>,
+}
+
+impl Scenario {
+    fn new(what: What, machine: MachineKind, cpus: u32) -> Scenario {
+        Scenario {
+            what,
+            machine,
+            cpus,
+            memory_mib: None,
+            limit: Duration::from_secs(60),
+            icount: false,
+            bootargs: Vec::new(),
+            manager: Vec::new(),
+            extra: Vec::new(),
+        }
+    }
+
+    /// A system of `tests/systems`, or one that comes with the project.
+    pub fn system(name: &'static str, machine: MachineKind, cpus: u32) -> Scenario {
+        Scenario::new(What::System(name), machine, cpus)
+    }
+
+    /// A guest of `tests/guests` that runs in place of the manager, with all its handles.
+    pub fn root(name: &'static str, machine: MachineKind, cpus: u32) -> Scenario {
+        Scenario::new(What::Root(name), machine, cpus)
+    }
+
+    /// Only the hypervisor.
+    pub fn nothing(machine: MachineKind) -> Scenario {
+        Scenario::new(What::Nothing, machine, 1)
+    }
+
+    /// Sets how long all of it may take. Every machine is allowed a minute if not told otherwise.
+    pub fn seconds(mut self, seconds: u64) -> Scenario {
+        self.limit = Duration::from_secs(seconds);
+        self
+    }
+
+    /// Counts instructions: one is a nanosecond, the same in every run.
+    pub fn icount(mut self) -> Scenario {
+        self.icount = true;
+        self
+    }
+
+    /// Sets the machine's memory.
+    pub fn memory(mut self, mib: u64) -> Scenario {
+        self.memory_mib = Some(mib);
+        self
+    }
+
+    /// Adds an argument for EL2, which hands it on to the first domain.
+    pub fn bootarg(mut self, argument: &str) -> Scenario {
+        self.bootargs.push(argument.to_string());
+        self
+    }
+
+    /// Adds an argument for the manager.
+    pub fn manager(mut self, argument: &str) -> Scenario {
+        self.manager.push(argument.to_string());
+        self
+    }
+
+    /// Adds arguments for QEMU.
+    pub fn qemu(mut self, arguments: &[&str]) -> Scenario {
+        self.extra.extend(arguments.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Boots it.
+    ///
+    /// # Errors
+    /// If something was not built, or QEMU cannot be started.
+    pub fn boot(self) -> Result<Machine> {
+        let folder = tempfile::Builder::new().prefix("portico-test-").tempdir()?;
+        let (mut line, bundle) = self.prepare()?;
+        if let Some(bundle) = bundle {
+            let path = folder.path().join("bundle");
+            std::fs::write(&path, bundle)?;
+            line.initrd = Some(path);
+        }
+        line.icount = self.icount;
+        line.bootargs.extend(self.bootargs);
+        line.extra.extend(self.extra);
+        Machine::start(&line, self.limit, folder)
+    }
+
+    fn prepare(&self) -> Result<(Line, Option<Vec<u8>>)> {
+        let name = match self.what {
+            What::System(name) => name,
+            What::Root(guest) => return Ok((self.bare_line()?, Some(root_bundle(guest)?))),
+            What::Nothing => return Ok((self.bare_line()?, None)),
+        };
+        let own = project::root().join("tests/systems").join(format!("{name}.toml"));
+        let request = Request {
+            system: if own.is_file() { own.display().to_string() } else { name.to_string() },
+            machine: Some(self.machine),
+            cpus: Some(self.cpus),
+            memory_mib: self.memory_mib,
+            manager_arguments: self.manager.clone(),
+            build: false,
+        };
+        match request.prepare()? {
+            Ok((line, bundle)) => Ok((line, Some(bundle))),
+            Err(report) => bail!("{name} is refused: {report}"),
+        }
+    }
+
+    fn bare_line(&self) -> Result<Line> {
+        let mut line = Line::new(self.machine, self.cpus, self.memory_mib.unwrap_or(512), build::built().hyp);
+        if self.machine == MachineKind::Raspi4b {
+            line.dtb = Some(dtb::rpi4()?);
+        }
+        Ok(line)
+    }
+}
+
+/// A bundle with a test guest as the manager.
+fn root_bundle(guest: &str) -> Result<Vec<u8>> {
+    let elf: PathBuf = project::images_dir().join("test").join(guest);
+    let elf = std::fs::read(&elf).with_context(|| format!("{} (`cargo xtask build` makes it)", elf.display()))?;
+    let mut writer = Writer::new();
+    writer.add("manager", &flat::image_from_elf(&elf)?)?;
+    Ok(writer.finish())
+}

@@ -1,0 +1,44 @@
+//! Booting: every machine with 1, 2 and 4 pCPUs, and what is said where that cannot be.
+
+use anyhow::Result;
+use libtest_mimic::Trial;
+use portico_ctl::MachineKind;
+use portico_tests::Scenario;
+
+use crate::trial;
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for machine in MachineKind::ALL {
+        for cpus in [1, 2, 4] {
+            trials.push(trial(format!("boot::{}_{cpus}", name(machine)), move || first_output(machine, cpus)));
+        }
+    }
+    trials.push(trial("boot::at_el1_it_says_so", at_el1));
+    for machine in MachineKind::ALL {
+        trials.push(trial(format!("boot::without_a_bundle_{}_says_so", name(machine)), move || without_bundle(machine)));
+    }
+    trials
+}
+
+/// The name of a machine as part of a test's.
+pub fn name(machine: MachineKind) -> String {
+    machine.name().replace('-', "_")
+}
+
+fn first_output(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = Scenario::system("hello", machine, cpus).boot()?;
+    running.wait_all(&[r#"^\[hello\] Hello from "hello""#, "manager is up"])?;
+    running.send("info\r")?;
+    running.wait(&format!(r"^processors +{cpus} \(GICv[23]\)"))?;
+    running.wait_all(&[r"^\[hello\] Good-bye", r#"guest "hello": exited with code 0"#])
+}
+
+fn at_el1() -> Result<()> {
+    let scenario = Scenario::nothing(MachineKind::Virt).qemu(&["-M", "virt,virtualization=off"]);
+    scenario.seconds(20).boot()?.wait("cannot start: entered at EL1").map(drop)
+}
+
+fn without_bundle(machine: MachineKind) -> Result<()> {
+    Scenario::nothing(machine).seconds(20).boot()?.wait("cannot start: .*(bundle|initrd|initial)").map(drop)
+}

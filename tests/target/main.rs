@@ -1,0 +1,35 @@
+//! The on-target tests. `cargo xtask test target -- PART` runs those whose name contains PART.
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+mod boot;
+mod hostile;
+mod root;
+mod sched;
+mod systems;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Machines of several processors share those of the host: more than two at once only slow each other down.
+    arguments.test_threads = arguments.test_threads.or(Some(2));
+    let trials: Vec<Trial> = [boot::trials(), systems::trials(), hostile::trials(), root::trials(), sched::trials()].concat_trials();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Joins lists of trials, which cannot be copied.
+trait Concat {
+    fn concat_trials(self) -> Vec<Trial>;
+}
+
+impl<const N: usize> Concat for [Vec<Trial>; N] {
+    fn concat_trials(self) -> Vec<Trial> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+/// Makes a trial of a function that reports what went wrong.
+fn trial(name: impl Into<String>, run: impl FnOnce() -> anyhow::Result<()> + Send + 'static) -> Trial {
+    Trial::test(name, move || run().map_err(|error| format!("{error:#}").into()))
+}
