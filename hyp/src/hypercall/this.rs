@@ -53,6 +53,11 @@ pub fn self_info(args: &mut Args) -> Outcome {
         info::GENERATION => 1,
         info::BUDGET_LEFT => u64::from(own.budget.get(graph).left()),
         info::SYSTEM_HANDLE => u64::from(handle::find_system(graph, own)?.raw()),
+        info::COUNTER_OFFSET => {
+            handle::find_system(graph, own)?;
+            // SAFETY: the caller is current on this pCPU, and no other reference to its context is live.
+            unsafe { args.vcpu.context() }.el2.cntvoff_el2
+        }
         _ => return Err(Status::NotFound),
     };
     args.set_results([value]);

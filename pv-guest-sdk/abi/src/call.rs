@@ -262,6 +262,8 @@ pub mod info {
     pub const BUDGET_LEFT: u64 = 10;
     /// Raw System handle, for the domain that EL2 started; `NotFound` for every other.
     pub const SYSTEM_HANDLE: u64 = 11;
+    /// Value of the machine's counter at which CNTVCT_EL0 was 0, for the domain that EL2 started; `NotFound` for every other.
+    pub const COUNTER_OFFSET: u64 = 12;
 }
 
 /// Kinds of `self_exit`.

@@ -4,9 +4,10 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
+use portico_abi::call::info;
 use portico_abi::record::{VcpuState, VcpuStats};
 use portico_manager::table::{cpu_list, duration, pages, percent, table};
-use portico_sdk::{hvc, time};
+use portico_sdk::{dtb, hvc, time};
 
 use crate::guest::Guest;
 use crate::supervisor::Manager;
@@ -106,11 +107,17 @@ impl Manager {
             let _ = writeln!(text, "processors     {} (GICv{})", stats.pcpus, stats.gic);
             let _ = writeln!(text, "hypervisor     {} of its own", pages(stats.image_bytes / 4096));
             let _ = writeln!(text, "longest call   {} ticks in EL2", stats.longest_ticks);
+            if let Ok(offset) = hvc::self_info(info::COUNTER_OFFSET, 0) {
+                let first = offset.wrapping_add(portico_sdk::start::boot_ticks());
+                let _ = writeln!(text, "booted         {first} ticks after reset");
+            }
             let _ = writeln!(text, "refused        {} calls, {} log lines", stats.bad_calls, stats.dropped_lines);
         }
         if let Ok((all, promised, used)) = hvc::pool_info(self.machine.system) {
             let _ = writeln!(text, "object pool    {}, {} promised, {} used", pages(all), pages(promised), pages(used));
         }
+        let own: u64 = dtb::memory().map(|range| range.len).sum();
+        let _ = writeln!(text, "manager        {}, the bundle {}", pages(own / 4096), pages(bundle_bytes().div_ceil(4096)));
         let memory = &self.machine.memory;
         let _ = writeln!(
             text,
@@ -167,6 +174,10 @@ impl Manager {
         }
         table(&rows, &[2, 3, 4, 6, 8, 9])
     }
+}
+
+fn bundle_bytes() -> u64 {
+    dtb::bundle().map_or(0, |range| range.len)
 }
 
 fn vcpu_row(index: usize, stats: &VcpuStats) -> Vec<String> {
