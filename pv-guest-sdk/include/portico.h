@@ -731,8 +731,10 @@ static inline int64_t portico_call_handle_copy(uint64_t handle, uint64_t domain,
 
 /*
  * Closes a handle. The last handle to a port unbinds it and tells the peer; the last one to a grant returns
- * the grant. Extents, domains and vCPUs outlive their handles only while another is open: closing the last is
- * refused with `BadState`.
+ * the grant. A port or interrupt that is bound to a vCPU of the closing domain is unbound; one that the
+ * closing domain pays for ends with that domain's last handle to it, wherever else it has handles. Extents,
+ * domains and vCPUs outlive their handles only while another is open: closing the last is refused with
+ * `BadState`.
  */
 #define PORTICO_CALL_HANDLE_CLOSE 0xc6000013u
 static inline int64_t portico_call_handle_close(uint64_t handle)
@@ -915,7 +917,10 @@ static inline int64_t portico_call_vcpu_create(uint64_t domain, uint64_t index, 
 	return status;
 }
 
-/* Powers a vCPU on at `pc` with `x0` and the register state of the boot contract. */
+/*
+ * Powers a vCPU on at `pc` with `x0` and the register state of the boot contract. One that `vcpu_stop`
+ * stopped goes on where it was instead; `pc` and `x0` are then ignored.
+ */
 #define PORTICO_CALL_VCPU_START 0xc6000111u
 static inline int64_t portico_call_vcpu_start(uint64_t vcpu, uint64_t pc, uint64_t x0)
 {

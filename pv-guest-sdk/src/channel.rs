@@ -96,9 +96,13 @@ impl Channel {
     /// As [`Channel::open_node`].
     pub unsafe fn open_node_on(node: &ChannelNode, vcpu: u32) -> Result<Channel, ChannelError> {
         // SAFETY: the caller's promise.
-        let window = unsafe { Window::new(node.window.base, node.window.len as usize) }.ok_or(ChannelError::BadWindow)?;
+        let window =
+            unsafe { Window::new(node.window.base, node.window.len as usize) }.ok_or(ChannelError::BadWindow)?;
         let magic = window.word(offset_of!(ChannelHeader, magic)).ok_or(ChannelError::BadWindow)?;
-        if magic.load(Ordering::Acquire) != ChannelHeader::MAGIC || node.side > 1 || window.len() < size_of::<ChannelHeader>() {
+        if magic.load(Ordering::Acquire) != ChannelHeader::MAGIC
+            || node.side > 1
+            || window.len() < size_of::<ChannelHeader>()
+        {
             return Err(ChannelError::BadWindow);
         }
         let port = Port::bind_on(live_port(node)?, vcpu)?;
@@ -189,7 +193,8 @@ impl Channel {
     /// # Errors
     /// `Lost` if not.
     pub fn check(&self) -> Result<(), ChannelError> {
-        if self.peer_state() == ChannelState::Connected && self.peer_epoch() == self.peer_epoch.load(Ordering::Relaxed) {
+        if self.peer_state() == ChannelState::Connected && self.peer_epoch() == self.peer_epoch.load(Ordering::Relaxed)
+        {
             Ok(())
         } else {
             Err(ChannelError::Lost)
@@ -228,7 +233,8 @@ impl Channel {
     /// `BadWindow` if the window is too small for them.
     pub fn queues<const N: usize>(&self) -> Result<(Sender<'_, N>, Receiver<'_, N>), ChannelError> {
         let pair = QueuePair::fitting(self.window.len(), N, N).ok_or(ChannelError::BadWindow)?;
-        let (mine, theirs) = if self.side == 0 { (pair.requests, pair.responses) } else { (pair.responses, pair.requests) };
+        let (mine, theirs) =
+            if self.side == 0 { (pair.requests, pair.responses) } else { (pair.responses, pair.requests) };
         Ok((Sender::new(self, mine)?, Receiver::new(self, theirs)?))
     }
 

@@ -239,7 +239,7 @@ pub fn port_pair_create(a: Handle, b: Handle, cookie_a: u64, cookie_b: u64) -> R
 /// Binds a port to bit `bit` of the caller's vCPU `vcpu`.
 ///
 /// # Errors
-/// `Exists` if the bit is taken, `Limit` if it is out of range, `NotFound` if there is no such vCPU.
+/// `Invalid` for a bit that is reserved or out of range, `NotFound` if there is no such vCPU.
 pub fn port_bind(port: Handle, vcpu: u32, bit: u16) -> Result<(), Status> {
     unit(Call::PortBind, [h(port), u64::from(vcpu), u64::from(bit), portico_abi::port::CLASS_DEFAULT, 0, 0])
 }

@@ -36,10 +36,8 @@ pub fn catch<T>(body: impl FnOnce() -> T) -> (T, Option<Caught>) {
     let value = body();
     compiler_fence(Ordering::SeqCst);
     let caught = vcpu.catching.swap(0, Ordering::Relaxed) == 2;
-    let what = caught.then(|| Caught {
-        esr: vcpu.caught_esr.load(Ordering::Relaxed),
-        far: vcpu.caught_far.load(Ordering::Relaxed),
-    });
+    let what = caught
+        .then(|| Caught { esr: vcpu.caught_esr.load(Ordering::Relaxed), far: vcpu.caught_far.load(Ordering::Relaxed) });
     (value, what)
 }
 

@@ -62,7 +62,7 @@ impl Page {
 
     #[inline]
     fn word(&self, offset: usize) -> u64 {
-        debug_assert!(offset % 8 == 0 && offset < size_of::<VcpuPage>());
+        debug_assert!(offset.is_multiple_of(8) && offset < size_of::<VcpuPage>());
         // SAFETY: as in `byte`; the offset is a multiple of 8 and the page is aligned.
         unsafe { ptr::read_volatile(self.base.as_ptr().add(offset).cast::<u64>()) }
     }

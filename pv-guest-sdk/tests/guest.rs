@@ -62,7 +62,12 @@ fn sleeping_and_the_timer() {
     let begin = time::now();
     time::sleep(Duration::from_millis(20));
     assert!((20_000_000..20_010_000).contains(&(time::now() - begin)));
-    time::timer_port().on_notify(|_, argument| { FIRED.fetch_add(argument, Ordering::SeqCst); }, 5);
+    time::timer_port().on_notify(
+        |_, argument| {
+            FIRED.fetch_add(argument, Ordering::SeqCst);
+        },
+        5,
+    );
     time::arm(time::deadline(Duration::from_millis(1)));
     time::sleep(Duration::from_millis(2));
     assert_eq!(FIRED.load(Ordering::SeqCst), 5);
@@ -81,11 +86,16 @@ fn ports_mask_and_pend() {
     let _machine = Machine::start();
     let (a, b) = port::pair().unwrap();
     let port = Port::bind(b).unwrap();
-    assert_eq!(hvc::port_bind(a, 0, port.bit()), Err(Status::Exists));
+    assert_eq!(hvc::port_bind(a, 0, 7), Err(Status::Invalid), "a reserved bit");
     assert!(!port.take());
     hvc::port_notify(a).unwrap();
     assert!(port.take() && !port.take());
-    port.on_notify(|_, _| { CALLS.fetch_add(1, Ordering::SeqCst); }, 0);
+    port.on_notify(
+        |_, _| {
+            CALLS.fetch_add(1, Ordering::SeqCst);
+        },
+        0,
+    );
     hvc::port_notify(a).unwrap();
     assert_eq!(CALLS.load(Ordering::SeqCst), 1);
     port.mask();

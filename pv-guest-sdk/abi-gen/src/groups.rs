@@ -171,12 +171,7 @@ fn layout() -> Result<Vec<Group>, String> {
             &[],
             numbers!(port; PORT_BITS, BITS_PER_SELECTOR, SELECTORS, BIT_TIMER, BIT_EVENT, BIT_FIRST_FREE, CLASS_DEFAULT, DEADLINE_NEVER),
         )?,
-        group(
-            ("pages", "Pages", "PORTICO_"),
-            &Words(PAGE, ""),
-            &[],
-            numbers!(page; BUFFER_BYTES, MAX_VCPUS),
-        )?,
+        group(("pages", "Pages", "PORTICO_"), &Words(PAGE, ""), &[], numbers!(page; BUFFER_BYTES, MAX_VCPUS))?,
         group(
             ("console", "Layout of a console window (offsets and sizes in bytes)", "PORTICO_CONSOLE_"),
             &Words(CHANNEL, "console"),
@@ -206,5 +201,16 @@ fn layout() -> Result<Vec<Group>, String> {
 }
 
 /// Constants of `dt` that are text.
-const DT_TEXTS: [&str; 11] =
-    ["HYPERVISOR", "HYPERVISOR_PATH", "CONSOLE", "CHANNEL", "NAME", "PEER", "PORT", "COOKIE", "SIDE", "BUNDLE_NODE", "MACHINE_DTB_NODE"];
+const DT_TEXTS: [&str; 11] = [
+    "HYPERVISOR",
+    "HYPERVISOR_PATH",
+    "CONSOLE",
+    "CHANNEL",
+    "NAME",
+    "PEER",
+    "PORT",
+    "COOKIE",
+    "SIDE",
+    "BUNDLE_NODE",
+    "MACHINE_DTB_NODE",
+];

@@ -90,8 +90,12 @@ fn constants(out: &mut String, group: &Group) {
     for constant in &group.constants {
         comment(out, &constant.doc);
         let _ = match constant.value {
-            Value::Number(value) if value <= 0xffff => writeln!(out, "#define {}{} {value}u", group.prefix, constant.name),
-            Value::Number(value) if value <= 0xffff_ffff => writeln!(out, "#define {}{} {value:#x}u", group.prefix, constant.name),
+            Value::Number(value) if value <= 0xffff => {
+                writeln!(out, "#define {}{} {value}u", group.prefix, constant.name)
+            }
+            Value::Number(value) if value <= 0xffff_ffff => {
+                writeln!(out, "#define {}{} {value:#x}u", group.prefix, constant.name)
+            }
             Value::Number(value) => writeln!(out, "#define {}{} {value:#x}ull", group.prefix, constant.name),
             Value::Text(text) => writeln!(out, "#define {}{} \"{text}\"", group.prefix, constant.name),
         };
@@ -131,7 +135,8 @@ fn structure(out: &mut String, record: &Record) {
     let _ = writeln!(out, "struct portico_{} {{", record.name);
     for (index, field) in record.fields.iter().enumerate() {
         // The first field carries the alignment of the whole.
-        let align = if index == 0 && record.align > 8 { format!("PORTICO_ALIGNED({}) ", record.align) } else { String::new() };
+        let align =
+            if index == 0 && record.align > 8 { format!("PORTICO_ALIGNED({}) ", record.align) } else { String::new() };
         let count = field.count.map_or(String::new(), |count| format!("[{count}]"));
         let _ = writeln!(out, "\t{align}{} {}{count};", field.ctype, field.name);
     }

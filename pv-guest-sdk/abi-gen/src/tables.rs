@@ -28,7 +28,14 @@ pub fn insert(document: &str, groups: &[Group]) -> Result<String, String> {
         rest = after;
     }
     out.push_str(rest);
-    for name in groups.iter().map(|group| group.name).chain(["calls", "management", "statuses", "rights", "enumerations", "records"]) {
+    for name in groups.iter().map(|group| group.name).chain([
+        "calls",
+        "management",
+        "statuses",
+        "rights",
+        "enumerations",
+        "records",
+    ]) {
         if !used.contains(&name) {
             return Err(format!("ABI.md: no marker for the table `{name}`"));
         }

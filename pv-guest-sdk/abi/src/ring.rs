@@ -140,7 +140,7 @@ impl QueuePair {
         if window_bytes <= HEADER {
             return None;
         }
-        let half = (window_bytes - HEADER) / 2 & !63;
+        let half = ((window_bytes - HEADER) / 2) & !63;
         let Some(requests) = Layout::fitting(HEADER, half, request_bytes) else { return None };
         let Some(responses) = Layout::fitting(HEADER + half, half, response_bytes) else { return None };
         Some(QueuePair { requests, responses })
@@ -337,7 +337,8 @@ mod tests {
 
     impl Slots for Memory {
         fn put(&self, index: u32, message: &[u8]) {
-            self.1.borrow_mut()[(index & (self.0 - 1)) as usize] = u64::from_le_bytes(message.try_into().unwrap());
+            self.1.borrow_mut()[(index & (self.0 - 1)) as usize] =
+                message.first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
         }
 
         fn get(&self, index: u32, message: &mut [u8]) {

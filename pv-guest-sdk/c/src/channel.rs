@@ -102,8 +102,7 @@ pub unsafe extern "C" fn portico_channel_receive(channel: *mut CChannel, message
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn portico_channel_close(channel: *mut CChannel) {
     // SAFETY: the caller's promise: made by `portico_channel_open`.
-    let CChannel { sender, receiver, channel } = *unsafe { Box::from_raw(channel) };
-    drop((sender, receiver));
+    let CChannel { channel, .. } = *unsafe { Box::from_raw(channel) };
     // SAFETY: made by `open`; its borrowers are gone.
     unsafe { Box::from_raw(channel) }.close();
 }

@@ -3,6 +3,7 @@
 //! Each function here is declared in `include/portico.h`, where its contract is written for a C reader. The guest defines
 //! `uint64_t portico_main(void)`. What a call needs no library for is an inline function of the header.
 #![cfg_attr(target_os = "none", no_std)]
+#![cfg_attr(not(target_os = "none"), allow(dead_code, reason = "the guest that uses it exists on the target only"))]
 
 extern crate alloc;
 
@@ -247,6 +248,7 @@ pub extern "C" fn portico_vcpu_start(index: u32, function: extern "C" fn(usize),
 #[cfg(target_os = "none")]
 fn run_started(start: usize) {
     // SAFETY: the leaked box of `portico_vcpu_start`, which hands it to one vCPU only.
-    let Start(function, argument) = *unsafe { alloc::boxed::Box::from_raw(core::ptr::with_exposed_provenance_mut::<Start>(start)) };
+    let Start(function, argument) =
+        *unsafe { alloc::boxed::Box::from_raw(core::ptr::with_exposed_provenance_mut::<Start>(start)) };
     function(argument);
 }

@@ -2,10 +2,10 @@
 
 use crate::tap::Tap;
 use core::arch::{asm, global_asm};
+use core::time::Duration;
 use portico_sdk::abi::call::{Call, MANAGEMENT_BASE, SVE_HINT, info};
 use portico_sdk::abi::handle::SELF_DOMAIN;
 use portico_sdk::abi::{VERSION_MAJOR, dt};
-use core::time::Duration;
 use portico_sdk::{Handle, Rights, Status, hvc, irq, port, time, trap};
 
 const NOT_SUPPORTED: u64 = Status::NotSupported.raw().cast_unsigned();
@@ -55,8 +55,14 @@ fn decoding(tap: &mut Tap) {
 fn about_oneself(tap: &mut Tap) {
     tap.is("self_info: unknown key", hvc::self_info(0x1234, 0), Err(Status::NotFound));
     tap.is("self_info: vCPU out of range", hvc::self_info(info::VCPU_PAGE_IPA, 1000), Err(Status::NotFound));
-    tap.holds("self_info: the upcall is not an SGI", hvc::self_info(info::UPCALL_VINTID, 0).is_ok_and(|id| (16..1020).contains(&id)));
-    tap.holds("self_info: the upcall is acknowledged by 2 or 3", matches!(hvc::self_info(info::UPCALL_KIND, 0), Ok(2 | 3)));
+    tap.holds(
+        "self_info: the upcall is not an SGI",
+        hvc::self_info(info::UPCALL_VINTID, 0).is_ok_and(|id| (16..1020).contains(&id)),
+    );
+    tap.holds(
+        "self_info: the upcall is acknowledged by 2 or 3",
+        matches!(hvc::self_info(info::UPCALL_KIND, 0), Ok(2 | 3)),
+    );
     tap.is("self_info: index of the boot vCPU", hvc::self_info(info::VCPU_INDEX, 0), Ok(0));
     tap.is("self_info: page of vCPU 0", hvc::self_info(info::VCPU_PAGE_IPA, 0), Ok(dt::VCPU_PAGES));
     tap.is("self_info: information page", hvc::self_info(info::INFO_PAGE_IPA, 0), Ok(dt::INFO_PAGE));
@@ -83,7 +89,11 @@ fn handles(tap: &mut Tap) {
     let seen = hvc::handle_info(copy).map(|info| (info.rights, info.cookie));
     tap.is("handles: the copy has its rights and cookie", seen, Ok((Rights::INSPECT, 0x1234_5678_9abc_def0)));
     tap.is("handles: without the right it is NoRights", hvc::port_notify(copy), Err(Status::NoRights));
-    tap.is("handles: a copy never gains", hvc::handle_copy(copy, SELF_DOMAIN, Rights::NOTIFY, 0).err(), Some(Status::NoRights));
+    tap.is(
+        "handles: a copy never gains",
+        hvc::handle_copy(copy, SELF_DOMAIN, Rights::NOTIFY, 0).err(),
+        Some(Status::NoRights),
+    );
     tap.is("handles: a port is no domain", hvc::domain_run(a, 0), Err(Status::WrongType));
     tap.holds("handles: closing", hvc::handle_close(copy).is_ok());
     tap.is("handles: closed is closed", hvc::handle_info(copy).err(), Some(Status::BadHandle));

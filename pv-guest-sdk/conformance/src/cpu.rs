@@ -133,7 +133,11 @@ unsafe extern "C" {
 
 fn floating_point(tap: &mut Tap) {
     use portico_sdk::abi::Call;
-    let calls = [("FP: q0 to q31, FPCR and FPSR survive a null call", Call::AbiFeatures), ("FP: q0 to q31, FPCR and FPSR survive a yield", Call::VcpuYield), ("FP: q0 to q31, FPCR and FPSR survive a block of 5 ms", Call::VcpuBlock)];
+    let calls = [
+        ("FP: q0 to q31, FPCR and FPSR survive a null call", Call::AbiFeatures),
+        ("FP: q0 to q31, FPCR and FPSR survive a yield", Call::VcpuYield),
+        ("FP: q0 to q31, FPCR and FPSR survive a block of 5 ms", Call::VcpuBlock),
+    ];
     let _guard = portico_sdk::irq::Guard::new();
     for (name, call) in calls {
         let argument = if call == Call::VcpuBlock { time::deadline(Duration::from_millis(5)) } else { 0 };
@@ -158,5 +162,9 @@ fn system_registers(tap: &mut Tap) {
     unsafe {
         asm!("mrs {0}, tpidr_el0", "mrs {1}, tpidrro_el0", "mrs {2}, contextidr_el1", out(reg) el0, out(reg) ro, out(reg) par, options(nostack));
     }
-    tap.is("registers: TPIDR_EL0, TPIDRRO_EL0 and CONTEXTIDR_EL1 survive a switch", (el0, ro, par), (pattern, !pattern, 0x1234_5678));
+    tap.is(
+        "registers: TPIDR_EL0, TPIDRRO_EL0 and CONTEXTIDR_EL1 survive a switch",
+        (el0, ro, par),
+        (pattern, !pattern, 0x1234_5678),
+    );
 }

@@ -69,7 +69,11 @@ pub fn check(tap: &mut Tap) {
     let mpidr = hvc::self_info(info::VCPU_MPIDR, 1).unwrap_or(0) & 0xff_00ff_ffff;
     tap.is("SMP: MPIDR_EL1 is as self_info says", MPIDR.load(Ordering::Relaxed) & 0xff_00ff_ffff, mpidr);
     tap.is("SMP: AFFINITY_INFO says on", affinity_info(mpidr), 0);
-    tap.is("SMP: a second start is refused", smp::start(1, other, 0), Err(smp::StartError::Psci(psci::ret::ALREADY_ON)));
+    tap.is(
+        "SMP: a second start is refused",
+        smp::start(1, other, 0),
+        Err(smp::StartError::Psci(psci::ret::ALREADY_ON)),
+    );
     interrupts(tap);
     STOP.store(true, Ordering::Release);
     tap.holds("SMP: CPU_OFF turns it off", until(|| affinity_info(mpidr) == 1));
@@ -101,6 +105,8 @@ fn interrupts(tap: &mut Tap) {
     }
     tap.is("IPI: a thousand, one at a time, to a busy and a blocked vCPU: none is lost", lost, 0);
     tap.is("IPI: and none is doubled", RECEIVED.load(Ordering::Acquire) - before, 1000);
-    let here = irq::masked(|| vcpu::current().page().is_some_and(|page| page.pending(ipi.receiver().bit()).load(Ordering::Relaxed) == 0));
+    let here = irq::masked(|| {
+        vcpu::current().page().is_some_and(|page| page.pending(ipi.receiver().bit()).load(Ordering::Relaxed) == 0)
+    });
     tap.holds("IPI: nothing is pending on the sender", here);
 }

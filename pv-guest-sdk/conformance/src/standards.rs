@@ -27,25 +27,55 @@ fn smccc(tap: &mut Tap) {
     tap.holds("SMCCC: version 1.2 or later", (0x1_0002..0x2_0000).contains(&signed(psci::SMCCC_VERSION, [0; 3])));
     tap.is("SMCCC: UID", call(psci::VENDOR_UID, [0; 3]), UID.map(u64::from));
     tap.is("SMCCC: revision", call(psci::VENDOR_REVISION, [0; 3])[0], 1);
-    tap.is("SMCCC: ARCH_FEATURES of itself", signed(psci::SMCCC_ARCH_FEATURES, [u64::from(psci::SMCCC_ARCH_FEATURES), 0, 0]), 0);
-    tap.is("SMCCC: ARCH_FEATURES of nothing", signed(psci::SMCCC_ARCH_FEATURES, [0x1234, 0, 0]), psci::ret::NOT_SUPPORTED);
+    tap.is(
+        "SMCCC: ARCH_FEATURES of itself",
+        signed(psci::SMCCC_ARCH_FEATURES, [u64::from(psci::SMCCC_ARCH_FEATURES), 0, 0]),
+        0,
+    );
+    tap.is(
+        "SMCCC: ARCH_FEATURES of nothing",
+        signed(psci::SMCCC_ARCH_FEATURES, [0x1234, 0, 0]),
+        psci::ret::NOT_SUPPORTED,
+    );
 }
 
 fn power(tap: &mut Tap) {
     tap.is("PSCI: version 1.1", signed(psci::PSCI_VERSION, [0; 3]), 0x1_0001);
     let features = |id: u32| signed(psci::PSCI_FEATURES, [u64::from(id), 0, 0]);
     let offered = [
-        psci::PSCI_VERSION, psci::CPU_SUSPEND_64, psci::CPU_OFF, psci::CPU_ON_64, psci::CPU_ON_32, psci::AFFINITY_INFO_64,
-        psci::MIGRATE_INFO_TYPE, psci::SYSTEM_OFF, psci::SYSTEM_RESET, psci::SYSTEM_RESET2_64, psci::PSCI_FEATURES, psci::SMCCC_VERSION,
+        psci::PSCI_VERSION,
+        psci::CPU_SUSPEND_64,
+        psci::CPU_OFF,
+        psci::CPU_ON_64,
+        psci::CPU_ON_32,
+        psci::AFFINITY_INFO_64,
+        psci::MIGRATE_INFO_TYPE,
+        psci::SYSTEM_OFF,
+        psci::SYSTEM_RESET,
+        psci::SYSTEM_RESET2_64,
+        psci::PSCI_FEATURES,
+        psci::SMCCC_VERSION,
     ];
     tap.is("PSCI: features that must be offered", offered.into_iter().find(|&id| features(id) < 0), None);
     tap.is("PSCI: a feature of nobody", features(0x8400_001f), psci::ret::NOT_SUPPORTED);
     tap.is("PSCI: no trusted OS", signed(psci::MIGRATE_INFO_TYPE, [0; 3]), 2);
     let own = hvc::self_info(info::VCPU_MPIDR, 0).unwrap_or(0) & 0xff_00ff_ffff;
     tap.is("PSCI: this vCPU is on", signed(psci::AFFINITY_INFO_64, [own, 0, 0]), 0);
-    tap.is("PSCI: AFFINITY_INFO of nobody", signed(psci::AFFINITY_INFO_64, [0xff_00ff_fff0, 0, 0]), psci::ret::INVALID_PARAMETERS);
-    tap.is("PSCI: CPU_ON of nobody", signed(psci::CPU_ON_64, [0xff_00ff_fff0, dt::RAM_BASE, 0]), psci::ret::INVALID_PARAMETERS);
-    tap.is("PSCI: CPU_ON with junk in the affinity", signed(psci::CPU_ON_64, [u64::MAX, dt::RAM_BASE, 0]), psci::ret::INVALID_PARAMETERS);
+    tap.is(
+        "PSCI: AFFINITY_INFO of nobody",
+        signed(psci::AFFINITY_INFO_64, [0xff_00ff_fff0, 0, 0]),
+        psci::ret::INVALID_PARAMETERS,
+    );
+    tap.is(
+        "PSCI: CPU_ON of nobody",
+        signed(psci::CPU_ON_64, [0xff_00ff_fff0, dt::RAM_BASE, 0]),
+        psci::ret::INVALID_PARAMETERS,
+    );
+    tap.is(
+        "PSCI: CPU_ON with junk in the affinity",
+        signed(psci::CPU_ON_64, [u64::MAX, dt::RAM_BASE, 0]),
+        psci::ret::INVALID_PARAMETERS,
+    );
     tap.is("PSCI: CPU_ON of a running vCPU", signed(psci::CPU_ON_64, [own, dt::RAM_BASE, 0]), psci::ret::ALREADY_ON);
     if vcpu::count() > 1 {
         let other = hvc::self_info(info::VCPU_MPIDR, 1).unwrap_or(0) & 0xff_00ff_ffff;

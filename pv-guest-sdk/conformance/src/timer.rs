@@ -29,7 +29,10 @@ fn information(tap: &mut Tap) {
     tap.is("info page: magic", magic, InfoPage::MAGIC);
     let scale = time::Scale::read();
     tap.is("info page: frequency is that of CNTFRQ_EL0", scale.hz, time::counter_hz());
-    tap.holds("info page: mult and shift make a second of it", scale.ns(u64::from(scale.hz)).abs_diff(1_000_000_000) <= 100);
+    tap.holds(
+        "info page: mult and shift make a second of it",
+        scale.ns(u64::from(scale.hz)).abs_diff(1_000_000_000) <= 100,
+    );
 }
 
 fn counter(tap: &mut Tap) {

@@ -95,7 +95,7 @@ fn dispatch(call: Call, arguments: [u64; 6]) -> Answer {
         Call::PortBind => with(|world| world.bind(raw(a1), a2, a3, a4)),
         Call::PortUnbind => with(|world| {
             let end = world.ports.get_mut(slot_of(raw(a1))).ok_or(Status::BadHandle)?;
-            end.bound.take().ok_or(Status::BadState)?;
+            end.bound = None;
             Ok([0; 3])
         }),
         Call::VcpuBlock => block(a1),
@@ -209,18 +209,15 @@ impl World {
             return Err(Status::Invalid);
         }
         if bit < u64::from(BIT_FIRST_FREE) || bit >= PORT_BITS as u64 {
-            return Err(Status::Limit);
+            return Err(Status::Invalid);
         }
         if vcpu != 0 && vcpu != u64::from(OUTSIDE) {
             return Err(Status::NotFound);
         }
         let target = (vcpu as u32, bit as u16);
-        if self.ports.iter().any(|end| end.bound == Some(target)) {
-            return Err(Status::Exists);
-        }
         let end = self.ports.get_mut(slot_of(port)).ok_or(Status::BadHandle)?;
-        end.bound = Some(target);
-        if core::mem::take(&mut end.notified) {
+        let moved = end.bound.replace(target).is_some();
+        if core::mem::take(&mut end.notified) || moved {
             self.pend(target.0, target.1);
         }
         Ok([0; 3])

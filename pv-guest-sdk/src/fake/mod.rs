@@ -261,9 +261,7 @@ impl Machine {
     pub fn run(&self, guest: impl FnOnce() -> u64) -> Exit {
         match std::panic::catch_unwind(std::panic::AssertUnwindSafe(guest)) {
             Ok(code) => Exit { kind: portico_abi::call::exit::EXIT, code },
-            Err(thrown) if thrown.is::<Ended>() => {
-                with(|world| world.exit).unwrap_or(Exit { kind: u64::MAX, code: 0 })
-            }
+            Err(thrown) if thrown.is::<Ended>() => with(|world| world.exit).unwrap_or(Exit { kind: u64::MAX, code: 0 }),
             Err(thrown) => std::panic::resume_unwind(thrown),
         }
     }

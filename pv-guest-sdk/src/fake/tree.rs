@@ -106,18 +106,7 @@ fn assemble(tree: &Writer) -> Vec<u8> {
     let structure = HEADER + RESERVED;
     let strings = structure + tree.structure.len();
     let total = strings + tree.strings.len();
-    let header = [
-        0xd00d_feed,
-        total,
-        structure,
-        strings,
-        HEADER,
-        17,
-        16,
-        0,
-        tree.strings.len(),
-        tree.structure.len(),
-    ];
+    let header = [0xd00d_feed, total, structure, strings, HEADER, 17, 16, 0, tree.strings.len(), tree.structure.len()];
     let mut blob: Vec<u8> = header.iter().flat_map(|&word| (word as u32).to_be_bytes()).collect();
     blob.extend([0; RESERVED]);
     blob.extend(&tree.structure);
