@@ -100,6 +100,11 @@ extern "C" {
 #define PORTICO_INFO_BUDGET_LEFT 10u
 /* Raw System handle, for the domain that EL2 started; `NotFound` for every other. */
 #define PORTICO_INFO_SYSTEM_HANDLE 11u
+/*
+ * Value of the machine's counter at which CNTVCT_EL0 was 0, for the domain that EL2 started; `NotFound` for
+ * every other.
+ */
+#define PORTICO_INFO_COUNTER_OFFSET 12u
 
 /* Kinds of `self_exit` */
 /* Orderly end; `code` 0 is success. */
