@@ -24,17 +24,29 @@ mod flag {
     pub const SYNDROME: u32 = 1 << 2;
 }
 
+/// Whether a syndrome is that of a WFI: the one exception whose cost matters.
+#[inline(always)]
+pub const fn is_wfi(esr: u64) -> bool {
+    const TRAPPED_INSTRUCTION: u64 = 3;
+    esr::class(esr) == esr::ec::WFX && esr & TRAPPED_INSTRUCTION == 0
+}
+
+/// Serves a trapped WFI.
+#[inline]
+pub fn wait_for_interrupt(vcpu: Ref<Vcpu>, esr: u64) -> Next {
+    step_over(esr);
+    queue::block_wfi(vcpu)
+}
+
 /// Serves an exception that is not `hvc #0`.
+#[inline(never)]
 pub fn synchronous(vcpu: Ref<Vcpu>, esr: u64) -> Next {
     match esr::decode(esr) {
         Exception::FpSimd => {
             use_fp(vcpu);
             STAY
         }
-        Exception::Wfx { event: false } => {
-            step_over(esr);
-            queue::block_wfi(vcpu)
-        }
+        Exception::Wfx { event: false } => wait_for_interrupt(vcpu, esr),
         Exception::Wfx { event: true } => {
             step_over(esr);
             sched::yield_now(vcpu)

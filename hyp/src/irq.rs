@@ -28,16 +28,29 @@ pub fn from_guest(vcpu: Ref<Vcpu>) -> Next {
         gic::deactivate(acknowledged);
         return STAY;
     }
+    if gic::intid(acknowledged) == u32::from(SGI_POKE) {
+        gic::eoi(acknowledged);
+        gic::deactivate(acknowledged);
+        quiesce::note();
+        return look(vcpu);
+    }
     from_guest_slow(vcpu, acknowledged)
 }
 
-fn from_guest_slow(vcpu: Ref<Vcpu>, acknowledged: u32) -> Next {
-    let pcpu = percpu::this();
-    serve(pcpu, acknowledged);
+/// Looks at what others may have asked of this pCPU or of the vCPU that runs here.
+#[inline(always)]
+fn look(vcpu: Ref<Vcpu>) -> Next {
     if vcpu.take_upcall_wanted() {
         gic::pend_upcall();
     }
-    if pcpu.resched.load(Ordering::Acquire) { sched::reconsider(vcpu) } else { STAY }
+    if percpu::this().resched.load(Ordering::Acquire) { sched::reconsider(vcpu) } else { STAY }
+}
+
+#[inline(never)]
+fn from_guest_slow(vcpu: Ref<Vcpu>, acknowledged: u32) -> Next {
+    let pcpu = percpu::this();
+    serve(pcpu, acknowledged);
+    look(vcpu)
 }
 
 /// The virtual timer fired: it stays masked until the guest arms it again with CTL = ENABLE, and its port is pending. No tick is lost,
@@ -78,9 +91,6 @@ fn serve(pcpu: &Pcpu, acknowledged: u32) {
         }
         _ if intid == u32::from(SGI_POKE) => {
             quiesce::note();
-            if pcpu.unload.load(Ordering::Relaxed) {
-                pcpu.resched.store(true, Ordering::Relaxed);
-            }
         }
         _ if intid == u32::from(SGI_HALT) => crate::panic::halt_this(),
         FIRST_SPI..FIRST_SPECIAL_INTID => {

@@ -47,7 +47,7 @@ pub fn passed(epoch: Epoch) -> bool {
 #[inline]
 pub fn note() {
     let epoch = CURRENT.load(Ordering::Relaxed);
-    let seen = &SEEN[percpu::index()];
+    let seen = &SEEN[percpu::index() & (MAX_PCPUS - 1)];
     if seen.load(Ordering::Relaxed) != epoch {
         // All earlier loads through old pointers are done before others may free what they led to.
         fence(Ordering::SeqCst);

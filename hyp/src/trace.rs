@@ -10,6 +10,8 @@ use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::timer;
 use portico_core::trace::{Event, Record};
 
+const _: () = assert!(MAX_PCPUS.is_power_of_two() && RING_RECORDS.is_power_of_two());
+
 /// Records of one ring: a power of two.
 pub const RING_RECORDS: usize = 256;
 
@@ -41,13 +43,12 @@ pub fn record(event: Event, a: u16, b: u16) {
 #[inline]
 pub fn record_wide(event: Event, a: u16, b: u64) {
     let index = percpu::index();
-    let Some(ring) = PORTICO_TRACE.get(index) else { return };
+    let ring = &PORTICO_TRACE[index & (MAX_PCPUS - 1)];
     let head = ring.head.load(Ordering::Relaxed);
     let [first, second] = Record::new(timer::now(), event, index as u8, a, b).encode();
-    if let Some(slot) = ring.records.get(head as usize & (RING_RECORDS - 1)) {
-        slot[0].store(first, Ordering::Relaxed);
-        slot[1].store(second, Ordering::Relaxed);
-    }
+    let slot = &ring.records[head as usize & (RING_RECORDS - 1)];
+    slot[0].store(first, Ordering::Relaxed);
+    slot[1].store(second, Ordering::Relaxed);
     ring.head.store(head.wrapping_add(1), Ordering::Release);
 }
 

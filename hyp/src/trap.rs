@@ -63,6 +63,9 @@ fn notify_wait(vcpu: Ref<Vcpu>) -> Next {
     match mark_peer(vcpu, port) {
         Ok(target) => {
             if let Some(target) = target {
+                if let Some(next) = sched::hand_off(vcpu, target, deadline) {
+                    return next;
+                }
                 notify::raise(target);
             }
             sched::block(vcpu, deadline)
@@ -117,7 +120,8 @@ pub fn set_status(vcpu: Ref<Vcpu>, result: Result<(), Status>) {
 #[unsafe(no_mangle)]
 extern "C" fn portico_guest_sync(context: *mut VcpuContext, esr: u64) -> Next {
     // SAFETY: as above.
-    fault::synchronous(unsafe { Vcpu::from_context(context) }, esr)
+    let vcpu = unsafe { Vcpu::from_context(context) };
+    if fault::is_wfi(esr) { fault::wait_for_interrupt(vcpu, esr) } else { fault::synchronous(vcpu, esr) }
 }
 
 #[unsafe(no_mangle)]

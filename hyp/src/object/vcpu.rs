@@ -132,6 +132,10 @@ pub struct SchedState {
     pub resume_to: Place,
     /// Sequence number of the published times, even.
     pub seq: u32,
+    /// `since` and `ready` when the times were last published, and the ticks until they are published again.
+    published_at: u64,
+    published_ready: u64,
+    publish_after: u64,
 }
 
 impl Object for Vcpu {
@@ -189,6 +193,9 @@ impl Vcpu {
                 affinity: u64::MAX,
                 resume_to: Place::Off,
                 seq: 0,
+                published_at: 0,
+                published_ready: 0,
+                publish_after: 0,
             }),
             fault: UnsafeCell::new(FaultRecord::default()),
             page_ipa: spec.page_ipa,
@@ -324,10 +331,23 @@ impl Ref<Vcpu> {
     }
 
     /// Writes run-state and stolen time to the pages that the guest sees; on the pCPU that has just loaded it.
+    ///
+    /// Stolen time is exact at each entry; the run-state times, which only a person reads, are written once a millisecond at most.
+    #[inline(always)]
     pub fn publish_times(self) {
-        let rate = clock::rate();
         // SAFETY: it runs on this pCPU, and nobody else changes these fields while it does.
         let state = unsafe { self.sched() };
+        if state.ready != state.published_ready || state.since.wrapping_sub(state.published_at) > state.publish_after {
+            self.publish_now(state);
+        }
+    }
+
+    #[inline(never)]
+    fn publish_now(self, state: &mut SchedState) {
+        let rate = clock::rate();
+        state.publish_after = rate.ticks_per_ms();
+        state.published_at = state.since;
+        state.published_ready = state.ready;
         state.seq = state.seq.wrapping_add(2);
         let ready_ns = rate.to_ns(state.ready);
         let times = RunState {
@@ -340,7 +360,8 @@ impl Ref<Vcpu> {
         let info = self.domain.info_page.load(Ordering::Acquire);
         if !info.is_null() {
             // SAFETY: the page lives as long as the domain, and only EL2 writes it.
-            if let Some(record) = unsafe { (&raw mut (*info).stolen).as_mut() }.and_then(|all| all.get_mut(usize::from(self.index))) {
+            let all = unsafe { (&raw mut (*info).stolen).as_mut() };
+            if let Some(record) = all.and_then(|all| all.get_mut(usize::from(self.index))) {
                 // SAFETY: a field of the record above; volatile, since the guest reads it meanwhile.
                 unsafe { (&raw mut record.stolen_ns).write_volatile(ready_ns) };
             }

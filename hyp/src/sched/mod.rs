@@ -16,7 +16,7 @@ pub mod queue;
 pub mod switch;
 pub mod wake;
 
-pub use queue::{MAX_VCPUS, block, leave, reconsider, yield_now};
+pub use queue::{MAX_VCPUS, block, hand_off, leave, reconsider, yield_now};
 pub use wake::kick;
 
 use crate::graph::Ref;

@@ -8,7 +8,7 @@ use crate::lock::{Guard, Lock};
 use crate::object::vcpu::{NOT_LOADED, Place, Vcpu};
 use crate::percpu::{self, Pcpu};
 use crate::trap::{Next, STAY};
-use crate::{notify, trace};
+use crate::notify;
 use portico_abi::Status;
 use portico_abi::port::{BIT_TIMER, DEADLINE_NEVER};
 use portico_arch::gic;
@@ -16,7 +16,6 @@ use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::vectors::IDLE;
 use portico_arch::timer;
 use portico_core::runq::{Admission, RunQueue, TimerQueue, Why};
-use portico_core::trace::Event;
 
 /// vCPUs on one machine.
 pub const MAX_VCPUS: usize = 512;
@@ -94,6 +93,73 @@ pub fn block(vcpu: Ref<Vcpu>, deadline: u64) -> Next {
     block_until(vcpu, physical, true)
 }
 
+/// `port_notify_wait` on one pCPU: the running vCPU blocks and the blocked one that it has notified runs at once, without a queue in
+/// between. `None`, and nothing done, where that would pass over anyone: then the caller raises and blocks the long way.
+///
+/// Lends no budget and no priority: only plain weighted vCPUs with nobody waiting are handed over to.
+pub fn hand_off(vcpu: Ref<Vcpu>, target: Ref<Vcpu>, deadline: u64) -> Option<Next> {
+    let pcpu = percpu::this();
+    let index = pcpu.index();
+    let here = |vcpu: Ref<Vcpu>| usize::from(vcpu.pcpu.load(Ordering::Relaxed)) == index;
+    if deadline != DEADLINE_NEVER || target.place() != Place::Blocked || !here(target) || vcpu.page().upcall_pending() {
+        return None;
+    }
+    let mut queue = of(index).lock();
+    if target.place() != Place::Blocked || !here(target) || queue.run.ready_len() != 0 {
+        return None;
+    }
+    // SAFETY: both belong to this queue, whose lock is held, and they are two.
+    let (from, to) = unsafe { (vcpu.sched(), target.sched()) };
+    if !from.entity.is_plain() || !to.entity.is_plain() {
+        return None;
+    }
+    vcpu.set_place(Place::Blocked);
+    // As in `block_until`.
+    fence(Ordering::SeqCst);
+    if vcpu.page().upcall_pending() || vcpu.upcall_wanted() || vcpu.stop.load(Ordering::Relaxed) != 0 {
+        vcpu.set_place(Place::Running);
+        return None;
+    }
+    // SAFETY: it is current here.
+    unsafe { vcpu.context() }.set_reg(0, Status::Ok.raw() as u64);
+    let now = timer::now();
+    from.running += queue.run.stop(&mut from.entity, now);
+    from.since = now;
+    from.block_deadline = u64::MAX;
+    from.wants_result = true;
+    target.set_upcall_wanted();
+    Some(run_blocked(pcpu, &mut queue, target, now))
+}
+
+/// Runs a vCPU that was blocked until now, on its own pCPU, where nothing runs and nobody waits.
+fn run_blocked(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Next {
+    queue.timers.cancel(vcpu.id);
+    // SAFETY: the lock of its queue is held.
+    let state = unsafe { vcpu.sched() };
+    state.blocked += now.wrapping_sub(state.since);
+    state.since = now;
+    state.block_deadline = u64::MAX;
+    if queue.run.may_run(&mut state.entity, now) {
+        return run(pcpu, queue, vcpu, now);
+    }
+    vcpu.set_place(Place::Ready);
+    queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Wake);
+    pick(pcpu, queue, now)
+}
+
+/// The short way out of idling: the vCPU that is still loaded here wants an upcall. `None` if it does not.
+pub fn resume_loaded(pcpu: &Pcpu) -> Option<Next> {
+    let vcpu = pcpu.loaded()?;
+    if !vcpu.upcall_wanted() || vcpu.place() != Place::Blocked {
+        return None;
+    }
+    let mut queue = of(pcpu.index()).lock();
+    if vcpu.place() != Place::Blocked {
+        return None;
+    }
+    Some(run_blocked(pcpu, &mut queue, vcpu, timer::now()))
+}
+
 /// Blocks the running vCPU for a trapped WFI.
 pub fn block_wfi(vcpu: Ref<Vcpu>) -> Next {
     block_until(vcpu, u64::MAX, false)
@@ -133,7 +199,6 @@ fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
     if deadline != u64::MAX {
         queue.timers.set(vcpu.id, deadline);
     }
-    trace::record(Event::Block, vcpu.id, 0);
     pick(pcpu, &mut queue, now)
 }
 

@@ -13,6 +13,7 @@ use crate::object::vcpu::{NOT_LOADED, Place, Vcpu};
 use crate::percpu::{self, Pcpu};
 use crate::{irq, quiesce, trace, vmid};
 use portico_arch::context::{self, HCR_GUEST, VcpuContext, hcr};
+use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::vectors::IDLE;
 use portico_arch::{cpu, fpsimd, gic, timer, tlb};
 use portico_core::runq::Why;
@@ -73,7 +74,7 @@ fn load(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
     unsafe { (context.handler_sp as *mut *mut VcpuContext).write(vcpu.context_ptr()) };
     // SAFETY: nothing is loaded here, and the tables are those of its domain, which lives.
     unsafe { context::load(context) };
-    let last = &vcpu.domain.last_here[pcpu.index()];
+    let last = &vcpu.domain.last_here[pcpu.index() & (MAX_PCPUS - 1)];
     if last.load(Ordering::Relaxed) != vcpu.index {
         // vCPUs of one domain share a VMID but each may use an ASID in its own way, as on processors of its own.
         tlb::guest_stage1_local();
@@ -103,27 +104,37 @@ fn unload(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
     pcpu.loaded.store(core::ptr::null_mut(), Ordering::Relaxed);
     let timer_at = (context.el1.cntv_ctl_el0 & (timer::CTL_ENABLE | timer::CTL_IMASK) == timer::CTL_ENABLE)
         .then(|| context.el1.cntv_cval_el0.saturating_add(context.el2.cntvoff_el2));
-    let place = vcpu.place();
-    if place == Place::Blocked
-        && let Some(at) = timer_at
+    if let Some(at) = timer_at
+        && vcpu.place() == Place::Blocked
     {
-        // From now on its virtual timer does not count in hardware here.
-        let mut queue = queue::of(pcpu.index()).lock();
-        if vcpu.place() == Place::Blocked {
-            // SAFETY: the lock of its queue is held.
-            let at = at.min(unsafe { vcpu.sched() }.block_deadline);
-            queue.timers.set(vcpu.id, at);
-            let slice_end = pcpu.slice_end.load(Ordering::Relaxed);
-            queue::set_slice(pcpu, &queue, Some(slice_end));
-        }
+        watch_timer(pcpu, vcpu, at);
     }
     vcpu.loaded_on.store(NOT_LOADED, Ordering::Release);
-    if place == Place::Migrating {
-        settle(vcpu);
+    // Pairs with the fence in `notify`: whoever saw it still loaded here has only poked us.
+    fence(Ordering::SeqCst);
+    match vcpu.place() {
+        Place::Blocked if vcpu.upcall_wanted() => wake::wake(vcpu),
+        Place::Migrating => settle(vcpu),
+        _ => {}
+    }
+}
+
+/// From now on the virtual timer of a blocked vCPU does not count in hardware: its queue's timer does.
+#[inline(never)]
+fn watch_timer(pcpu: &Pcpu, vcpu: Ref<Vcpu>, at: u64) {
+    let mut queue = queue::of(pcpu.index()).lock();
+    if vcpu.place() == Place::Blocked {
+        // SAFETY: the lock of its queue is held.
+        let at = at.min(unsafe { vcpu.sched() }.block_deadline);
+        queue.timers.set(vcpu.id, at);
+        let slice_end = pcpu.slice_end.load(Ordering::Relaxed);
+        queue::set_slice(pcpu, &queue, Some(slice_end));
     }
 }
 
 /// Finds a new pCPU for a vCPU that may no longer run on its own.
+#[cold]
+#[inline(never)]
 fn settle(vcpu: Ref<Vcpu>) {
     let (mut home, index) = queue::lock_home(vcpu);
     if vcpu.place() != Place::Migrating {
@@ -143,6 +154,7 @@ fn settle(vcpu: Ref<Vcpu>) {
 /// Waits until there is a vCPU to run here. The last context stays loaded unless somebody wants it out.
 ///
 /// Who calls has just found nothing in the queue, so it is looked at again only after something happened.
+#[inline(never)]
 fn idle(pcpu: &'static Pcpu) -> *mut VcpuContext {
     let index = pcpu.index();
     let since = timer::now();
@@ -152,7 +164,13 @@ fn idle(pcpu: &'static Pcpu) -> *mut VcpuContext {
             unload_on_demand(pcpu);
         }
         quiesce::note();
-        if pcpu.resched.swap(false, Ordering::Acquire) || wake::steal(index) {
+        if let Some(next) = queue::resume_loaded(pcpu)
+            && next != IDLE
+        {
+            break next;
+        }
+        if pcpu.resched.load(Ordering::Acquire) || wake::steal(index) {
+            pcpu.resched.store(false, Ordering::Relaxed);
             let next = queue::pick_idle(pcpu);
             if next != IDLE {
                 break next;

@@ -17,7 +17,15 @@ use portico_core::trace::Event;
 pub fn kick(vcpu: Ref<Vcpu>) {
     match vcpu.place() {
         Place::Running => percpu::poke(usize::from(vcpu.pcpu.load(Ordering::Relaxed))),
-        Place::Blocked => wake(vcpu),
+        Place::Blocked => {
+            let home = vcpu.pcpu.load(Ordering::Relaxed);
+            if vcpu.loaded_on.load(Ordering::Relaxed) != home {
+                wake(vcpu);
+            } else if usize::from(home) != percpu::index() {
+                // Its pCPU idles with it loaded, and will look at the wish when it wakes; or it is just about to unload it, and will look then.
+                percpu::poke(usize::from(home));
+            }
+        }
         Place::Off | Place::Ready | Place::Faulted | Place::Stopped | Place::Migrating => {}
     }
 }
