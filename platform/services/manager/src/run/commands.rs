@@ -45,8 +45,11 @@ impl Manager {
             Command::Resume(name) => self.resume(&name, now),
             Command::Console(name) => {
                 let id = self.named(&name)?;
-                let source = self.guests.get(id).map(|guest| guest.source);
-                if let Some(source) = source {
+                let guest = self.guests.get(id);
+                if guest.is_some_and(|guest| guest.console.is_none()) {
+                    return Err(format!("guest `{name}` does not exist now; `log {name}` shows what it wrote"));
+                }
+                if let Some(source) = guest.map(|guest| guest.source) {
                     self.mux.focus_guest(source);
                 }
                 Ok(String::new())

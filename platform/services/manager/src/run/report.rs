@@ -117,7 +117,8 @@ impl Manager {
             let _ = writeln!(text, "object pool    {}, {} promised, {} used", pages(all), pages(promised), pages(used));
         }
         let own: u64 = dtb::memory().map(|range| range.len).sum();
-        let _ = writeln!(text, "manager        {}, the bundle {}", pages(own / 4096), pages(bundle_bytes().div_ceil(4096)));
+        let _ =
+            writeln!(text, "manager        {}, the bundle {}", pages(own / 4096), pages(bundle_bytes().div_ceil(4096)));
         let memory = &self.machine.memory;
         let _ = writeln!(
             text,
