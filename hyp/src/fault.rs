@@ -51,9 +51,10 @@ pub fn synchronous(vcpu: Ref<Vcpu>, esr: u64) -> Next {
             step_over(esr);
             sched::yield_now(vcpu)
         }
-        // `hvc #0` never gets here; another immediate is nothing that the ABI offers.
+        // `hvc #0` never gets here; another immediate is nothing that the ABI offers. The trap has stepped over it already.
         Exception::Hvc64 { .. } => {
-            set_result(vcpu, ret::NOT_SUPPORTED as u64);
+            context::set_live_pc(context::live_pc().wrapping_sub(4));
+            inject_live(Injected::UNDEFINED, 0);
             STAY
         }
         Exception::Smc64 { .. } => {
