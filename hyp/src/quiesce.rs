@@ -46,11 +46,14 @@ pub fn passed(epoch: Epoch) -> bool {
 /// Notes that this pCPU holds no pointer to anything unlinked before now. Called for each poke and each turn of the idle loop.
 #[inline]
 pub fn note() {
-    let epoch = CURRENT.load(Ordering::Relaxed);
     let seen = &SEEN[percpu::index() & (MAX_PCPUS - 1)];
-    if seen.load(Ordering::Relaxed) != epoch {
+    let mut epoch = CURRENT.load(Ordering::Relaxed);
+    while seen.load(Ordering::Relaxed) != epoch {
         // All earlier loads through old pointers are done before others may free what they led to.
         fence(Ordering::SeqCst);
         seen.store(epoch, Ordering::Release);
+        // Pairs with the fence in `begin`: whoever begins an epoch now either sees ours, and pokes, or we see its epoch here.
+        fence(Ordering::SeqCst);
+        epoch = CURRENT.load(Ordering::Relaxed);
     }
 }
