@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{build, ci, gdb, image, run, setup, sizes, test, trace};
+use crate::{bench, build, ci, gdb, image, run, setup, sizes, test, trace};
 
 /// Sets up, builds, runs and tests Portico.
 #[derive(Parser, Debug)]
@@ -28,6 +28,8 @@ enum Command {
     Test(test::Options),
     /// Install without asking, then run all checks and tests
     Ci,
+    /// Measure what the hypervisor costs, beside others
+    Bench(bench::Options),
     /// Make an SD card for a board
     Image(image::Options),
     /// Print what the hypervisor of a running machine did last
@@ -53,6 +55,7 @@ impl Cli {
             Command::Run(options) => return run::execute(&options),
             Command::Test(options) => return test::execute(&options),
             Command::Ci => return ci::execute(),
+            Command::Bench(options) => return bench::execute(&options),
             Command::Image(options) => image::execute(&options)?,
             Command::Trace(options) => trace::execute(&options)?,
             Command::Gdb(options) => gdb::execute(&options)?,

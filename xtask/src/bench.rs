@@ -1,0 +1,344 @@
+//! `cargo xtask bench`: what the hypervisor costs, in instructions, beside others and beside the last time.
+//!
+//! QEMU counts instructions, so that each run gives the same figures, and a regression is a number. The guests measure and
+//! print (`tests/guests/bench`); what they cannot know is asked of the manager. Goals and other hypervisors' figures are in
+//! `xtask/data/peers.toml`, our last ones in `xtask/data/baseline.toml`.
+
+mod table;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use portico_ctl::MachineKind;
+use regex::Regex;
+use serde::Deserialize;
+
+use crate::machine::Line;
+use crate::qemu::Session;
+use crate::system::Request;
+use crate::{project, run, setup};
+
+/// Most that a figure may be above the baseline, in percent.
+const TOLERANCE_PERCENT: u64 = 3;
+/// Time for one run of a machine; they take a few seconds.
+const LIMIT: Duration = Duration::from_secs(120);
+/// Argument of EL2 without which every entry has the branch-history loop.
+const NO_LOOP: &str = "portico.bhb=off";
+/// The prompt of the manager.
+const PROMPT: &str = "portico> ";
+
+/// Options of `bench`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Options {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Only this machine; without, virt with a GICv3 and with a GICv2
+    #[arg(long, value_parser = run::machine_parser())]
+    pub machine: Option<MachineKind>,
+    /// Make the figures the baseline
+    #[arg(long)]
+    pub update_baseline: bool,
+    /// Measure what was built last
+    #[arg(long)]
+    pub no_build: bool,
+    /// Install what is missing without asking
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// The figures of a machine by name.
+pub type Figures = BTreeMap<String, u64>;
+
+/// The baseline: figures by machine.
+type Baseline = BTreeMap<String, Figures>;
+
+/// A row of `peers.toml`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Row {
+    /// Name in JSON.
+    pub name: String,
+    /// What is measured, in words.
+    pub work: String,
+    /// Unit.
+    pub unit: String,
+    /// Most that it should be.
+    pub goal: Option<u64>,
+    /// Other hypervisors' figures.
+    pub peers: Figures,
+}
+
+#[derive(Deserialize)]
+struct Peers {
+    figure: Vec<Row>,
+}
+
+/// Runs the subcommand; a regression is a failure.
+///
+/// # Errors
+/// If something does not build or a machine does not do what it should.
+pub fn execute(options: &Options) -> Result<ExitCode> {
+    if !options.no_build {
+        setup::ensure(setup::RUN, &setup::Options { yes: options.yes, dry_run: false })?;
+    }
+    let kinds = match options.machine {
+        Some(MachineKind::Raspi4b) => bail!("QEMU's raspi4b cannot count at 1 GHz: measure virt or virt-gicv2"),
+        Some(kind) => vec![kind],
+        None => vec![MachineKind::Virt, MachineKind::VirtGicv2],
+    };
+    let mut measured = Vec::new();
+    for kind in kinds {
+        // Built once: the rest of the runs use what is there then.
+        let build = !options.no_build && measured.is_empty();
+        measured.push((kind, measure(kind, build)?));
+    }
+    let rows = rows()?;
+    for (kind, figures) in &measured {
+        check_complete(*kind, figures, &rows)?;
+    }
+    if options.json {
+        println!("{}", table::to_json(&rows, &measured)?);
+    } else {
+        table::print(&rows, &measured);
+    }
+    let mut baseline = read_baseline()?;
+    if options.update_baseline {
+        baseline.extend(measured.iter().map(|(kind, figures)| (kind.name().to_string(), figures.clone())));
+        return write_baseline(&baseline).map(|()| ExitCode::SUCCESS);
+    }
+    let mut worse = Vec::new();
+    for (kind, figures) in &measured {
+        let before = baseline.get(kind.name()).cloned().unwrap_or_default();
+        worse.extend(regressions(&before, figures).into_iter().map(|text| format!("{}: {text}", kind.name())));
+    }
+    for line in &worse {
+        eprintln!("regression: {line}");
+    }
+    Ok(if worse.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One machine: boots every system that measures something on it.
+fn measure(kind: MachineKind, build: bool) -> Result<Figures> {
+    let mut figures = Figures::new();
+    let (mut take, names) = (Figures::new(), |from: &Figures, to: &mut Figures, pairs: &[(&str, &str)]| {
+        for (old, new) in pairs {
+            if let Some(value) = from.get(*old) {
+                to.insert((*new).to_string(), *value);
+            }
+        }
+    });
+    let mut session = boot(kind, "bench", 2, &[NO_LOOP], build)?;
+    collect(&mut session, &mut figures)?;
+    memory(&mut session, &mut figures)?;
+    let mut session = boot(kind, "bench", 2, &[], false)?;
+    collect(&mut session, &mut take)?;
+    names(&take, &mut figures, &[("null_call", "null_call_bhb")]);
+    let mut session = boot(kind, "bench-shared", 2, &[NO_LOOP], false)?;
+    collect(&mut session, &mut figures)?;
+    for (arguments, name) in [(&[NO_LOOP][..], "pingpong_2p"), (&[NO_LOOP, "portico.wfi=trap"][..], "pingpong_2p_trapped")] {
+        let mut session = boot(kind, "bench-pingpong", 2, arguments, false)?;
+        collect(&mut session, &mut take)?;
+        names(&take, &mut figures, &[("pingpong", name)]);
+    }
+    let mut session = boot(kind, "bench-one", 2, &[NO_LOOP], false)?;
+    collect(&mut session, &mut figures)?;
+    let mut session = boot(kind, "bench-boot", 1, &[NO_LOOP], false)?;
+    collect(&mut session, &mut figures)?;
+    let info = ask(&mut session, "info", "^guests .*")?;
+    figures.insert("boot_manager".into(), number(&info, r"booted +(\d+) ticks")?);
+    let mut session = boot(kind, "bench-one", 1, &["portico.measure"], false)?;
+    collect(&mut session, &mut take)?;
+    ask(&mut session, "destroy ping", "destroyed")?;
+    ask(&mut session, "create ping", "\n")?;
+    ask(&mut session, "list", r"ping +\d+ +running")?;
+    ask(&mut session, "destroy ping", "destroyed")?;
+    let info = ask(&mut session, "info", "^guests .*")?;
+    figures.insert("el2_longest".into(), number(&info, r"longest call +(\d+) ticks")?);
+    Ok(figures)
+}
+
+/// Starts a machine with one of our systems.
+fn boot(kind: MachineKind, system: &str, cpus: u32, arguments: &[&str], build: bool) -> Result<Session> {
+    let path = project::root().join("tests/systems").join(format!("{system}.toml"));
+    let request = Request {
+        system: path.to_string_lossy().into_owned(),
+        machine: Some(kind),
+        cpus: Some(cpus),
+        build,
+        ..Request::default()
+    };
+    let (mut line, bundle) = match request.prepare()? {
+        Ok(prepared) => prepared,
+        Err(report) => bail!("{report}"),
+    };
+    line.icount = true;
+    line.bootargs = arguments.iter().map(ToString::to_string).collect();
+    start(line, &bundle)
+}
+
+/// Starts a machine. QEMU reads the bundle before it gives any output, so the file can go with the folder then.
+fn start(mut line: Line, bundle: &[u8]) -> Result<Session> {
+    let folder = tempfile::Builder::new().prefix("portico-").tempdir()?;
+    let path = folder.path().join("bundle");
+    std::fs::write(&path, bundle)?;
+    line.initrd = Some(path);
+    let mut session = Session::start(&line, LIMIT)?;
+    session.expect("manager is up")?;
+    Ok(session)
+}
+
+/// Waits until the guest has measured all, and takes what it printed.
+fn collect(session: &mut Session, figures: &mut Figures) -> Result<()> {
+    session.expect("BENCH (end|failed.*)")?;
+    let text = session.text();
+    if let Some(at) = text.find("BENCH failed") {
+        bail!("{}", text[at..].lines().next().unwrap_or_default());
+    }
+    figures.extend(parse(text)?);
+    Ok(())
+}
+
+/// Finds the lines `BENCH name median least most`.
+fn parse(text: &str) -> Result<Figures> {
+    let line = Regex::new(r"BENCH (\w+) (\d+) \d+ \d+")?;
+    let pair = |found: regex::Captures<'_>| Ok((found[1].to_string(), found[2].parse()?));
+    line.captures_iter(text).map(pair).collect()
+}
+
+/// Asks the manager what the guest and everything else take of the memory.
+fn memory(session: &mut Session, figures: &mut Figures) -> Result<()> {
+    let guest = ask(session, "info bench", "(?s)hypervisor .*calls")?;
+    let pages = number(&guest, r"hypervisor +(\d+) of \d+ pages used")?;
+    figures.insert("overhead_domain_kib".into(), pages * 4);
+    let info = ask(session, "info", "(?s)hypervisor .*^guests .*")?;
+    let parts = [r"hypervisor +(\S+) of its own", r"promised, (\S+) used", r"manager +([^ ,]+),"];
+    let mut total = 0;
+    for part in parts {
+        total += kib(&capture(&info, part)?)?;
+    }
+    figures.insert("overhead_total_kib".into(), total);
+    Ok(())
+}
+
+/// Types a command and returns what came from then on to the end of the first match of `until`.
+fn ask(session: &mut Session, command: &str, until: &str) -> Result<String> {
+    session.expect(PROMPT)?;
+    let from = session.text().len();
+    session.send(&format!("{command}\n"))?;
+    session.expect(until)?;
+    Ok(session.text()[from..].to_string())
+}
+
+fn capture(text: &str, pattern: &str) -> Result<String> {
+    let found = Regex::new(pattern)?.captures(text).with_context(|| format!("no `{pattern}` in:\n{text}"))?;
+    Ok(found[1].to_string())
+}
+
+fn number(text: &str, pattern: &str) -> Result<u64> {
+    Ok(capture(text, pattern)?.parse()?)
+}
+
+/// Reads a size as the manager writes it, such as `848K` or `20.5M`, in KiB.
+fn kib(text: &str) -> Result<u64> {
+    let (digits, factor) = match text.strip_suffix('K') {
+        Some(digits) => (digits, 1.0),
+        None => (text.strip_suffix('M').with_context(|| format!("`{text}` is no size"))?, 1024.0),
+    };
+    Ok((digits.parse::<f64>()? * factor).round() as u64)
+}
+
+fn data(name: &str) -> PathBuf {
+    project::root().join("xtask/data").join(name)
+}
+
+fn rows() -> Result<Vec<Row>> {
+    let path = data("peers.toml");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(toml::from_str::<Peers>(&text).with_context(|| format!("in {}", path.display()))?.figure)
+}
+
+/// Every row of the table must have been measured.
+fn check_complete(kind: MachineKind, figures: &Figures, rows: &[Row]) -> Result<()> {
+    match rows.iter().find(|row| !figures.contains_key(&row.name)) {
+        Some(row) => bail!("{}: nothing measured {}", kind.name(), row.name),
+        None => Ok(()),
+    }
+}
+
+fn read_baseline() -> Result<Baseline> {
+    read_baseline_at(&data("baseline.toml"))
+}
+
+fn read_baseline_at(path: &Path) -> Result<Baseline> {
+    if !path.is_file() {
+        return Ok(Baseline::new());
+    }
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    toml::from_str(&text).with_context(|| format!("in {}", path.display()))
+}
+
+fn write_baseline(baseline: &Baseline) -> Result<()> {
+    let mut text = String::from("# Written by `cargo xtask bench --update-baseline`; a later run may be 3 % above at most.\n");
+    for (machine, figures) in baseline {
+        text += &format!("\n[{machine}]\n");
+        for (name, value) in figures {
+            text += &format!("{name} = {value}\n");
+        }
+    }
+    let path = data("baseline.toml");
+    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))
+}
+
+/// Says which figures are worse than before by more than is allowed.
+fn regressions(before: &Figures, now: &Figures) -> Vec<String> {
+    let is_worse = |old: u64, new: u64| new * 100 > old * (100 + TOLERANCE_PERCENT);
+    now.iter()
+        .filter_map(|(name, new)| before.get(name).map(|old| (name, *old, *new)))
+        .filter(|(_, old, new)| is_worse(*old, *new))
+        .map(|(name, old, new)| format!("{name} was {old} and is {new}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures(pairs: &[(&str, u64)]) -> Figures {
+        pairs.iter().map(|(name, value)| (name.to_string(), *value)).collect()
+    }
+
+    #[test]
+    fn finds_figures_among_other_output() {
+        let text = "portico> \x1b[K[bench] BENCH null_call 53 53 60\n[bench] BENCH end\n";
+        assert_eq!(parse(text).unwrap(), figures(&[("null_call", 53)]));
+    }
+
+    #[test]
+    fn three_percent_more_is_allowed() {
+        let before = figures(&[("a", 100), ("b", 100), ("c", 0), ("gone", 1)]);
+        let now = figures(&[("a", 103), ("b", 104), ("c", 1), ("new", 7)]);
+        assert_eq!(regressions(&before, &now), ["b was 100 and is 104", "c was 0 and is 1"]);
+    }
+
+    #[test]
+    fn sizes_are_read_as_the_manager_writes_them() {
+        assert_eq!((kib("848K").unwrap(), kib("16M").unwrap(), kib("1.5M").unwrap()), (848, 16384, 1536));
+        assert!(kib("much").is_err());
+    }
+
+    #[test]
+    fn the_data_files_can_be_read() {
+        let rows = rows().unwrap();
+        assert_eq!(rows.len(), 17);
+        for (machine, figures) in read_baseline().unwrap() {
+            assert!(MachineKind::from_name(&machine).is_some());
+            for row in &rows {
+                assert!(figures.contains_key(&row.name), "{machine}: {}", row.name);
+            }
+        }
+    }
+}
