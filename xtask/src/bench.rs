@@ -139,7 +139,9 @@ fn measure(kind: MachineKind, build: bool) -> Result<Figures> {
     names(&take, &mut figures, &[("null_call", "null_call_bhb")]);
     let mut session = boot(kind, "bench-shared", 2, &[NO_LOOP], false)?;
     collect(&mut session, &mut figures)?;
-    for (arguments, name) in [(&[NO_LOOP][..], "pingpong_2p"), (&[NO_LOOP, "portico.wfi=trap"][..], "pingpong_2p_trapped")] {
+    for (arguments, name) in
+        [(&[NO_LOOP][..], "pingpong_2p"), (&[NO_LOOP, "portico.wfi=trap"][..], "pingpong_2p_trapped")]
+    {
         let mut session = boot(kind, "bench-pingpong", 2, arguments, false)?;
         collect(&mut session, &mut take)?;
         names(&take, &mut figures, &[("pingpong", name)]);
@@ -282,7 +284,8 @@ fn read_baseline_at(path: &Path) -> Result<Baseline> {
 }
 
 fn write_baseline(baseline: &Baseline) -> Result<()> {
-    let mut text = String::from("# Written by `cargo xtask bench --update-baseline`; a later run may be 3 % above at most.\n");
+    let mut text =
+        String::from("# Written by `cargo xtask bench --update-baseline`; a later run may be 3 % above at most.\n");
     for (machine, figures) in baseline {
         text += &format!("\n[{machine}]\n");
         for (name, value) in figures {

@@ -7,8 +7,14 @@ use serde_json::{Value, json};
 use super::{Figures, Row};
 
 /// The peers, in the order of the table.
-const PEERS: [(&str, &str); 6] =
-    [("none", "none"), ("bao", "Bao"), ("hvisor", "hvisor"), ("xen_null", "Xen null"), ("xen_credit2", "credit2"), ("kvm", "KVM")];
+const PEERS: [(&str, &str); 6] = [
+    ("none", "none"),
+    ("bao", "Bao"),
+    ("hvisor", "hvisor"),
+    ("xen_null", "Xen null"),
+    ("xen_credit2", "credit2"),
+    ("kvm", "KVM"),
+];
 
 /// Figures by machine, the first one being the machine of `ours` in JSON.
 type Measured = [(MachineKind, Figures)];
@@ -37,7 +43,9 @@ pub fn print(rows: &[Row], measured: &Measured) {
         }
         println!("{line} {}", row.unit);
     }
-    println!("* above the goal. Figures are instructions of the whole machine, not times of a board: see xtask/data/peers.toml.");
+    println!(
+        "* above the goal. Figures are instructions of the whole machine, not times of a board: see xtask/data/peers.toml."
+    );
 }
 
 /// Shortens large figures.
@@ -86,6 +94,9 @@ mod tests {
 
     #[test]
     fn large_figures_are_shortened() {
-        assert_eq!((short(99_999), short(340_000), short(1_131_000_000)), ("99999".into(), "0.340 M".into(), "1131 M".into()));
+        assert_eq!(
+            (short(99_999), short(340_000), short(1_131_000_000)),
+            ("99999".into(), "0.340 M".into(), "1131 M".into())
+        );
     }
 }

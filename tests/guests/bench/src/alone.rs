@@ -158,7 +158,9 @@ fn timer(here: &Cpu, name: &'static str, ahead: u64, waits: bool) -> Figure {
         let taken = here.taken.load(Ordering::Relaxed);
         let deadline = time::now() + ahead;
         // SAFETY: arms the virtual timer, which nothing else uses meanwhile.
-        unsafe { asm!("msr cntv_cval_el0, {}", "msr cntv_ctl_el0, {}", "isb", in(reg) deadline, in(reg) 1_u64, options(nostack)) };
+        unsafe {
+            asm!("msr cntv_cval_el0, {}", "msr cntv_ctl_el0, {}", "isb", in(reg) deadline, in(reg) 1_u64, options(nostack))
+        };
         if !waits {
             portico_sdk::irq::unmask();
         }
