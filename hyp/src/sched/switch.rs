@@ -35,6 +35,7 @@ extern "C" fn portico_switch(mut next: *mut VcpuContext) -> *mut VcpuContext {
     } else {
         apply_wfi_trap(vcpu, pcpu.trap_wfi.load(Ordering::Relaxed));
     }
+    vcpu.publish_times();
     // Pairs with the fence in `notify`: our place is Running, so either we see the wish or the notifier pokes us.
     fence(Ordering::SeqCst);
     if vcpu.take_upcall_wanted() {
@@ -85,7 +86,6 @@ fn load(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
     vcpu.loaded_on.store(pcpu.index() as u8, Ordering::Release);
     Pcpu::count(&pcpu.switches, 1);
     trace::record(Event::Switch, vcpu.id, pcpu.index() as u16);
-    vcpu.publish_times();
 }
 
 /// Stores the registers of the vCPU that is loaded here.
