@@ -72,11 +72,7 @@ impl Header {
         }
         // Thirteen fields of eight digits: ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor,
         // rdevmajor, rdevminor, namesize, check.
-        let mut header = Header {
-            mode: 0,
-            data_bytes: 0,
-            name_bytes: 0,
-        };
+        let mut header = Header { mode: 0, data_bytes: 0, name_bytes: 0 };
         for field in 0..13 {
             let (digits, after) = rest.split_first_chunk::<8>().ok_or(CpioError::Truncated)?;
             let value = hex(digits)?;
@@ -96,19 +92,12 @@ impl Header {
 
     /// Offset of the data of the entry whose header is at `offset`; `None` if it wraps.
     pub fn data_offset(&self, offset: u64) -> Option<u64> {
-        align4(
-            offset
-                .checked_add(HEADER_BYTES as u64)?
-                .checked_add(u64::from(self.name_bytes))?,
-        )
+        align4(offset.checked_add(HEADER_BYTES as u64)?.checked_add(u64::from(self.name_bytes))?)
     }
 
     /// Offset of the entry that follows the one whose header is at `offset`; `None` if it wraps.
     pub fn next_offset(&self, offset: u64) -> Option<u64> {
-        align4(
-            self.data_offset(offset)?
-                .checked_add(u64::from(self.data_bytes))?,
-        )
+        align4(self.data_offset(offset)?.checked_add(u64::from(self.data_bytes))?)
     }
 }
 
@@ -132,10 +121,7 @@ fn align4(value: u64) -> Option<u64> {
 
 /// Takes the name out of a name field: what is before the first NUL.
 fn name_of(field: &[u8]) -> Result<&str, CpioError> {
-    let length = field
-        .iter()
-        .position(|&b| b == 0)
-        .ok_or(CpioError::BadName)?;
+    let length = field.iter().position(|&b| b == 0).ok_or(CpioError::BadName)?;
     if length == 0 || length > MAX_NAME || field.last() != Some(&0) {
         return Err(CpioError::BadName);
     }
@@ -171,10 +157,7 @@ impl<'a> Archive<'a> {
 
     /// Iterates over the entries up to the trailer. After an error the iterator ends.
     pub fn entries(&self) -> Entries<'a> {
-        Entries {
-            bytes: self.bytes,
-            offset: Some(0),
-        }
+        Entries { bytes: self.bytes, offset: Some(0) }
     }
 
     /// Finds the first entry with this name.
@@ -202,34 +185,20 @@ pub struct Entries<'a> {
 
 impl<'a> Entries<'a> {
     fn read(&mut self, offset: u64) -> Result<Option<Entry<'a>>, CpioError> {
-        let tail = self
-            .bytes
-            .get(usize::try_from(offset).map_err(|_| CpioError::Truncated)?..);
+        let tail = self.bytes.get(usize::try_from(offset).map_err(|_| CpioError::Truncated)?..);
         let tail = tail.ok_or(CpioError::Truncated)?;
-        let (fixed, rest) = tail
-            .split_first_chunk::<HEADER_BYTES>()
-            .ok_or(CpioError::Truncated)?;
+        let (fixed, rest) = tail.split_first_chunk::<HEADER_BYTES>().ok_or(CpioError::Truncated)?;
         let header = Header::parse(fixed)?;
-        let name = name_of(
-            rest.get(..header.name_bytes as usize)
-                .ok_or(CpioError::Truncated)?,
-        )?;
+        let name = name_of(rest.get(..header.name_bytes as usize).ok_or(CpioError::Truncated)?)?;
         if name == TRAILER {
             return Ok(None);
         }
         let start = header.data_offset(offset).ok_or(CpioError::Truncated)?;
         let start = usize::try_from(start).map_err(|_| CpioError::Truncated)?;
-        let end = start
-            .checked_add(header.data_bytes as usize)
-            .ok_or(CpioError::Truncated)?;
+        let end = start.checked_add(header.data_bytes as usize).ok_or(CpioError::Truncated)?;
         let data = self.bytes.get(start..end).ok_or(CpioError::Truncated)?;
         self.offset = header.next_offset(offset);
-        Ok(Some(Entry {
-            name,
-            mode: header.mode,
-            offset: start,
-            data,
-        }))
+        Ok(Some(Entry { name, mode: header.mode, offset: start, data }))
     }
 }
 
@@ -261,19 +230,13 @@ pub fn locate(
         let header = Header::parse(&fixed)?;
         // Enough of the name field to tell it from any name that is looked for.
         let mut field = [0; 64];
-        let known = field
-            .get_mut(..64.min(header.name_bytes as usize))
-            .ok_or(CpioError::BadName)?;
-        let at = offset
-            .checked_add(HEADER_BYTES as u64)
-            .ok_or(CpioError::Truncated)?;
+        let known = field.get_mut(..64.min(header.name_bytes as usize)).ok_or(CpioError::BadName)?;
+        let at = offset.checked_add(HEADER_BYTES as u64).ok_or(CpioError::Truncated)?;
         fetch(len, at, known, read)?;
         let end = known.iter().position(|&b| b == 0).unwrap_or(known.len());
         let found = known.get(..end).unwrap_or_default();
         let data = header.data_offset(offset).ok_or(CpioError::Truncated)?;
-        let data_end = data
-            .checked_add(u64::from(header.data_bytes))
-            .ok_or(CpioError::Truncated)?;
+        let data_end = data.checked_add(u64::from(header.data_bytes)).ok_or(CpioError::Truncated)?;
         if end == 0 {
             return Err(CpioError::BadName);
         }
@@ -296,15 +259,9 @@ fn fetch(
     buffer: &mut [u8],
     read: &mut dyn FnMut(u64, &mut [u8]) -> bool,
 ) -> Result<(), CpioError> {
-    let end = offset
-        .checked_add(buffer.len() as u64)
-        .ok_or(CpioError::Truncated)?;
+    let end = offset.checked_add(buffer.len() as u64).ok_or(CpioError::Truncated)?;
     if end > len {
         return Err(CpioError::Truncated);
     }
-    if read(offset, buffer) {
-        Ok(())
-    } else {
-        Err(CpioError::Unreadable)
-    }
+    if read(offset, buffer) { Ok(()) } else { Err(CpioError::Unreadable) }
 }

@@ -61,10 +61,7 @@ pub struct RestartLimit {
 
 impl Default for RestartLimit {
     fn default() -> Self {
-        RestartLimit {
-            count: 5,
-            window_s: 60,
-        }
+        RestartLimit { count: 5, window_s: 60 }
     }
 }
 
@@ -145,10 +142,7 @@ impl fmt::Display for DescriptionError {
         match self {
             DescriptionError::BadMagic => f.write_str("not a compiled system description"),
             DescriptionError::BadVersion(found) => {
-                write!(
-                    f,
-                    "system description has version {found}, this manager reads {VERSION}"
-                )
+                write!(f, "system description has version {found}, this manager reads {VERSION}")
             }
             DescriptionError::Malformed => f.write_str("system description is malformed"),
             DescriptionError::Inconsistent(rule) => write!(f, "system description: {rule}"),
@@ -177,18 +171,13 @@ impl System {
     /// # Errors
     /// Any of [`DescriptionError`]; never panics, whatever the bytes are.
     pub fn decode(bytes: &[u8]) -> Result<System, DescriptionError> {
-        let body = bytes
-            .strip_prefix(MAGIC)
-            .ok_or(DescriptionError::BadMagic)?;
-        let (version, body) = body
-            .split_first_chunk::<2>()
-            .ok_or(DescriptionError::Malformed)?;
+        let body = bytes.strip_prefix(MAGIC).ok_or(DescriptionError::BadMagic)?;
+        let (version, body) = body.split_first_chunk::<2>().ok_or(DescriptionError::Malformed)?;
         let version = u16::from_le_bytes(*version);
         if version != VERSION {
             return Err(DescriptionError::BadVersion(version));
         }
-        let (system, rest) =
-            postcard::take_from_bytes::<System>(body).map_err(|_| DescriptionError::Malformed)?;
+        let (system, rest) = postcard::take_from_bytes::<System>(body).map_err(|_| DescriptionError::Malformed)?;
         if !rest.is_empty() {
             return Err(DescriptionError::Malformed);
         }
@@ -202,74 +191,36 @@ impl System {
     /// `Inconsistent` with the first rule that is broken.
     pub fn check(&self) -> Result<(), DescriptionError> {
         let rule = |holds: bool, text| {
-            if holds {
-                Ok(())
-            } else {
-                Err(DescriptionError::Inconsistent(text))
-            }
+            if holds { Ok(()) } else { Err(DescriptionError::Inconsistent(text)) }
         };
         rule(self.guests.len() <= MAX_GUESTS, "too many guests")?;
         rule(self.channels.len() <= MAX_CHANNELS, "too many channels")?;
         for (index, guest) in self.guests.iter().enumerate() {
             rule(name_is_valid(&guest.name), "bad name of a guest")?;
             let earlier = self.guests.get(..index).unwrap_or_default();
-            rule(
-                !earlier.iter().any(|other| other.name == guest.name),
-                "two guests of one name",
-            )?;
-            rule(
-                (1..=MAX_VCPUS).contains(&guest.vcpus),
-                "number of vCPUs out of range",
-            )?;
-            rule(
-                (1..=MAX_MEMORY_PAGES).contains(&guest.memory_pages),
-                "memory out of range",
-            )?;
+            rule(!earlier.iter().any(|other| other.name == guest.name), "two guests of one name")?;
+            rule((1..=MAX_VCPUS).contains(&guest.vcpus), "number of vCPUs out of range")?;
+            rule((1..=MAX_MEMORY_PAGES).contains(&guest.memory_pages), "memory out of range")?;
             rule(guest.weight > 0, "weight out of range")?;
             rule(guest.cap_permille <= MAX_CAP_PERMILLE, "cap out of range")?;
-            if let Some(Reservation {
-                period_us,
-                budget_us,
-            }) = guest.reservation
-            {
-                rule(
-                    budget_us > 0 && budget_us <= period_us,
-                    "reservation out of range",
-                )?;
+            if let Some(Reservation { period_us, budget_us }) = guest.reservation {
+                rule(budget_us > 0 && budget_us <= period_us, "reservation out of range")?;
             }
             let known = |&depends: &u16| usize::from(depends) < self.guests.len();
             rule(guest.depends.len() <= MAX_GUESTS, "too many dependencies")?;
-            rule(
-                guest.depends.iter().all(known),
-                "depends on an unknown guest",
-            )?;
+            rule(guest.depends.iter().all(known), "depends on an unknown guest")?;
         }
-        rule(
-            self.order().is_some(),
-            "guests depend on each other in a circle",
-        )?;
+        rule(self.order().is_some(), "guests depend on each other in a circle")?;
         for (index, channel) in self.channels.iter().enumerate() {
             rule(name_is_valid(&channel.name), "bad name of a channel")?;
             let known = usize::from(channel.a.max(channel.b)) < self.guests.len();
-            rule(
-                known && channel.a != channel.b,
-                "channel between unknown guests",
-            )?;
-            rule(
-                (1..=MAX_CHANNEL_PAGES).contains(&channel.pages),
-                "channel size out of range",
-            )?;
+            rule(known && channel.a != channel.b, "channel between unknown guests")?;
+            rule((1..=MAX_CHANNEL_PAGES).contains(&channel.pages), "channel size out of range")?;
             let earlier = self.channels.get(..index).unwrap_or_default();
             let clash = |other: &Channel| {
-                other.name == channel.name
-                    && [other.a, other.b]
-                        .iter()
-                        .any(|&g| g == channel.a || g == channel.b)
+                other.name == channel.name && [other.a, other.b].iter().any(|&g| g == channel.a || g == channel.b)
             };
-            rule(
-                !earlier.iter().any(clash),
-                "two channels of one name at one guest",
-            )?;
+            rule(!earlier.iter().any(clash), "two channels of one name at one guest")?;
         }
         Ok(())
     }

@@ -19,20 +19,13 @@ pub fn cpio(bytes: &[u8]) {
         assert_eq!(bytes.get(entry.offset..end), Some(entry.data));
     }
     let read = &mut |offset: u64, buffer: &mut [u8]| {
-        let source = usize::try_from(offset)
-            .ok()
-            .and_then(|at| bytes.get(at..)?.get(..buffer.len()));
-        source
-            .map(|source| buffer.copy_from_slice(source))
-            .is_some()
+        let source = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)?.get(..buffer.len()));
+        source.map(|source| buffer.copy_from_slice(source)).is_some()
     };
     let located = locate(bytes.len() as u64, "manager", read);
     if let (false, Ok(located)) = (damaged, located) {
         let found = Archive::new(bytes).find("manager").ok().flatten();
-        assert_eq!(
-            located,
-            found.map(|entry| (entry.offset as u64, entry.data.len() as u64))
-        );
+        assert_eq!(located, found.map(|entry| (entry.offset as u64, entry.data.len() as u64)));
     }
 }
 

@@ -70,31 +70,15 @@ impl Writer {
     pub fn finish(mut self) -> Vec<u8> {
         self.header(0, 0, 0, TRAILER.len() + 1);
         self.bytes.extend_from_slice(TRAILER.as_bytes());
-        self.bytes
-            .resize((self.bytes.len() + 1).next_multiple_of(DATA_ALIGN), 0);
+        self.bytes.resize((self.bytes.len() + 1).next_multiple_of(DATA_ALIGN), 0);
         self.bytes
     }
 
     fn header(&mut self, inode: u32, mode: u32, size: u32, name_bytes: usize) {
-        let fields = [
-            inode,
-            mode,
-            0,
-            0,
-            1,
-            0,
-            size,
-            0,
-            0,
-            0,
-            0,
-            name_bytes as u32,
-            0,
-        ];
+        let fields = [inode, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, name_bytes as u32, 0];
         self.bytes.extend_from_slice(b"070701");
         for field in fields {
-            self.bytes
-                .extend_from_slice(format!("{field:08X}").as_bytes());
+            self.bytes.extend_from_slice(format!("{field:08X}").as_bytes());
         }
     }
 

@@ -24,14 +24,8 @@ fn locate_in(bytes: &[u8], name: &str) -> Result<Option<(u64, u64)>, CpioError> 
 
 /// An entry as other programs write it: no padding in the name.
 fn plain(name: &[u8], data: &[u8]) -> Vec<u8> {
-    let mut bytes = format!(
-        "070701{}{:08x}{}{:08X}{:08x}",
-        "0".repeat(48),
-        data.len(),
-        "0".repeat(32),
-        name.len() + 1,
-        0
-    );
+    let mut bytes =
+        format!("070701{}{:08x}{}{:08X}{:08x}", "0".repeat(48), data.len(), "0".repeat(32), name.len() + 1, 0);
     assert_eq!(bytes.len(), 110);
     bytes.push_str(core::str::from_utf8(name).unwrap());
     bytes.push('\0');
@@ -44,34 +38,15 @@ fn plain(name: &[u8], data: &[u8]) -> Vec<u8> {
 
 #[test]
 fn data_is_page_aligned_and_found() {
-    let bytes = archive(&[
-        ("manager", b"abc"),
-        ("image/web", &[7; 5000]),
-        ("empty", b""),
-    ]);
+    let bytes = archive(&[("manager", b"abc"), ("image/web", &[7; 5000]), ("empty", b"")]);
     assert_eq!(bytes.len() % DATA_ALIGN, 0);
-    let all: Vec<Entry> = Archive::new(&bytes)
-        .entries()
-        .collect::<Result<_, _>>()
-        .unwrap();
-    assert_eq!(
-        all.iter().map(|e| e.name).collect::<Vec<_>>(),
-        ["manager", "image/web", "empty"]
-    );
-    assert!(
-        all.iter()
-            .all(|e| e.offset % DATA_ALIGN == 0 && e.mode == 0o100_644)
-    );
+    let all: Vec<Entry> = Archive::new(&bytes).entries().collect::<Result<_, _>>().unwrap();
+    assert_eq!(all.iter().map(|e| e.name).collect::<Vec<_>>(), ["manager", "image/web", "empty"]);
+    assert!(all.iter().all(|e| e.offset % DATA_ALIGN == 0 && e.mode == 0o100_644));
     assert_eq!(all[1].data, [7; 5000]);
-    assert_eq!(
-        Archive::new(&bytes).find("empty").unwrap().unwrap().data,
-        b""
-    );
+    assert_eq!(Archive::new(&bytes).find("empty").unwrap().unwrap().data, b"");
     assert_eq!(Archive::new(&bytes).find("absent"), Ok(None));
-    assert_eq!(
-        locate_in(&bytes, "image/web"),
-        Ok(Some((all[1].offset as u64, 5000)))
-    );
+    assert_eq!(locate_in(&bytes, "image/web"), Ok(Some((all[1].offset as u64, 5000))));
     assert_eq!(locate_in(&bytes, "image/we"), Ok(None));
 }
 
@@ -81,10 +56,7 @@ fn reads_archives_of_other_programs() {
     bytes.extend(plain(b"some/longer.name", b"12345"));
     bytes.extend(plain(b"TRAILER!!!", b""));
     bytes.extend(b"rubbish after the trailer");
-    let found = Archive::new(&bytes)
-        .find("some/longer.name")
-        .unwrap()
-        .unwrap();
+    let found = Archive::new(&bytes).find("some/longer.name").unwrap().unwrap();
     assert_eq!(found.data, b"12345");
     assert_eq!(Archive::new(&bytes).entries().count(), 2);
 }
@@ -95,43 +67,25 @@ fn refuses_what_is_malformed() {
     let good = plain(b"name", b"data");
     assert_eq!(first(&[]), Some(Err(CpioError::Truncated)));
     assert_eq!(first(&good[..109]), Some(Err(CpioError::Truncated)));
-    assert_eq!(
-        first(&good[..good.len() - 4]),
-        Some(Err(CpioError::Truncated))
-    );
+    assert_eq!(first(&good[..good.len() - 4]), Some(Err(CpioError::Truncated)));
     // An archive without a trailer is one that was cut short.
-    assert_eq!(
-        Archive::new(&good).entries().last(),
-        Some(Err(CpioError::Truncated))
-    );
+    assert_eq!(Archive::new(&good).entries().last(), Some(Err(CpioError::Truncated)));
     let with = |at: usize, text: &[u8]| {
         let mut bytes = good.clone();
         bytes[at..at + text.len()].copy_from_slice(text);
         bytes
     };
     assert_eq!(first(&with(0, b"070702")), Some(Err(CpioError::BadMagic)));
-    assert_eq!(
-        first(&with(54, b"0000000g")),
-        Some(Err(CpioError::BadField))
-    );
-    assert_eq!(
-        first(&with(54, b"+0000001")),
-        Some(Err(CpioError::BadField))
-    );
-    assert_eq!(
-        first(&with(54, b"ffffffff")),
-        Some(Err(CpioError::Truncated))
-    );
+    assert_eq!(first(&with(54, b"0000000g")), Some(Err(CpioError::BadField)));
+    assert_eq!(first(&with(54, b"+0000001")), Some(Err(CpioError::BadField)));
+    assert_eq!(first(&with(54, b"ffffffff")), Some(Err(CpioError::Truncated)));
     assert_eq!(first(&with(94, b"ffffffff")), Some(Err(CpioError::BadName)));
     assert_eq!(first(&with(94, b"00000000")), Some(Err(CpioError::BadName)));
     assert_eq!(first(&with(94, b"00000004")), Some(Err(CpioError::BadName)));
     assert_eq!(first(&with(110, b"\0")), Some(Err(CpioError::BadName)));
     assert_eq!(first(&with(110, b"\xff")), Some(Err(CpioError::BadName)));
     assert_eq!(locate_in(&good[..109], "x"), Err(CpioError::Truncated));
-    assert_eq!(
-        locate(4096, "x", &mut |_, _| false),
-        Err(CpioError::Unreadable)
-    );
+    assert_eq!(locate(4096, "x", &mut |_, _| false), Err(CpioError::Unreadable));
 }
 
 #[test]

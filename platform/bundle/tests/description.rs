@@ -19,26 +19,15 @@ fn guest(name: &str) -> Guest {
 fn system() -> System {
     let mut web = guest("web");
     web.depends = vec![1];
-    web.reservation = Some(Reservation {
-        period_us: 1000,
-        budget_us: 200,
-    });
+    web.reservation = Some(Reservation { period_us: 1000, budget_us: 200 });
     web.on_crash = OnCrash::Restart;
-    web.restart = RestartLimit {
-        count: 3,
-        window_s: 10,
-    };
+    web.restart = RestartLimit { count: 3, window_s: 10 };
     web.ramdisk = Some("ramdisk/web".into());
     System {
         name: "demo".into(),
         manager_cmdline: "portico.quiet".into(),
         guests: vec![web, guest("db")],
-        channels: vec![Channel {
-            name: "link".into(),
-            a: 0,
-            b: 1,
-            pages: 16,
-        }],
+        channels: vec![Channel { name: "link".into(), a: 0, b: 1, pages: 16 }],
     }
 }
 
@@ -63,10 +52,7 @@ fn every_cut_is_refused() {
 fn another_version_is_named() {
     let mut bytes = system().encode().unwrap();
     bytes[4] = (VERSION + 1) as u8;
-    assert_eq!(
-        System::decode(&bytes),
-        Err(DescriptionError::BadVersion(VERSION + 1))
-    );
+    assert_eq!(System::decode(&bytes), Err(DescriptionError::BadVersion(VERSION + 1)));
     bytes[0] = b'X';
     assert_eq!(System::decode(&bytes), Err(DescriptionError::BadMagic));
 }
@@ -82,48 +68,19 @@ fn every_rule_is_checked() {
         (|s| s.guests[0].vcpus = 0, "number of vCPUs out of range"),
         (|s| s.guests[0].vcpus = 49, "number of vCPUs out of range"),
         (|s| s.guests[0].memory_pages = 0, "memory out of range"),
-        (
-            |s| s.guests[0].memory_pages = u64::MAX,
-            "memory out of range",
-        ),
+        (|s| s.guests[0].memory_pages = u64::MAX, "memory out of range"),
         (|s| s.guests[0].weight = 0, "weight out of range"),
         (|s| s.guests[0].cap_permille = u32::MAX, "cap out of range"),
-        (
-            |s| {
-                s.guests[0].reservation = Some(Reservation {
-                    period_us: 1,
-                    budget_us: 2,
-                })
-            },
-            "reservation out of range",
-        ),
-        (
-            |s| s.guests[0].depends = vec![2],
-            "depends on an unknown guest",
-        ),
-        (
-            |s| s.guests[0].depends = vec![1; 1000],
-            "too many dependencies",
-        ),
-        (
-            |s| s.guests[1].depends = vec![0],
-            "guests depend on each other in a circle",
-        ),
-        (
-            |s| s.guests[1].depends = vec![1],
-            "guests depend on each other in a circle",
-        ),
+        (|s| s.guests[0].reservation = Some(Reservation { period_us: 1, budget_us: 2 }), "reservation out of range"),
+        (|s| s.guests[0].depends = vec![2], "depends on an unknown guest"),
+        (|s| s.guests[0].depends = vec![1; 1000], "too many dependencies"),
+        (|s| s.guests[1].depends = vec![0], "guests depend on each other in a circle"),
+        (|s| s.guests[1].depends = vec![1], "guests depend on each other in a circle"),
         (|s| s.channels[0].a = 1, "channel between unknown guests"),
         (|s| s.channels[0].b = 9, "channel between unknown guests"),
         (|s| s.channels[0].pages = 0, "channel size out of range"),
-        (
-            |s| s.channels[0].name = "\n".into(),
-            "bad name of a channel",
-        ),
-        (
-            |s| s.channels.push(s.channels[0].clone()),
-            "two channels of one name at one guest",
-        ),
+        (|s| s.channels[0].name = "\n".into(), "bad name of a channel"),
+        (|s| s.channels.push(s.channels[0].clone()), "two channels of one name at one guest"),
     ];
     for (breaks, text) in cases {
         let mut broken = system();

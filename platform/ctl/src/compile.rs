@@ -25,29 +25,16 @@ const TOP_KEYS: Keys = Keys {
     foreign: &[],
     tables: &["[system]", "[manager]", "[[guest]]", "[[channel]]"],
 };
-const MANAGER_KEYS: Keys = Keys {
-    known: &["cmdline"],
-    aliases: &[("extra", "cmdline"), ("bootargs", "cmdline")],
-    foreign: &[],
-    tables: &[],
-};
+const MANAGER_KEYS: Keys =
+    Keys { known: &["cmdline"], aliases: &[("extra", "cmdline"), ("bootargs", "cmdline")], foreign: &[], tables: &[] };
 
 /// Compiles `text`, which stands in the file `path`.
-pub(crate) fn compile(
-    text: &str,
-    path: &Path,
-    options: &LoadOptions<'_>,
-) -> Result<System, Report> {
+pub(crate) fn compile(text: &str, path: &Path, options: &LoadOptions<'_>) -> Result<System, Report> {
     let mut sink = Sink::new(path, text);
     let (root, errors) = DeTable::parse_recoverable(text);
     for error in errors {
         let span = error.span().unwrap_or(0..0);
-        sink.add(
-            &span,
-            "",
-            format!("not TOML: {}", error.message()),
-            "correct the syntax here",
-        );
+        sink.add(&span, "", format!("not TOML: {}", error.message()), "correct the syntax here");
     }
     // What a parser makes of damaged text is not worth more diagnostics.
     if !sink.is_empty() {
@@ -62,17 +49,10 @@ pub(crate) fn compile(
     }
     let machine = machine::read(system.as_ref(), options, &mut sink);
     let name = match &system {
-        Some(system) if system.has("name") => {
-            guest::read_name(system, &mut sink).map(|name| name.value.to_owned())
-        }
+        Some(system) if system.has("name") => guest::read_name(system, &mut sink).map(|name| name.value.to_owned()),
         _ => None,
     };
-    let name = name.unwrap_or_else(|| {
-        path.file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    });
+    let name = name.unwrap_or_else(|| path.file_stem().unwrap_or_default().to_string_lossy().into_owned());
     let manager_cmdline = read_manager(&root, options, &mut sink);
 
     let base = path.parent().unwrap_or(Path::new(""));
@@ -80,25 +60,13 @@ pub(crate) fn compile(
     let mut drafts = Vec::new();
     for (index, (table, span)) in root.tables(&mut sink, "guest").into_iter().enumerate() {
         let section = Section::new(table, span, "");
-        drafts.push(guest::read(
-            section,
-            index + 1,
-            base,
-            options,
-            &mut images,
-            &mut sink,
-        ));
+        drafts.push(guest::read(section, index + 1, base, options, &mut images, &mut sink));
     }
     if drafts.is_empty() && !root.has("guest") {
         sink.add_whole("the system has no guest", "write at least one `[[guest]]`");
     }
     if let Some(extra) = drafts.get(MAX_GUESTS) {
-        sink.add(
-            &extra.span,
-            &extra.subject,
-            "too many guests",
-            format!("describe at most {MAX_GUESTS}"),
-        );
+        sink.add(&extra.span, &extra.subject, "too many guests", format!("describe at most {MAX_GUESTS}"));
     }
     check_names(&drafts, &mut sink);
     resolve_depends(&mut drafts, &mut sink);
@@ -106,19 +74,11 @@ pub(crate) fn compile(
     check_cpus(&drafts, &machine, &mut sink);
     check_admission(&drafts, &machine, &mut sink);
     let channels = channel::read_all(&root, &drafts, &mut sink);
-    let channel_bytes = channels
-        .iter()
-        .map(|channel| u64::from(channel.pages) * portico_abi::PAGE_SIZE)
-        .sum();
+    let channel_bytes = channels.iter().map(|channel| u64::from(channel.pages) * portico_abi::PAGE_SIZE).sum();
     check_memory(&drafts, &machine, &images, channel_bytes, &mut sink);
 
     let guests = drafts.into_iter().map(|draft| draft.guest).collect();
-    let description = description::System {
-        name,
-        manager_cmdline,
-        guests,
-        channels,
-    };
+    let description = description::System { name, manager_cmdline, guests, channels };
     // The rules of the encoding are a subset of those above; if one was forgotten there, it is caught here.
     if let (true, Err(error)) = (sink.is_empty(), description.check()) {
         sink.add_whole(error.to_string(), "correct the description");
@@ -126,11 +86,7 @@ pub(crate) fn compile(
     if !sink.is_empty() {
         return Err(sink.into_report());
     }
-    Ok(System {
-        machine,
-        description,
-        images: images.list,
-    })
+    Ok(System { machine, description, images: images.list })
 }
 
 fn read_manager(root: &Section<'_>, options: &LoadOptions<'_>, sink: &mut Sink<'_>) -> String {
@@ -148,9 +104,7 @@ fn read_manager(root: &Section<'_>, options: &LoadOptions<'_>, sink: &mut Sink<'
 
 /// Names of the guests that have a good one.
 pub(crate) fn names<'d>(drafts: &'d [Draft<'_>]) -> impl Iterator<Item = &'d str> {
-    drafts
-        .iter()
-        .filter_map(|draft| draft.name.as_ref().map(|name| name.value))
+    drafts.iter().filter_map(|draft| draft.name.as_ref().map(|name| name.value))
 }
 
 /// Index of the guest of this name, or a diagnostic.
@@ -178,12 +132,7 @@ fn check_names(drafts: &[Draft<'_>], sink: &mut Sink<'_>) {
     for (index, draft) in drafts.iter().enumerate() {
         let Some(name) = &draft.name else { continue };
         if names(drafts.get(..index).unwrap_or_default()).any(|earlier| earlier == name.value) {
-            sink.add(
-                &name.span,
-                &draft.subject,
-                "another guest has this name",
-                "write a name of its own",
-            );
+            sink.add(&name.span, &draft.subject, "another guest has this name", "write a name of its own");
         }
     }
 }
@@ -195,25 +144,14 @@ fn resolve_depends(drafts: &mut [Draft<'_>], sink: &mut Sink<'_>) {
         };
         let mut depends = Vec::new();
         for needed in &draft.depends {
-            let Some(found) = find_guest(needed.value, &needed.span, &draft.subject, drafts, sink)
-            else {
+            let Some(found) = find_guest(needed.value, &needed.span, &draft.subject, drafts, sink) else {
                 continue;
             };
             if usize::from(found) == index {
-                sink.add(
-                    &needed.span,
-                    &draft.subject,
-                    "depends on itself",
-                    "take it out of `depends`",
-                );
+                sink.add(&needed.span, &draft.subject, "depends on itself", "take it out of `depends`");
             } else if depends.contains(&found) {
                 let message = format!("depends on `{}` twice", needed.value);
-                sink.add(
-                    &needed.span,
-                    &draft.subject,
-                    message,
-                    "take one out of `depends`",
-                );
+                sink.add(&needed.span, &draft.subject, message, "take one out of `depends`");
             } else {
                 depends.push(found);
             }
@@ -234,11 +172,7 @@ fn check_circles(drafts: &[Draft<'_>], sink: &mut Sink<'_>) {
         if path.iter().any(|index| reported.get(*index) == Some(&true)) {
             continue;
         }
-        let name = |index: &usize| {
-            drafts
-                .get(*index)
-                .map_or("", |draft| draft.guest.name.as_str())
-        };
+        let name = |index: &usize| drafts.get(*index).map_or("", |draft| draft.guest.name.as_str());
         let text: Vec<&str> = path.iter().chain([&start]).map(name).collect();
         for index in &path {
             if let Some(flag) = reported.get_mut(*index) {
@@ -248,20 +182,9 @@ fn check_circles(drafts: &[Draft<'_>], sink: &mut Sink<'_>) {
         let Some(draft) = drafts.get(start) else {
             continue;
         };
-        let span = draft
-            .depends
-            .first()
-            .map_or(&draft.span, |first| &first.span);
-        let message = format!(
-            "guests depend on each other in a circle: {}",
-            text.join(" -> ")
-        );
-        sink.add(
-            span,
-            &draft.subject,
-            message,
-            "take one of them out of `depends`",
-        );
+        let span = draft.depends.first().map_or(&draft.span, |first| &first.span);
+        let message = format!("guests depend on each other in a circle: {}", text.join(" -> "));
+        sink.add(span, &draft.subject, message, "take one of them out of `depends`");
     }
 }
 
@@ -270,13 +193,7 @@ fn circle_from(start: usize, drafts: &[Draft<'_>]) -> Option<Vec<usize>> {
     let mut came_from = vec![None; drafts.len()];
     let mut queue = std::collections::VecDeque::from([start]);
     while let Some(at) = queue.pop_front() {
-        for next in drafts
-            .get(at)?
-            .guest
-            .depends
-            .iter()
-            .map(|index| usize::from(*index))
-        {
+        for next in drafts.get(at)?.guest.depends.iter().map(|index| usize::from(*index)) {
             if next == start {
                 let mut path = vec![at];
                 let mut back = at;
@@ -302,11 +219,8 @@ fn check_cpus(drafts: &[Draft<'_>], machine: &Machine, sink: &mut Sink<'_>) {
         let Some(cpus) = &draft.cpus else { continue };
         let beyond = cpus.value & !machine.cpu_mask();
         if beyond != 0 {
-            let message = format!(
-                "`cpus` names {}, the machine has {}",
-                format_cpus(beyond),
-                format_cpus(machine.cpu_mask())
-            );
+            let message =
+                format!("`cpus` names {}, the machine has {}", format_cpus(beyond), format_cpus(machine.cpu_mask()));
             sink.add(
                 &cpus.span,
                 &draft.subject,
@@ -327,8 +241,7 @@ fn check_admission(drafts: &[Draft<'_>], machine: &Machine, sink: &mut Sink<'_>)
         0 => all,
         mask => mask,
     };
-    let permille =
-        |r: Reservation| (u64::from(r.budget_us) * 1000).div_ceil(u64::from(r.period_us.max(1)));
+    let permille = |r: Reservation| (u64::from(r.budget_us) * 1000).div_ceil(u64::from(r.period_us.max(1)));
     let limit = u64::from(Admission::LIMIT_PERMILLE);
     let mut full: Vec<u64> = Vec::new();
     for draft in drafts {
@@ -348,10 +261,7 @@ fn check_admission(drafts: &[Draft<'_>], machine: &Machine, sink: &mut Sink<'_>)
             .iter()
             .filter(within)
             .filter_map(|other| {
-                Some(
-                    permille(other.reservation.as_ref()?.value).min(limit)
-                        * u64::from(other.guest.vcpus),
-                )
+                Some(permille(other.reservation.as_ref()?.value).min(limit) * u64::from(other.guest.vcpus))
             })
             .sum();
         let there = limit * u64::from(set.count_ones());
@@ -363,12 +273,7 @@ fn check_admission(drafts: &[Draft<'_>], machine: &Machine, sink: &mut Sink<'_>)
                 format_cpus(set),
                 percent(there)
             );
-            sink.add(
-                &reservation.span,
-                &draft.subject,
-                message,
-                "reserve less, or bind guests to other processors",
-            );
+            sink.add(&reservation.span, &draft.subject, message, "reserve less, or bind guests to other processors");
         }
     }
 }
@@ -391,31 +296,15 @@ fn started(drafts: &[Draft<'_>]) -> Vec<bool> {
             continue;
         };
         if !std::mem::replace(flag, true) {
-            left.extend(
-                draft
-                    .guest
-                    .depends
-                    .iter()
-                    .map(|needed| usize::from(*needed)),
-            );
+            left.extend(draft.guest.depends.iter().map(|needed| usize::from(*needed)));
         }
     }
     started
 }
 
 /// Refuses guests that together need more than the machine has. Those that do not start with it are not counted.
-fn check_memory(
-    drafts: &[Draft<'_>],
-    machine: &Machine,
-    images: &Images,
-    channel_bytes: u64,
-    sink: &mut Sink<'_>,
-) {
-    let bundle: u64 = images
-        .list
-        .iter()
-        .map(|image| image.bytes.len() as u64)
-        .sum();
+fn check_memory(drafts: &[Draft<'_>], machine: &Machine, images: &Images, channel_bytes: u64, sink: &mut Sink<'_>) {
+    let bundle: u64 = images.list.iter().map(|image| image.bytes.len() as u64).sum();
     let bundle = bundle.next_multiple_of(1 << 20);
     let kept = RESERVED_BYTES
         .saturating_add(machine.kind.firmware_bytes())
@@ -423,11 +312,7 @@ fn check_memory(
         .saturating_add(channel_bytes.next_multiple_of(1 << 20));
     let free = machine.memory_bytes.saturating_sub(kept);
     let mut used = 0u64;
-    for (draft, _) in drafts
-        .iter()
-        .zip(started(drafts))
-        .filter(|(_, started)| *started)
-    {
+    for (draft, _) in drafts.iter().zip(started(drafts)).filter(|(_, started)| *started) {
         let Some(memory) = &draft.memory else {
             continue;
         };
@@ -443,10 +328,7 @@ fn check_memory(
                 format_size(kept),
             );
             let help = if free > before {
-                format!(
-                    "write at most \"{}M\", or more `memory` in `[system]`",
-                    (free - before) >> 20
-                )
+                format!("write at most \"{}M\", or more `memory` in `[system]`", (free - before) >> 20)
             } else {
                 String::from("write more `memory` in `[system]`")
             };
@@ -473,16 +355,9 @@ mod tests {
             ("`[[guest]]`", &guest::KEYS),
             ("`[[channel]]`", &channel::KEYS),
         ] {
-            let part = parts
-                .iter()
-                .find(|part| part.starts_with(heading))
-                .copied()
-                .unwrap_or_default();
-            let rows = part
-                .lines()
-                .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
-            let (mut rows, mut known): (Vec<&str>, Vec<&str>) =
-                (rows.collect(), keys.known.to_vec());
+            let part = parts.iter().find(|part| part.starts_with(heading)).copied().unwrap_or_default();
+            let rows = part.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+            let (mut rows, mut known): (Vec<&str>, Vec<&str>) = (rows.collect(), keys.known.to_vec());
             rows.sort_unstable();
             known.sort_unstable();
             assert_eq!(rows, known, "{heading}");

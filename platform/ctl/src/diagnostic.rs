@@ -76,21 +76,11 @@ pub(crate) struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     pub(crate) fn new(file: &'a Path, text: &'a str) -> Self {
-        Sink {
-            file,
-            text,
-            found: Vec::new(),
-        }
+        Sink { file, text, found: Vec::new() }
     }
 
     /// Records a mistake at `span`; an empty `subject` means none.
-    pub(crate) fn add(
-        &mut self,
-        span: &Span,
-        subject: &str,
-        message: impl Into<String>,
-        help: impl Into<String>,
-    ) {
+    pub(crate) fn add(&mut self, span: &Span, subject: &str, message: impl Into<String>, help: impl Into<String>) {
         let before = self.text.get(..span.start).unwrap_or(self.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         self.found.push(Diagnostic {
@@ -120,30 +110,16 @@ impl<'a> Sink<'a> {
     }
 
     pub(crate) fn into_report(mut self) -> Report {
-        self.found
-            .sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-        Report {
-            diagnostics: self.found,
-        }
+        self.found.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
+        Report { diagnostics: self.found }
     }
 }
 
 /// The candidate that `word` is most likely a misspelling of.
-pub(crate) fn closest<'c>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'c str>,
-) -> Option<&'c str> {
+pub(crate) fn closest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let word = word.to_lowercase();
-    let distance_to = |candidate: &'c str| {
-        (
-            strsim::damerau_levenshtein(&word, &candidate.to_lowercase()),
-            candidate,
-        )
-    };
-    let (distance, best) = candidates
-        .into_iter()
-        .map(distance_to)
-        .min_by_key(|(distance, _)| *distance)?;
+    let distance_to = |candidate: &'c str| (strsim::damerau_levenshtein(&word, &candidate.to_lowercase()), candidate);
+    let (distance, best) = candidates.into_iter().map(distance_to).min_by_key(|(distance, _)| *distance)?;
     (distance <= (best.len().max(word.len()) / 3).clamp(1, 3)).then_some(best)
 }
 

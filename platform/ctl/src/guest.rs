@@ -49,26 +49,10 @@ pub(crate) const KEYS: Keys = Keys {
         ("after", "depends"),
     ],
     foreign: &[
-        Foreign {
-            key: "disk",
-            message: "`disk` is not in this version",
-            help: "leave it out; use `ramdisk`",
-        },
-        Foreign {
-            key: "vif",
-            message: "`vif` is not in this version",
-            help: "leave it out",
-        },
-        Foreign {
-            key: "devices",
-            message: "`devices` is not in this version",
-            help: "leave it out",
-        },
-        Foreign {
-            key: "pci",
-            message: "`pci` is not in this version",
-            help: "leave it out",
-        },
+        Foreign { key: "disk", message: "`disk` is not in this version", help: "leave it out; use `ramdisk`" },
+        Foreign { key: "vif", message: "`vif` is not in this version", help: "leave it out" },
+        Foreign { key: "devices", message: "`devices` is not in this version", help: "leave it out" },
+        Foreign { key: "pci", message: "`pci` is not in this version", help: "leave it out" },
         Foreign {
             key: "trusted-dma",
             message: "`trusted-dma` is not in this version, which gives no device to a guest",
@@ -79,11 +63,7 @@ pub(crate) const KEYS: Keys = Keys {
             message: "a channel belongs to two guests",
             help: "write a `[[channel]]` table with `between`, outside of the guests",
         },
-        Foreign {
-            key: "type",
-            message: "there is one type of guest",
-            help: "leave `type` out",
-        },
+        Foreign { key: "type", message: "there is one type of guest", help: "leave `type` out" },
         Foreign {
             key: "on_reboot",
             message: "a guest that asks to be rebooted always is",
@@ -98,18 +78,10 @@ pub(crate) const KEYS: Keys = Keys {
     tables: &[],
 };
 
-const RESERVATION_KEYS: Keys = Keys {
-    known: &["budget", "period"],
-    aliases: &[("runtime", "budget")],
-    foreign: &[],
-    tables: &[],
-};
-const RESTART_KEYS: Keys = Keys {
-    known: &["limit", "window"],
-    aliases: &[("count", "limit"), ("max", "limit")],
-    foreign: &[],
-    tables: &[],
-};
+const RESERVATION_KEYS: Keys =
+    Keys { known: &["budget", "period"], aliases: &[("runtime", "budget")], foreign: &[], tables: &[] };
+const RESTART_KEYS: Keys =
+    Keys { known: &["limit", "window"], aliases: &[("count", "limit"), ("max", "limit")], foreign: &[], tables: &[] };
 
 /// Longest command line, in bytes: what Linux takes on arm64, less its NUL.
 const MAX_CMDLINE: usize = 2047;
@@ -143,9 +115,7 @@ pub(crate) fn read<'a>(
     section.check_keys(sink, &KEYS);
     let name = read_name(&section, sink);
     let memory = read_memory(&section, sink);
-    let vcpus = section
-        .integer(sink, "vcpus", 1..=u64::from(MAX_VCPUS))
-        .map_or(1, |at| at.value);
+    let vcpus = section.integer(sink, "vcpus", 1..=u64::from(MAX_VCPUS)).map_or(1, |at| at.value);
     let cpus = section.parsed(sink, "cpus", CPUS_HELP, value::cpus);
     let (weight, cap_permille, reservation) = read_share(&section, sink);
     let (on_crash, restart) = read_on_crash(&section, sink);
@@ -153,19 +123,13 @@ pub(crate) fn read<'a>(
     let watchdog = section.parsed(sink, "watchdog", TIME_HELP, |scalar| {
         let time_us = value::time_us(scalar)?;
         if !(1_000..=3_600_000_000).contains(&time_us) {
-            return Err((
-                String::from("is out of range"),
-                String::from("write a time from \"1ms\" to \"3600s\""),
-            ));
+            return Err((String::from("is out of range"), String::from("write a time from \"1ms\" to \"3600s\"")));
         }
         Ok(time_us.div_ceil(1000) as u32)
     });
     let depends = section.strings(sink, "depends", "write a list of names such as [\"db\"]");
     let guest = Guest {
-        name: name
-            .as_ref()
-            .map(|name| name.value.to_owned())
-            .unwrap_or_default(),
+        name: name.as_ref().map(|name| name.value.to_owned()).unwrap_or_default(),
         image,
         ramdisk,
         cmdline: read_cmdline(&section, sink),
@@ -203,31 +167,17 @@ pub(crate) fn read_name<'a>(section: &Section<'a>, sink: &mut Sink<'_>) -> Optio
         } else {
             format!("use 1 to {MAX_NAME} of the characters a-z A-Z 0-9 - _ .")
         };
-        sink.add(
-            &name.span,
-            &section.subject,
-            format!("bad name {:?}", name.value),
-            help,
-        );
+        sink.add(&name.span, &section.subject, format!("bad name {:?}", name.value), help);
         return None;
     }
     Some(name)
 }
 
 fn read_memory(section: &Section<'_>, sink: &mut Sink<'_>) -> Option<At<u64>> {
-    section.require(
-        sink,
-        "memory",
-        "write `memory = \"64M\"` or as much as it needs",
-    );
+    section.require(sink, "memory", "write `memory = \"64M\"` or as much as it needs");
     let memory = section.parsed(sink, "memory", SIZE_HELP, value::size)?;
     if memory.value / PAGE_SIZE > MAX_MEMORY_PAGES {
-        sink.add(
-            &memory.span,
-            &section.subject,
-            "`memory` is out of range",
-            "write at most \"64G\"",
-        );
+        sink.add(&memory.span, &section.subject, "`memory` is out of range", "write at most \"64G\"");
         return None;
     }
     Some(memory)
@@ -253,12 +203,7 @@ fn read_share(section: &Section<'_>, sink: &mut Sink<'_>) -> (u16, u32, Option<A
         for key in ["weight", "cap"] {
             if section.raw(key).is_some() {
                 let message = format!("`{key}` has no meaning beside `reservation`");
-                sink.add(
-                    &reservation.span,
-                    &section.subject,
-                    message,
-                    "leave one of them out",
-                );
+                sink.add(&reservation.span, &section.subject, message, "leave one of them out");
             }
         }
     }
@@ -276,52 +221,25 @@ fn read_reservation(section: &Section<'_>, sink: &mut Sink<'_>) -> Option<At<Res
     let budget = table.parsed(sink, "budget", TIME_HELP, value::time_us);
     let (period, budget) = (period?, budget?);
     if !(100..=10_000_000).contains(&period.value) {
-        sink.add(
-            &period.span,
-            &table.subject,
-            "`period` is out of range",
-            "write a time from \"100us\" to \"10s\"",
-        );
+        sink.add(&period.span, &table.subject, "`period` is out of range", "write a time from \"100us\" to \"10s\"");
         return None;
     }
     if budget.value > period.value {
-        let message = format!(
-            "`budget` ({} us) is longer than `period` ({} us)",
-            budget.value, period.value
-        );
-        sink.add(
-            &budget.span,
-            &table.subject,
-            message,
-            "write a budget shorter than the period",
-        );
+        let message = format!("`budget` ({} us) is longer than `period` ({} us)", budget.value, period.value);
+        sink.add(&budget.span, &table.subject, message, "write a budget shorter than the period");
         return None;
     }
     if budget.value < 10 {
-        sink.add(
-            &budget.span,
-            &table.subject,
-            "`budget` is out of range",
-            "write at least \"10us\"",
-        );
+        sink.add(&budget.span, &table.subject, "`budget` is out of range", "write at least \"10us\"");
         return None;
     }
-    let value = Reservation {
-        period_us: period.value as u32,
-        budget_us: budget.value as u32,
-    };
-    Some(At {
-        value,
-        span: table.span,
-    })
+    let value = Reservation { period_us: period.value as u32, budget_us: budget.value as u32 };
+    Some(At { value, span: table.span })
 }
 
 fn read_on_crash(section: &Section<'_>, sink: &mut Sink<'_>) -> (OnCrash, RestartLimit) {
-    const WORDS: [(&str, OnCrash); 3] = [
-        ("restart", OnCrash::Restart),
-        ("destroy", OnCrash::Destroy),
-        ("preserve", OnCrash::Preserve),
-    ];
+    const WORDS: [(&str, OnCrash); 3] =
+        [("restart", OnCrash::Restart), ("destroy", OnCrash::Destroy), ("preserve", OnCrash::Preserve)];
     let words = || WORDS.iter().map(|(word, _)| *word);
     let help = format!("write {}", one_of(words()));
     let on_crash = section.string(sink, "on_crash", &help).map(|found| {
@@ -330,12 +248,7 @@ fn read_on_crash(section: &Section<'_>, sink: &mut Sink<'_>) -> (OnCrash, Restar
             None => {
                 let near = closest(found.value, words()).map(|near| format!("write `{near}`"));
                 let message = format!("unknown `on_crash` value `{}`", found.value);
-                sink.add(
-                    &found.span,
-                    &section.subject,
-                    message,
-                    near.unwrap_or(help.clone()),
-                );
+                sink.add(&found.span, &section.subject, message, near.unwrap_or(help.clone()));
                 OnCrash::Restart
             }
         }
@@ -355,17 +268,10 @@ fn read_on_crash(section: &Section<'_>, sink: &mut Sink<'_>) -> (OnCrash, Restar
         );
     }
     let default = RestartLimit::default();
-    let count = table
-        .integer(sink, "limit", 0..=1_000_000)
-        .map_or(default.count, |limit| limit.value as u32);
-    let window = table.parsed(sink, "window", TIME_HELP, |scalar| {
-        match value::time_us(scalar)? {
-            time_us @ 1_000_000..=86_400_000_000 => Ok((time_us / 1_000_000) as u32),
-            _ => Err((
-                String::from("is out of range"),
-                String::from("write a time from \"1s\" to \"86400s\""),
-            )),
-        }
+    let count = table.integer(sink, "limit", 0..=1_000_000).map_or(default.count, |limit| limit.value as u32);
+    let window = table.parsed(sink, "window", TIME_HELP, |scalar| match value::time_us(scalar)? {
+        time_us @ 1_000_000..=86_400_000_000 => Ok((time_us / 1_000_000) as u32),
+        _ => Err((String::from("is out of range"), String::from("write a time from \"1s\" to \"86400s\""))),
     });
     let window_s = window.map_or(default.window_s, |window| window.value);
     (on_crash, RestartLimit { count, window_s })
@@ -380,11 +286,7 @@ fn read_images(
     images: &mut Images,
     sink: &mut Sink<'_>,
 ) -> (String, Option<String>) {
-    section.require(
-        sink,
-        "kernel",
-        "write `kernel = \"...\"`, the path of an ELF file or an arm64 `Image`",
-    );
+    section.require(sink, "kernel", "write `kernel = \"...\"`, the path of an ELF file or an arm64 `Image`");
     let mut find = |key: &str, prefix: &str| {
         let found = section.string(sink, key, "write a path in quotes")?;
         match images.add(found.value, prefix, base, options) {
@@ -408,18 +310,10 @@ fn read_images(
             Ok(()) => {}
             Err(Refused::File((message, help))) => sink.add(span, &section.subject, message, help),
             Err(Refused::Memory((message, help))) => {
-                sink.add(
-                    memory.map_or(span, |memory| &memory.span),
-                    &section.subject,
-                    message,
-                    help,
-                );
+                sink.add(memory.map_or(span, |memory| &memory.span), &section.subject, message, help);
             }
         }
     }
     let entry = |image: Option<&crate::Image>| image.map(|image| image.entry.clone());
-    (
-        entry(kernel_image).unwrap_or_default(),
-        entry(ramdisk_image),
-    )
+    (entry(kernel_image).unwrap_or_default(), entry(ramdisk_image))
 }

@@ -30,15 +30,10 @@ impl Images {
         options: &LoadOptions<'_>,
     ) -> Result<usize, (String, String)> {
         let (path, name) = match split_scheme(reference) {
-            Some((scheme, name)) => (
-                resolve(options.resolver, options.read_images, scheme, name)?,
-                name.to_owned(),
-            ),
+            Some((scheme, name)) => (resolve(options.resolver, options.read_images, scheme, name)?, name.to_owned()),
             None => {
                 let path = base.join(reference);
-                let name = path
-                    .file_name()
-                    .map(|name| name.to_string_lossy().into_owned());
+                let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
                 (path, name.unwrap_or_default())
             }
         };
@@ -46,11 +41,7 @@ impl Images {
         if let Some(index) = self.list.iter().position(known) {
             return Ok(index);
         }
-        let bytes = if options.read_images {
-            read(&path, reference)?
-        } else {
-            Vec::new()
-        };
+        let bytes = if options.read_images { read(&path, reference)? } else { Vec::new() };
         let entry = self.free_entry(prefix, &name);
         self.list.push(Image { entry, path, bytes });
         Ok(self.list.len() - 1)
@@ -59,11 +50,7 @@ impl Images {
     /// A name in the bundle that no other file has.
     fn free_entry(&self, prefix: &str, name: &str) -> String {
         let allowed = |c: char| {
-            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
-                c
-            } else {
-                '_'
-            }
+            if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }
         };
         let name: String = name.chars().take(40).map(allowed).collect();
         let mut entry = format!("{prefix}{name}");
@@ -79,12 +66,7 @@ impl Images {
 /// Splits `example:ping`; a path is not split.
 fn split_scheme(reference: &str) -> Option<(&str, &str)> {
     let (scheme, name) = reference.split_once(':')?;
-    let word = |text: &str| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-    };
+    let word = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b));
     (word(scheme) && word(name)).then_some((scheme, name))
 }
 
@@ -95,14 +77,10 @@ fn resolve(
     name: &str,
 ) -> Result<PathBuf, (String, String)> {
     match resolver {
-        Some(resolver) => {
-            resolver(scheme, name).map_err(|help| (format!("`{scheme}:{name}` is not known"), help))
-        }
+        Some(resolver) => resolver(scheme, name).map_err(|help| (format!("`{scheme}:{name}` is not known"), help)),
         None if !read_images => Ok(PathBuf::from(format!("{scheme}:{name}"))),
         None => Err((
-            format!(
-                "`{scheme}:{name}` is an image that the project builds, and it is not known where"
-            ),
+            format!("`{scheme}:{name}` is an image that the project builds, and it is not known where"),
             String::from("give its folder with `--images`, or write a path"),
         )),
     }
@@ -110,10 +88,7 @@ fn resolve(
 
 fn read(path: &Path, reference: &str) -> Result<Vec<u8>, (String, String)> {
     if path.is_dir() {
-        return Err((
-            format!("`{reference}` is a folder"),
-            String::from("write the path of a file"),
-        ));
+        return Err((format!("`{reference}` is a folder"), String::from("write the path of a file")));
     }
     std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -123,10 +98,7 @@ fn read(path: &Path, reference: &str) -> Result<Vec<u8>, (String, String)> {
             };
             (format!("file `{reference}` does not exist"), help)
         }
-        _ => (
-            format!("file `{reference}` cannot be read"),
-            error.to_string(),
-        ),
+        _ => (format!("file `{reference}` cannot be read"), error.to_string()),
     })
 }
 
@@ -134,9 +106,7 @@ fn read(path: &Path, reference: &str) -> Result<Vec<u8>, (String, String)> {
 fn near_file(path: &Path) -> Option<String> {
     let wanted = path.file_name()?.to_str()?;
     let entries = std::fs::read_dir(path.parent()?).ok()?;
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
     names.sort();
     crate::diagnostic::closest(wanted, names.iter().map(String::as_str)).map(str::to_owned)
 }
@@ -159,11 +129,7 @@ mod tests {
         for expected in ["image/a_b", "image/a_b.2"] {
             let entry = images.free_entry("image/", "a b");
             assert_eq!(entry, expected);
-            images.list.push(super::Image {
-                entry,
-                path: "x".into(),
-                bytes: Vec::new(),
-            });
+            images.list.push(super::Image { entry, path: "x".into(), bytes: Vec::new() });
         }
     }
 }

@@ -23,11 +23,7 @@ pub(crate) enum Refused {
 const BUILD: &str = "build it for AArch64, little-endian, as an ELF file or an arm64 `Image`";
 
 /// Checks that `kernel` can be loaded, with `ramdisk`, into `memory_bytes` of RAM.
-pub(crate) fn check(
-    kernel: &[u8],
-    ramdisk: Option<&[u8]>,
-    memory_bytes: u64,
-) -> Result<(), Refused> {
+pub(crate) fn check(kernel: &[u8], ramdisk: Option<&[u8]>, memory_bytes: u64) -> Result<(), Refused> {
     identify(kernel).map_err(Refused::File)?;
     let Err(error) = loader::plan(kernel, ramdisk, RAM_BASE, memory_bytes) else {
         return Ok(());
@@ -36,10 +32,7 @@ pub(crate) fn check(
     Err(match error {
         LoadError::TooSmall { needed } => {
             let memory = format_size(memory_bytes);
-            Refused::Memory((
-                format!("kernel, RAM disk and device tree do not fit into {memory}"),
-                more(needed),
-            ))
+            Refused::Memory((format!("kernel, RAM disk and device tree do not fit into {memory}"), more(needed)))
         }
         LoadError::Outside { start, end } => {
             let message = format!("the kernel needs memory at {start:#x}..{end:#x}");
@@ -48,10 +41,7 @@ pub(crate) fn check(
                 Some(needed) if start >= RAM_BASE && needed <= 64 << 30 => {
                     Refused::Memory((message, more(needed + loader::DTB_BYTES)))
                 }
-                _ => Refused::File((
-                    message,
-                    format!("link it for RAM that begins at {RAM_BASE:#x}"),
-                )),
+                _ => Refused::File((message, format!("link it for RAM that begins at {RAM_BASE:#x}"))),
             }
         }
         error => Refused::File((format!("cannot be loaded: {error}"), String::from(BUILD))),
@@ -67,10 +57,7 @@ fn identify(file: &[u8]) -> Result<(), Wrong> {
         ))
     };
     match file {
-        [] => Err((
-            String::from("the kernel file is empty"),
-            String::from(BUILD),
-        )),
+        [] => Err((String::from("the kernel file is empty"), String::from(BUILD))),
         [0x1f, 0x8b, ..] => compressed("gzip"),
         [0xfd, b'7', b'z', b'X', b'Z', ..] => compressed("xz"),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => compressed("zstd"),
@@ -84,10 +71,7 @@ fn identify(file: &[u8]) -> Result<(), Wrong> {
         )),
         [0x7f, b'E', b'L', b'F', ..] => identify_elf(file),
         _ if file.get(56..60) == Some(b"ARM\x64") => Ok(()),
-        _ => Err((
-            String::from("the kernel is neither an ELF file nor an arm64 `Image`"),
-            String::from(BUILD),
-        )),
+        _ => Err((String::from("the kernel is neither an ELF file nor an arm64 `Image`"), String::from(BUILD))),
     }
 }
 
@@ -99,11 +83,7 @@ fn identify_elf(file: &[u8]) -> Result<(), Wrong> {
         return wrong(damaged());
     };
     let little = order == elf::abi::ELFDATA2LSB;
-    let machine = if little {
-        u16::from_le_bytes([low, high])
-    } else {
-        u16::from_be_bytes([low, high])
-    };
+    let machine = if little { u16::from_le_bytes([low, high]) } else { u16::from_be_bytes([low, high]) };
     let name = match machine {
         elf::abi::EM_AARCH64 if class == elf::abi::ELFCLASS64 && little => "",
         elf::abi::EM_AARCH64 => "another form of AArch64 (32-bit or big-endian)",
@@ -112,9 +92,7 @@ fn identify_elf(file: &[u8]) -> Result<(), Wrong> {
         elf::abi::EM_386 => "32-bit x86",
         elf::abi::EM_RISCV => "RISC-V",
         _ => {
-            return wrong(format!(
-                "the kernel is an ELF file for another processor (machine {machine})"
-            ));
+            return wrong(format!("the kernel is an ELF file for another processor (machine {machine})"));
         }
     };
     if !name.is_empty() {
@@ -126,14 +104,10 @@ fn identify_elf(file: &[u8]) -> Result<(), Wrong> {
     if elf.ehdr.e_type == elf::abi::ET_REL {
         return wrong(String::from("the kernel is an object file, not linked"));
     }
-    let interpreter = elf
-        .segments()
-        .is_some_and(|segments| segments.iter().any(|s| s.p_type == elf::abi::PT_INTERP));
+    let interpreter = elf.segments().is_some_and(|segments| segments.iter().any(|s| s.p_type == elf::abi::PT_INTERP));
     if interpreter {
         return Err((
-            String::from(
-                "the kernel is a program for an operating system (it asks for a dynamic linker)",
-            ),
+            String::from("the kernel is a program for an operating system (it asks for a dynamic linker)"),
             String::from("name a kernel"),
         ));
     }

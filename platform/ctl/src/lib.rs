@@ -83,12 +83,8 @@ pub fn load(path: &Path, options: &LoadOptions<'_>) -> Result<System, Report> {
         Err(error) => {
             let mut sink = diagnostic::Sink::new(path, "");
             match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    sink.add_whole("there is no such file", "name a system description")
-                }
-                std::io::ErrorKind::InvalidData => {
-                    sink.add_whole("not a text file", "name a system description")
-                }
+                std::io::ErrorKind::NotFound => sink.add_whole("there is no such file", "name a system description"),
+                std::io::ErrorKind::InvalidData => sink.add_whole("not a text file", "name a system description"),
                 _ => sink.add_whole("cannot be read", error.to_string()),
             }
             Err(sink.into_report())
@@ -148,10 +144,7 @@ impl System {
         }
         let mut writer = Writer::new();
         let mut add = |entry: &str, data: &[u8]| {
-            writer.add(entry, data).map_err(|error| BundleError::Entry {
-                entry: entry.to_owned(),
-                error,
-            })
+            writer.add(entry, data).map_err(|error| BundleError::Entry { entry: entry.to_owned(), error })
         };
         // EL2 looks for the manager: it comes first.
         add(names::MANAGER, manager)?;

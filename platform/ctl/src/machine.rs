@@ -27,11 +27,7 @@ pub enum MachineKind {
 
 impl MachineKind {
     /// Every kind.
-    pub const ALL: [MachineKind; 3] = [
-        MachineKind::Virt,
-        MachineKind::VirtGicv2,
-        MachineKind::Raspi4b,
-    ];
+    pub const ALL: [MachineKind; 3] = [MachineKind::Virt, MachineKind::VirtGicv2, MachineKind::Raspi4b];
 
     /// Its name in a description and on the command line.
     pub const fn name(self) -> &'static str {
@@ -44,9 +40,7 @@ impl MachineKind {
 
     /// Finds the kind of this name.
     pub fn from_name(name: &str) -> Option<MachineKind> {
-        MachineKind::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name)
+        MachineKind::ALL.into_iter().find(|kind| kind.name() == name)
     }
 
     /// Its memory in bytes, for a board that has what it has.
@@ -94,71 +88,39 @@ impl Machine {
 
 pub(crate) const SYSTEM_KEYS: Keys = Keys {
     known: &["name", "machine", "memory", "cpus"],
-    aliases: &[
-        ("board", "machine"),
-        ("ram", "memory"),
-        ("mem", "memory"),
-        ("smp", "cpus"),
-        ("vcpus", "cpus"),
-    ],
+    aliases: &[("board", "machine"), ("ram", "memory"), ("mem", "memory"), ("smp", "cpus"), ("vcpus", "cpus")],
     foreign: &[],
     tables: &[],
 };
 
 /// Reads the machine from `[system]`; options stand above it, defaults below.
-pub(crate) fn read(
-    system: Option<&Section<'_>>,
-    options: &LoadOptions<'_>,
-    sink: &mut Sink<'_>,
-) -> Machine {
+pub(crate) fn read(system: Option<&Section<'_>>, options: &LoadOptions<'_>, sink: &mut Sink<'_>) -> Machine {
     let kind = read_kind(system, options, sink);
     let memory = system.and_then(|s| s.parsed(sink, "memory", SIZE_HELP, value::size));
     let cpus = system.and_then(|s| s.integer(sink, "cpus", 1..=u64::from(MAX_PCPUS)));
     let name = kind.name();
     if let Some(most) = kind.fixed_memory() {
-        let message = format!(
-            "machine `{name}` always has {} of memory",
-            format_size(most)
-        );
+        let message = format!("machine `{name}` always has {} of memory", format_size(most));
         // What is asked for on the command line replaces what the description says.
         match (options.memory_bytes, &memory, system) {
             (Some(asked), ..) if asked != most => sink.add_whole(message, "ask for no other"),
-            (None, Some(memory), Some(section))
-                if memory.value != most && options.machine.is_none() =>
-            {
-                sink.add(
-                    &memory.span,
-                    &section.subject,
-                    message,
-                    "leave `memory` out",
-                );
+            (None, Some(memory), Some(section)) if memory.value != most && options.machine.is_none() => {
+                sink.add(&memory.span, &section.subject, message, "leave `memory` out");
             }
             _ => {}
         }
     }
     let most = kind.max_cpus();
-    let written = cpus
-        .as_ref()
-        .and_then(|cpus| u32::try_from(cpus.value).ok());
+    let written = cpus.as_ref().and_then(|cpus| u32::try_from(cpus.value).ok());
     let message = format!("machine `{name}` has at most {most} processors");
     match (options.cpus, &cpus, system) {
-        (Some(asked), ..) if !(1..=most).contains(&asked) => {
-            sink.add_whole(message, format!("ask for 1 to {most}"))
-        }
+        (Some(asked), ..) if !(1..=most).contains(&asked) => sink.add_whole(message, format!("ask for 1 to {most}")),
         (None, Some(cpus), Some(section)) if cpus.value > u64::from(most) => {
-            sink.add(
-                &cpus.span,
-                &section.subject,
-                message,
-                format!("write a number from 1 to {most}"),
-            );
+            sink.add(&cpus.span, &section.subject, message, format!("write a number from 1 to {most}"));
         }
         _ => {}
     }
-    let memory = options
-        .memory_bytes
-        .or(memory.map(|memory| memory.value))
-        .unwrap_or(1 << 30);
+    let memory = options.memory_bytes.or(memory.map(|memory| memory.value)).unwrap_or(1 << 30);
     Machine {
         kind,
         cpus: options.cpus.or(written).unwrap_or(4).clamp(1, most),
@@ -166,11 +128,7 @@ pub(crate) fn read(
     }
 }
 
-fn read_kind(
-    system: Option<&Section<'_>>,
-    options: &LoadOptions<'_>,
-    sink: &mut Sink<'_>,
-) -> MachineKind {
+fn read_kind(system: Option<&Section<'_>>, options: &LoadOptions<'_>, sink: &mut Sink<'_>) -> MachineKind {
     let names = || MachineKind::ALL.iter().map(|kind| kind.name());
     let help = |name: &str| match name {
         // A name that people will try, too far from ours for the spelling check.
@@ -184,27 +142,13 @@ fn read_kind(
         let found = s.string(sink, "machine", &format!("write {}", one_of(names())))?;
         let kind = MachineKind::from_name(found.value);
         if kind.is_none() {
-            sink.add(
-                &found.span,
-                &s.subject,
-                format!("unknown machine `{}`", found.value),
-                help(found.value),
-            );
+            sink.add(&found.span, &s.subject, format!("unknown machine `{}`", found.value), help(found.value));
         }
         kind
     });
-    let asked = options
-        .machine
-        .as_deref()
-        .map(|name| (name, MachineKind::from_name(name)));
+    let asked = options.machine.as_deref().map(|name| (name, MachineKind::from_name(name)));
     if let Some((name, None)) = asked {
-        sink.add_whole(
-            format!("unknown machine `{name}` was asked for"),
-            help(name).replace("write", "ask for"),
-        );
+        sink.add_whole(format!("unknown machine `{name}` was asked for"), help(name).replace("write", "ask for"));
     }
-    asked
-        .and_then(|(_, kind)| kind)
-        .or(written)
-        .unwrap_or(MachineKind::Virt)
+    asked.and_then(|(_, kind)| kind).or(written).unwrap_or(MachineKind::Virt)
 }

@@ -73,22 +73,14 @@ struct Input {
 }
 
 impl Input {
-    fn load(
-        &self,
-        read_images: bool,
-        manager_cmdline: &str,
-    ) -> Result<System, portico_ctl::Report> {
+    fn load(&self, read_images: bool, manager_cmdline: &str) -> Result<System, portico_ctl::Report> {
         let images = self.images.clone();
         let resolver = move |scheme: &str, name: &str| resolve(images.as_deref(), scheme, name);
         let options = LoadOptions {
             machine: self.machine.clone(),
             cpus: self.cpus,
             memory_bytes: self.memory,
-            resolver: if self.images.is_some() {
-                Some(&resolver)
-            } else {
-                None
-            },
+            resolver: if self.images.is_some() { Some(&resolver) } else { None },
             read_images,
             manager_cmdline: manager_cmdline.to_owned(),
         };
@@ -99,13 +91,7 @@ impl Input {
 fn resolve(images: Option<&Path>, scheme: &str, name: &str) -> Result<PathBuf, String> {
     let folder = images.unwrap_or(Path::new("."));
     let path = folder.join(scheme).join(name);
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(format!(
-            "build it, or name the folder in which {scheme}/{name} is"
-        ))
-    }
+    if path.is_file() { Ok(path) } else { Err(format!("build it, or name the folder in which {scheme}/{name} is")) }
 }
 
 fn main() -> ExitCode {
@@ -120,19 +106,11 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Check {
-            input,
-            json,
-            no_images,
-        } => match input.load(!no_images, "") {
+        Command::Check { input, json, no_images } => match input.load(!no_images, "") {
             Ok(_) if json => println!("[]"),
             Ok(system) => {
                 let guests = system.description.guests.len();
-                println!(
-                    "{}: good, {guests} guest{}",
-                    input.file.display(),
-                    if guests == 1 { "" } else { "s" }
-                );
+                println!("{}: good, {guests} guest{}", input.file.display(), if guests == 1 { "" } else { "s" });
             }
             Err(report) if json => {
                 println!("{}", report.to_json());
@@ -140,34 +118,19 @@ fn run(command: Command) -> Result<ExitCode> {
             }
             Err(report) => return Err(report_failure(&report)),
         },
-        Command::Show {
-            input,
-            json,
-            no_images,
-        } => {
-            let system = input
-                .load(!no_images, "")
-                .map_err(|report| report_failure(&report))?;
+        Command::Show { input, json, no_images } => {
+            let system = input.load(!no_images, "").map_err(|report| report_failure(&report))?;
             if json {
                 println!("{}", system.to_json());
             } else {
                 print!("{}", system.summary());
             }
         }
-        Command::Bundle {
-            input,
-            manager,
-            output,
-            manager_cmdline,
-        } => {
-            let system = input
-                .load(true, &manager_cmdline)
-                .map_err(|report| report_failure(&report))?;
-            let manager_image = std::fs::read(&manager)
-                .with_context(|| format!("reading {}", manager.display()))?;
+        Command::Bundle { input, manager, output, manager_cmdline } => {
+            let system = input.load(true, &manager_cmdline).map_err(|report| report_failure(&report))?;
+            let manager_image = std::fs::read(&manager).with_context(|| format!("reading {}", manager.display()))?;
             let bundle = system.bundle(&manager_image)?;
-            std::fs::write(&output, &bundle)
-                .with_context(|| format!("writing {}", output.display()))?;
+            std::fs::write(&output, &bundle).with_context(|| format!("writing {}", output.display()))?;
             println!("{}: {} bytes", output.display(), bundle.len());
         }
     }

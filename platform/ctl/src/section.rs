@@ -43,12 +43,7 @@ pub(crate) struct Section<'a> {
 
 impl<'a> Section<'a> {
     pub(crate) fn new(table: &'a DeTable<'a>, span: Span, subject: impl Into<String>) -> Self {
-        Section {
-            table,
-            span,
-            subject: subject.into(),
-            meant: Vec::new(),
-        }
+        Section { table, span, subject: subject.into(), meant: Vec::new() }
     }
 
     /// Reports every key that is not known.
@@ -62,39 +57,21 @@ impl<'a> Section<'a> {
                 sink.add(&key.span(), &self.subject, foreign.message, foreign.help);
                 continue;
             }
-            let alias = keys
-                .aliases
-                .iter()
-                .find(|alias| alias.0 == name)
-                .map(|alias| alias.1);
+            let alias = keys.aliases.iter().find(|alias| alias.0 == name).map(|alias| alias.1);
             let folded = name.replace('-', "_");
             let meant = alias.or_else(|| closest(&folded, keys.known.iter().copied()));
             let written = |known: &str| {
-                keys.tables
-                    .iter()
-                    .find(|table| table.contains(known))
-                    .map_or(known, |table| table)
-                    .to_owned()
+                keys.tables.iter().find(|table| table.contains(known)).map_or(known, |table| table).to_owned()
             };
             let help = match meant {
                 Some(meant) => format!("write `{}`", written(meant)),
                 None => {
-                    let known: Vec<String> =
-                        keys.known.iter().map(|known| written(known)).collect();
-                    format!(
-                        "known here are {}",
-                        one_of(known.iter().map(String::as_str)).replace(" or ", " and ")
-                    )
+                    let known: Vec<String> = keys.known.iter().map(|known| written(known)).collect();
+                    format!("known here are {}", one_of(known.iter().map(String::as_str)).replace(" or ", " and "))
                 }
             };
-            sink.add(
-                &key.span(),
-                &self.subject,
-                format!("unknown key `{name}`"),
-                help,
-            );
-            self.meant
-                .extend(keys.known.iter().find(|known| Some(**known) == meant));
+            sink.add(&key.span(), &self.subject, format!("unknown key `{name}`"), help);
+            self.meant.extend(keys.known.iter().find(|known| Some(**known) == meant));
         }
     }
 
@@ -110,44 +87,21 @@ impl<'a> Section<'a> {
     /// Reports `key` as missing unless it is there.
     pub(crate) fn require(&self, sink: &mut Sink<'_>, key: &str, help: &str) {
         if !self.has(key) {
-            sink.add(
-                &self.span,
-                &self.subject,
-                format!("`{key}` is missing"),
-                help,
-            );
+            sink.add(&self.span, &self.subject, format!("`{key}` is missing"), help);
         }
     }
 
     /// Reports a value of the wrong type.
-    pub(crate) fn wrong_type(
-        &self,
-        sink: &mut Sink<'_>,
-        key: &str,
-        found: &Spanned<DeValue<'_>>,
-        help: &str,
-    ) {
+    pub(crate) fn wrong_type(&self, sink: &mut Sink<'_>, key: &str, found: &Spanned<DeValue<'_>>, help: &str) {
         let kind = found.get_ref().type_str();
-        let article = if kind.starts_with(['a', 'i']) {
-            "an"
-        } else {
-            "a"
-        };
-        sink.add(
-            &found.span(),
-            &self.subject,
-            format!("`{key}` is {article} {kind}"),
-            help,
-        );
+        let article = if kind.starts_with(['a', 'i']) { "an" } else { "a" };
+        sink.add(&found.span(), &self.subject, format!("`{key}` is {article} {kind}"), help);
     }
 
     pub(crate) fn string(&self, sink: &mut Sink<'_>, key: &str, help: &str) -> Option<At<&'a str>> {
         let found = self.raw(key)?;
         match found.get_ref().as_str() {
-            Some(value) => Some(At {
-                value,
-                span: found.span(),
-            }),
+            Some(value) => Some(At { value, span: found.span() }),
             None => {
                 self.wrong_type(sink, key, found, help);
                 None
@@ -179,17 +133,9 @@ impl<'a> Section<'a> {
         };
         let value = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
         match value.filter(|value| range.contains(value)) {
-            Some(value) => Some(At {
-                value,
-                span: found.span(),
-            }),
+            Some(value) => Some(At { value, span: found.span() }),
             None => {
-                sink.add(
-                    &found.span(),
-                    &self.subject,
-                    format!("`{key}` is {integer}, out of range"),
-                    help,
-                );
+                sink.add(&found.span(), &self.subject, format!("`{key}` is {integer}, out of range"), help);
                 None
             }
         }
@@ -206,20 +152,13 @@ impl<'a> Section<'a> {
         let found = self.raw(key)?;
         let scalar = match found.get_ref() {
             DeValue::String(text) => Scalar::Text(text),
-            DeValue::Integer(integer) => {
-                match i64::from_str_radix(integer.as_str(), integer.radix()) {
-                    Ok(value) => Scalar::Integer(value),
-                    Err(_) => {
-                        sink.add(
-                            &found.span(),
-                            &self.subject,
-                            format!("`{key}` is out of range"),
-                            help,
-                        );
-                        return None;
-                    }
+            DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
+                Ok(value) => Scalar::Integer(value),
+                Err(_) => {
+                    sink.add(&found.span(), &self.subject, format!("`{key}` is out of range"), help);
+                    return None;
                 }
-            }
+            },
             DeValue::Float(float) => match float.as_str().parse() {
                 Ok(value) => Scalar::Float(value),
                 Err(_) => return None,
@@ -230,29 +169,16 @@ impl<'a> Section<'a> {
             }
         };
         match parse(scalar) {
-            Ok(value) => Some(At {
-                value,
-                span: found.span(),
-            }),
+            Ok(value) => Some(At { value, span: found.span() }),
             Err((message, help)) => {
-                sink.add(
-                    &found.span(),
-                    &self.subject,
-                    format!("`{key}` {message}"),
-                    help,
-                );
+                sink.add(&found.span(), &self.subject, format!("`{key}` {message}"), help);
                 None
             }
         }
     }
 
     /// A list of strings.
-    pub(crate) fn strings(
-        &self,
-        sink: &mut Sink<'_>,
-        key: &str,
-        help: &str,
-    ) -> Option<At<Vec<At<&'a str>>>> {
+    pub(crate) fn strings(&self, sink: &mut Sink<'_>, key: &str, help: &str) -> Option<At<Vec<At<&'a str>>>> {
         let found = self.raw(key)?;
         let Some(array) = found.get_ref().as_array() else {
             self.wrong_type(sink, key, found, help);
@@ -261,17 +187,11 @@ impl<'a> Section<'a> {
         let mut values = Vec::new();
         for element in array.iter() {
             match element.get_ref().as_str() {
-                Some(value) => values.push(At {
-                    value,
-                    span: element.span(),
-                }),
+                Some(value) => values.push(At { value, span: element.span() }),
                 None => self.wrong_type(sink, key, element, help),
             }
         }
-        Some(At {
-            value: values,
-            span: found.span(),
-        })
+        Some(At { value: values, span: found.span() })
     }
 
     /// A table inside this one.

@@ -21,29 +21,14 @@ pub(crate) fn text(system: &System) -> String {
     if !description.manager_cmdline.is_empty() {
         let _ = writeln!(out, "manager: {}", description.manager_cmdline);
     }
-    let mut rows = vec![
-        [
-            "guest", "memory", "vcpus", "cpus", "share", "on_crash", "depends", "kernel",
-        ]
-        .map(String::from),
-    ];
+    let mut rows =
+        vec![["guest", "memory", "vcpus", "cpus", "share", "on_crash", "depends", "kernel"].map(String::from)];
     rows.extend(description.guests.iter().map(|guest| row(guest, system)));
     table(&rows, &mut out);
     for channel in &description.channels {
-        let name = |index: u16| {
-            description
-                .guests
-                .get(usize::from(index))
-                .map_or("?", |guest| guest.name.as_str())
-        };
+        let name = |index: u16| description.guests.get(usize::from(index)).map_or("?", |guest| guest.name.as_str());
         let size = format_size(u64::from(channel.pages) * PAGE_SIZE);
-        let _ = writeln!(
-            out,
-            "channel {}: {} - {}, {size}",
-            channel.name,
-            name(channel.a),
-            name(channel.b)
-        );
+        let _ = writeln!(out, "channel {}: {} - {}, {size}", channel.name, name(channel.a), name(channel.b));
     }
     out
 }
@@ -52,29 +37,15 @@ fn row(guest: &Guest, system: &System) -> [String; 8] {
     let share = match guest.reservation {
         Some(reservation) => format!("{} of {} us", reservation.budget_us, reservation.period_us),
         None if guest.cap_permille > 0 => {
-            format!(
-                "weight {}, cap {} %",
-                guest.weight,
-                f64::from(guest.cap_permille) / 10.0
-            )
+            format!("weight {}, cap {} %", guest.weight, f64::from(guest.cap_permille) / 10.0)
         }
         None => format!("weight {}", guest.weight),
     };
-    let name = |index: &u16| {
-        system
-            .description
-            .guests
-            .get(usize::from(*index))
-            .map(|guest| guest.name.clone())
-    };
+    let name = |index: &u16| system.description.guests.get(usize::from(*index)).map(|guest| guest.name.clone());
     let depends: Vec<String> = guest.depends.iter().filter_map(name).collect();
     let mut on_crash = format!("{:?}", guest.on_crash).to_lowercase();
     if guest.on_crash == portico_bundle::description::OnCrash::Restart {
-        let _ = write!(
-            on_crash,
-            " ({} in {} s)",
-            guest.restart.count, guest.restart.window_s
-        );
+        let _ = write!(on_crash, " ({} in {} s)", guest.restart.count, guest.restart.window_s);
     }
     [
         guest.name.clone(),
@@ -83,11 +54,7 @@ fn row(guest: &Guest, system: &System) -> [String; 8] {
         format_cpus(guest.affinity),
         share,
         on_crash,
-        if depends.is_empty() {
-            String::from("-")
-        } else {
-            depends.join(",")
-        },
+        if depends.is_empty() { String::from("-") } else { depends.join(",") },
         guest.image.clone(),
     ]
 }
@@ -100,11 +67,7 @@ fn table(rows: &[[String; 8]], out: &mut String) {
         }
     }
     for row in rows {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"))
-            .collect();
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         let _ = writeln!(out, "{}", cells.join("  ").trim_end());
     }
 }
@@ -114,11 +77,8 @@ pub(crate) fn json(system: &System) -> String {
     let images: Vec<_> = system
         .images
         .iter()
-        .map(
-            |image| json!({ "entry": image.entry, "path": image.path, "bytes": image.bytes.len() }),
-        )
+        .map(|image| json!({ "entry": image.entry, "path": image.path, "bytes": image.bytes.len() }))
         .collect();
-    let value =
-        json!({ "machine": system.machine, "system": system.description, "images": images });
+    let value = json!({ "machine": system.machine, "system": system.description, "images": images });
     serde_json::to_string_pretty(&value).unwrap_or_else(|_| String::from("{}"))
 }

@@ -19,9 +19,7 @@ pub(crate) const SIZE_HELP: &str = "write a size such as \"64M\" or \"1G\"";
 /// xl.cfg. The result is in bytes and a multiple of the page size.
 pub(crate) fn size(value: Scalar<'_>) -> Result<u64, Wrong> {
     let bytes = match value {
-        Scalar::Integer(mib) => u64::try_from(mib)
-            .ok()
-            .and_then(|mib| mib.checked_mul(1 << 20)),
+        Scalar::Integer(mib) => u64::try_from(mib).ok().and_then(|mib| mib.checked_mul(1 << 20)),
         Scalar::Float(_) => return wrong("is a float", SIZE_HELP),
         Scalar::Text(text) => {
             let (digits, unit) = split_unit(text);
@@ -41,10 +39,7 @@ pub(crate) fn size(value: Scalar<'_>) -> Result<u64, Wrong> {
                     return wrong(format!("has the unknown unit `{unit}`"), help);
                 }
             };
-            digits
-                .parse::<u64>()
-                .ok()
-                .and_then(|number| number.checked_mul(1 << shift))
+            digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift))
         }
     };
     match bytes {
@@ -82,11 +77,7 @@ pub(crate) fn time_us(value: Scalar<'_>) -> Result<u64, Wrong> {
         }
         _ => return wrong(format!("is \"{text}\", which is not a time"), TIME_HELP),
     };
-    match digits
-        .parse::<u64>()
-        .ok()
-        .and_then(|number| number.checked_mul(factor))
-    {
+    match digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor)) {
         Some(0) => wrong("is 0", TIME_HELP),
         Some(time) => Ok(time),
         None => wrong(format!("is \"{text}\", which is not a time"), TIME_HELP),
@@ -96,16 +87,13 @@ pub(crate) fn time_us(value: Scalar<'_>) -> Result<u64, Wrong> {
 /// Splits "64 MiB" into "64" and "MiB".
 fn split_unit(text: &str) -> (&str, &str) {
     let text = text.trim();
-    let end = text
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
     (digits, unit.trim())
 }
 
 /// What a list of processors may look like.
-pub(crate) const CPUS_HELP: &str =
-    "write processors such as \"0\", \"0-3\", \"0,2\", \"0-3,^1\" or \"all\"";
+pub(crate) const CPUS_HELP: &str = "write processors such as \"0\", \"0-3\", \"0,2\", \"0-3,^1\" or \"all\"";
 
 /// Parses a list of processors as in xl.cfg into a mask; `all` is 0.
 pub(crate) fn cpus(value: Scalar<'_>) -> Result<u64, Wrong> {
@@ -125,12 +113,8 @@ pub(crate) fn cpus(value: Scalar<'_>) -> Result<u64, Wrong> {
             None => (false, part),
         };
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (Ok(first), Ok(last)) = (first.trim().parse::<u32>(), last.trim().parse::<u32>())
-        else {
-            return wrong(
-                format!("has \"{part}\" in it, which is not a processor or range"),
-                CPUS_HELP,
-            );
+        let (Ok(first), Ok(last)) = (first.trim().parse::<u32>(), last.trim().parse::<u32>()) else {
+            return wrong(format!("has \"{part}\" in it, which is not a processor or range"), CPUS_HELP);
         };
         if first > last {
             return wrong(
@@ -181,10 +165,7 @@ pub(crate) fn cap_permille(value: Scalar<'_>) -> Result<u32, Wrong> {
         Scalar::Text(text) => match text.trim().strip_suffix('%').unwrap_or(text).trim().parse() {
             Ok(percent) => percent,
             Err(_) => {
-                return wrong(
-                    format!("is \"{text}\", which is not a percentage"),
-                    CAP_HELP,
-                );
+                return wrong(format!("is \"{text}\", which is not a percentage"), CAP_HELP);
             }
         },
     };
@@ -215,28 +196,11 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, bytes) in [
-            ("4K", 4096),
-            ("64M", 64 << 20),
-            ("1 GiB", 1 << 30),
-            ("8kb", 8192),
-            (" 2g ", 2 << 30),
-        ] {
+        for (text, bytes) in [("4K", 4096), ("64M", 64 << 20), ("1 GiB", 1 << 30), ("8kb", 8192), (" 2g ", 2 << 30)] {
             assert_eq!(size(Text(text)), Ok(bytes), "{text}");
         }
         assert_eq!(size(Integer(16)), Ok(16 << 20));
-        for text in [
-            "",
-            "M",
-            "64",
-            "64T",
-            "-1M",
-            "0M",
-            "6K",
-            "99999999999999999999M",
-            "17179869184G",
-            "1.5G",
-        ] {
+        for text in ["", "M", "64", "64T", "-1M", "0M", "6K", "99999999999999999999M", "17179869184G", "1.5G"] {
             assert!(size(Text(text)).is_err(), "{text}");
         }
         assert!(size(Integer(-1)).is_err());
@@ -258,15 +222,9 @@ mod tests {
 
     #[test]
     fn processors() {
-        for (text, mask) in [
-            ("0", 1),
-            ("0-3", 15),
-            ("0,2", 5),
-            ("0-3,^1", 13),
-            ("all", 0),
-            ("63", 1 << 63),
-            ("0-63", !0),
-        ] {
+        for (text, mask) in
+            [("0", 1), ("0-3", 15), ("0,2", 5), ("0-3,^1", 13), ("all", 0), ("63", 1 << 63), ("0-63", !0)]
+        {
             assert_eq!(cpus(Text(text)), Ok(mask), "{text}");
             assert_eq!(cpus(Text(&format_cpus(mask))), Ok(mask));
         }

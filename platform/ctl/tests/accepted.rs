@@ -61,10 +61,7 @@ between = ["db", "spare"]
 fn load(text: &str, change: impl FnOnce(&mut LoadOptions<'_>)) -> Result<System, Report> {
     let kernels = Kernels::new();
     let resolver = kernels.resolver();
-    let mut options = LoadOptions {
-        resolver: Some(&resolver),
-        ..LoadOptions::default()
-    };
+    let mut options = LoadOptions { resolver: Some(&resolver), ..LoadOptions::default() };
     change(&mut options);
     load_text(text, Path::new("dir/shop.toml"), &options)
 }
@@ -72,22 +69,11 @@ fn load(text: &str, change: impl FnOnce(&mut LoadOptions<'_>)) -> Result<System,
 #[test]
 fn every_key_arrives() {
     let system = load(EVERYTHING, |_| {}).unwrap();
-    assert_eq!(
-        (system.machine.kind, system.machine.cpus),
-        (MachineKind::VirtGicv2, 2)
-    );
+    assert_eq!((system.machine.kind, system.machine.cpus), (MachineKind::VirtGicv2, 2));
     assert_eq!(system.machine.memory_bytes, 512 << 20);
     let description = &system.description;
-    assert_eq!(
-        (
-            description.name.as_str(),
-            description.manager_cmdline.as_str()
-        ),
-        ("shop", "portico.quiet")
-    );
-    let [web, db, spare] = description.guests.as_slice() else {
-        panic!("three guests")
-    };
+    assert_eq!((description.name.as_str(), description.manager_cmdline.as_str()), ("shop", "portico.quiet"));
+    let [web, db, spare] = description.guests.as_slice() else { panic!("three guests") };
     let expected = description::Guest {
         name: "web".into(),
         image: "image/image".into(),
@@ -100,36 +86,17 @@ fn every_key_arrives() {
         cap_permille: 125,
         reservation: None,
         on_crash: OnCrash::Restart,
-        restart: RestartLimit {
-            count: 3,
-            window_s: 2,
-        },
+        restart: RestartLimit { count: 3, window_s: 2 },
         depends: vec![1],
         watchdog_ms: 500,
         autostart: true,
         trusted_dma: false,
     };
     assert_eq!(web, &expected);
-    assert_eq!(
-        db.reservation,
-        Some(Reservation {
-            period_us: 1000,
-            budget_us: 200
-        })
-    );
-    assert_eq!(
-        (db.on_crash, db.image.as_str(), db.affinity),
-        (OnCrash::Preserve, "image/image", 0)
-    );
-    assert_eq!(
-        (spare.autostart, spare.on_crash, spare.weight),
-        (false, OnCrash::Destroy, 256)
-    );
-    let channels: Vec<_> = description
-        .channels
-        .iter()
-        .map(|c| (c.name.as_str(), c.a, c.b, c.pages))
-        .collect();
+    assert_eq!(db.reservation, Some(Reservation { period_us: 1000, budget_us: 200 }));
+    assert_eq!((db.on_crash, db.image.as_str(), db.affinity), (OnCrash::Preserve, "image/image", 0));
+    assert_eq!((spare.autostart, spare.on_crash, spare.weight), (false, OnCrash::Destroy, 256));
+    let channels: Vec<_> = description.channels.iter().map(|c| (c.name.as_str(), c.a, c.b, c.pages)).collect();
     assert_eq!(channels, [("sql", 0, 1, 32), ("log", 1, 2, 16)]);
 }
 
@@ -141,25 +108,10 @@ fn bundle_holds_each_file_once_and_is_reproducible() {
     assert_eq!(bundle, system.bundle(&manager).unwrap());
     let archive = Archive::new(&bundle);
     let entries: Vec<&str> = archive.entries().map(|entry| entry.unwrap().name).collect();
-    assert_eq!(
-        entries,
-        [
-            "manager",
-            "system",
-            "image/image",
-            "ramdisk/disk",
-            "image/good"
-        ]
-    );
+    assert_eq!(entries, ["manager", "system", "image/image", "ramdisk/disk", "image/good"]);
     let encoded = archive.find("system").unwrap().unwrap().data;
-    assert_eq!(
-        description::System::decode(encoded).unwrap(),
-        system.description
-    );
-    assert!(matches!(
-        system.bundle(b"\x7fELF"),
-        Err(BundleError::Manager)
-    ));
+    assert_eq!(description::System::decode(encoded).unwrap(), system.description);
+    assert!(matches!(system.bundle(b"\x7fELF"), Err(BundleError::Manager)));
 }
 
 #[test]
@@ -169,22 +121,10 @@ fn options_stand_above_the_description() {
         options.manager_cmdline = "portico.exit_when_idle".into();
     });
     let system = system.unwrap();
-    assert_eq!(
-        (system.machine.kind, system.machine.cpus),
-        (MachineKind::Raspi4b, 2)
-    );
-    assert_eq!(
-        system.description.manager_cmdline,
-        "portico.quiet portico.exit_when_idle"
-    );
-    let system = load(EVERYTHING, |options| {
-        (options.cpus, options.memory_bytes) = (Some(4), Some(1 << 30))
-    })
-    .unwrap();
-    assert_eq!(
-        (system.machine.cpus, system.machine.memory_bytes),
-        (4, 1 << 30)
-    );
+    assert_eq!((system.machine.kind, system.machine.cpus), (MachineKind::Raspi4b, 2));
+    assert_eq!(system.description.manager_cmdline, "portico.quiet portico.exit_when_idle");
+    let system = load(EVERYTHING, |options| (options.cpus, options.memory_bytes) = (Some(4), Some(1 << 30))).unwrap();
+    assert_eq!((system.machine.cpus, system.machine.memory_bytes), (4, 1 << 30));
     let said = |change: fn(&mut LoadOptions<'_>)| load(EVERYTHING, change).unwrap_err().to_string();
     assert_eq!(
         said(|options| options.machine = Some("vrit".into())),
@@ -195,9 +135,7 @@ fn options_stand_above_the_description() {
         "dir/shop.toml: machine `virt-gicv2` has at most 8 processors: ask for 1 to 8"
     );
     assert_eq!(
-        said(|options| {
-            (options.machine, options.memory_bytes) = (Some("raspi4b".into()), Some(1 << 30))
-        }),
+        said(|options| { (options.machine, options.memory_bytes) = (Some("raspi4b".into()), Some(1 << 30)) }),
         "dir/shop.toml: machine `raspi4b` always has 2G of memory: ask for no other"
     );
     assert!(said(|options| options.cpus = Some(1)).contains("`cpus` names 1, the machine has 0"));
@@ -206,30 +144,18 @@ fn options_stand_above_the_description() {
 
 #[test]
 fn without_images_nothing_is_read_and_nothing_is_bundled() {
-    let options = LoadOptions {
-        read_images: false,
-        ..LoadOptions::default()
-    };
+    let options = LoadOptions { read_images: false, ..LoadOptions::default() };
     let system = load_text(EVERYTHING, Path::new("shop.toml"), &options).unwrap();
-    assert!(matches!(
-        system.bundle(&kernels::image(0)),
-        Err(BundleError::ImagesNotRead)
-    ));
+    assert!(matches!(system.bundle(&kernels::image(0)), Err(BundleError::ImagesNotRead)));
 }
 
 #[test]
 fn descriptions_of_the_project_are_good() {
-    let options = LoadOptions {
-        read_images: false,
-        ..LoadOptions::default()
-    };
+    let options = LoadOptions { read_images: false, ..LoadOptions::default() };
     let mut count = 0;
     for entry in std::fs::read_dir("../systems").unwrap() {
         let path = entry.unwrap().path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        if path.extension().is_some_and(|extension| extension == "toml") {
             if let Err(report) = portico_ctl::load(&path, &options) {
                 panic!("{report}");
             }
@@ -240,16 +166,9 @@ fn descriptions_of_the_project_are_good() {
 }
 
 fn portico(arguments: &[&str]) -> (bool, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_portico"))
-        .args(arguments)
-        .output()
-        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_portico")).args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    (
-        output.status.success(),
-        text(output.stdout),
-        text(output.stderr),
-    )
+    (output.status.success(), text(output.stdout), text(output.stderr))
 }
 
 #[test]
@@ -262,16 +181,11 @@ fn the_command_checks_shows_and_bundles() {
     std::fs::write(path("bad.toml"), text.replace("memory", "memroy")).unwrap();
 
     let (good, out, err) = portico(&["check", &path("good.toml")]);
-    assert!(
-        good && out.ends_with("good.toml: good, 1 guest\n") && err.is_empty(),
-        "{out}{err}"
-    );
+    assert!(good && out.ends_with("good.toml: good, 1 guest\n") && err.is_empty(), "{out}{err}");
     let (good, out, err) = portico(&["check", &path("bad.toml")]);
     assert!(!good && out.is_empty());
     assert!(
-        err.ends_with(
-            "bad.toml:4: guest \"web\": unknown key `memroy`: write `memory`\nportico: 1 mistake\n"
-        ),
+        err.ends_with("bad.toml:4: guest \"web\": unknown key `memroy`: write `memory`\nportico: 1 mistake\n"),
         "{err}"
     );
     let (good, out, _) = portico(&["check", "--json", &path("bad.toml")]);
@@ -282,22 +196,11 @@ fn the_command_checks_shows_and_bundles() {
     let (good, out, _) = portico(&["show", "--json", &path("good.toml")]);
     let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert!(good && shown["system"]["guests"][0]["memory_pages"] == 2048);
-    let (good, _, err) = portico(&[
-        "bundle",
-        &path("good.toml"),
-        "--manager",
-        &path("kernel"),
-        "-o",
-        &path("out.cpio"),
-    ]);
+    let (good, _, err) =
+        portico(&["bundle", &path("good.toml"), "--manager", &path("kernel"), "-o", &path("out.cpio")]);
     assert!(good, "{err}");
     let bundle = std::fs::read(path("out.cpio")).unwrap();
-    assert!(
-        Archive::new(&bundle)
-            .find("image/kernel")
-            .unwrap()
-            .is_some()
-    );
+    assert!(Archive::new(&bundle).find("image/kernel").unwrap().is_some());
     let (good, out, _) = portico(&["--help"]);
     assert!(good && out.contains("check") && out.contains("bundle") && out.contains("show"));
 }

@@ -7,20 +7,10 @@ use proptest::prelude::*;
 fn corpus() -> Vec<String> {
     let mut texts = Vec::new();
     for folder in ["tests/fixtures", "../systems"] {
-        let mut files: Vec<_> = std::fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        files.retain(|file| {
-            file.extension()
-                .is_some_and(|extension| extension == "toml")
-        });
+        let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
         files.sort();
-        texts.extend(
-            files
-                .iter()
-                .map(|file| std::fs::read_to_string(file).unwrap()),
-        );
+        texts.extend(files.iter().map(|file| std::fs::read_to_string(file).unwrap()));
     }
     texts
 }

@@ -9,14 +9,8 @@ use std::path::{Path, PathBuf};
 
 fn fixtures() -> Vec<PathBuf> {
     let folder = Path::new("tests/fixtures");
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    files.retain(|file| {
-        file.extension()
-            .is_some_and(|extension| extension == "toml")
-    });
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "toml"));
     files.sort();
     files
 }
@@ -25,10 +19,7 @@ fn fixtures() -> Vec<PathBuf> {
 fn each_mistake_is_explained() {
     let kernels = kernels::Kernels::new();
     let resolver = kernels.resolver();
-    let options = LoadOptions {
-        resolver: Some(&resolver),
-        ..LoadOptions::default()
-    };
+    let options = LoadOptions { resolver: Some(&resolver), ..LoadOptions::default() };
     let files = fixtures();
     let mut wrong = Vec::new();
     for file in &files {
@@ -42,10 +33,7 @@ fn each_mistake_is_explained() {
         }
         let expected = std::fs::read_to_string(&expected_file).unwrap_or_default();
         if found != expected {
-            wrong.push(format!(
-                "{}:\n  expected: {expected}  found:    {found}",
-                file.display()
-            ));
+            wrong.push(format!("{}:\n  expected: {expected}  found:    {found}", file.display()));
         }
     }
     assert!(files.len() > 60, "only {} fixtures found", files.len());

@@ -28,46 +28,14 @@ pub struct Target {
 
 /// Every target.
 pub const TARGETS: &[Target] = &[
-    Target {
-        name: "cpio",
-        run: portico_bundle::fuzz::cpio,
-        seeds: seeds::bundles,
-    },
-    Target {
-        name: "compiled",
-        run: portico_bundle::fuzz::description,
-        seeds: seeds::compiled,
-    },
-    Target {
-        name: "toml",
-        run: targets::toml,
-        seeds: seeds::toml,
-    },
-    Target {
-        name: "kernel",
-        run: targets::kernel,
-        seeds: seeds::kernels,
-    },
-    Target {
-        name: "machine_dtb",
-        run: targets::machine_dtb,
-        seeds: seeds::device_trees,
-    },
-    Target {
-        name: "image_header",
-        run: targets::image_header,
-        seeds: seeds::kernels,
-    },
-    Target {
-        name: "shell",
-        run: targets::shell,
-        seeds: seeds::command_lines,
-    },
-    Target {
-        name: "console",
-        run: targets::console,
-        seeds: seeds::command_lines,
-    },
+    Target { name: "cpio", run: portico_bundle::fuzz::cpio, seeds: seeds::bundles },
+    Target { name: "compiled", run: portico_bundle::fuzz::description, seeds: seeds::compiled },
+    Target { name: "toml", run: targets::toml, seeds: seeds::toml },
+    Target { name: "kernel", run: targets::kernel, seeds: seeds::kernels },
+    Target { name: "machine_dtb", run: targets::machine_dtb, seeds: seeds::device_trees },
+    Target { name: "image_header", run: targets::image_header, seeds: seeds::kernels },
+    Target { name: "shell", run: targets::shell, seeds: seeds::command_lines },
+    Target { name: "console", run: targets::console, seeds: seeds::command_lines },
 ];
 
 /// Gives a target its seeds, and `rounds` inputs made of them by damage.

@@ -7,24 +7,14 @@ use std::path::Path;
 
 /// Reads every file with one of these endings in a folder of the project, in order.
 fn files(folder: &str, ending: &str) -> Vec<Vec<u8>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(folder);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder);
     let Ok(entries) = std::fs::read_dir(folder) else {
         return Vec::new();
     };
-    let mut paths: Vec<_> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
-    paths.retain(|path| {
-        path.extension()
-            .is_some_and(|extension| extension == ending)
-    });
+    let mut paths: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == ending));
     paths.sort();
-    paths
-        .iter()
-        .filter_map(|path| std::fs::read(path).ok())
-        .collect()
+    paths.iter().filter_map(|path| std::fs::read(path).ok()).collect()
 }
 
 /// Descriptions, good and bad.
@@ -42,39 +32,20 @@ pub fn compiled() -> Vec<Vec<u8>> {
         memory_pages: 2048,
         vcpus: 2,
         weight: 256,
-        reservation: Some(Reservation {
-            period_us: 1000,
-            budget_us: 100,
-        }),
+        reservation: Some(Reservation { period_us: 1000, budget_us: 100 }),
         ..Guest::default()
     };
     let mut web = guest("web");
     web.depends = vec![1];
-    let channel = Channel {
-        name: String::from("link"),
-        a: 0,
-        b: 1,
-        pages: 16,
-    };
-    let system = System {
-        guests: vec![web, guest("db")],
-        channels: vec![channel],
-        ..System::default()
-    };
-    [System::default(), system]
-        .iter()
-        .filter_map(|system| system.encode().ok())
-        .collect()
+    let channel = Channel { name: String::from("link"), a: 0, b: 1, pages: 16 };
+    let system = System { guests: vec![web, guest("db")], channels: vec![channel], ..System::default() };
+    [System::default(), system].iter().filter_map(|system| system.encode().ok()).collect()
 }
 
 /// Boot bundles.
 pub fn bundles() -> Vec<Vec<u8>> {
     let mut writer = Writer::new();
-    for (name, data) in [
-        ("system", b"abc".as_slice()),
-        ("manager", b"defgh"),
-        ("image/web", b""),
-    ] {
+    for (name, data) in [("system", b"abc".as_slice()), ("manager", b"defgh"), ("image/web", b"")] {
         // These names are good and the data is short.
         let _ = writer.add(name, data);
     }
@@ -146,10 +117,7 @@ pub fn device_trees() -> Vec<Vec<u8>> {
     tree.prop_empty("interrupt-controller");
     tree.prop_u32("#interrupt-cells", 3);
     tree.prop_u32("phandle", 1);
-    tree.prop_cells(
-        "reg",
-        &[0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0xf6_0000],
-    );
+    tree.prop_cells("reg", &[0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0xf6_0000]);
     tree.prop_cells("interrupts", &[1, 9, 4]);
     tree.end_node();
     tree.begin_node("pl011@9000000");

@@ -18,25 +18,12 @@ pub fn kernel(bytes: &[u8]) {
         let Ok(plan) = loader::plan(bytes, ramdisk, BASE, MEMORY) else {
             continue;
         };
-        let mut parts: Vec<(u64, u64)> = plan
-            .segments
-            .iter()
-            .map(|segment| (segment.offset, segment.end()))
-            .collect();
+        let mut parts: Vec<(u64, u64)> = plan.segments.iter().map(|segment| (segment.offset, segment.end())).collect();
         parts.push((plan.dtb - BASE, plan.dtb - BASE + loader::DTB_BYTES));
         parts.sort_unstable();
-        assert!(
-            parts
-                .iter()
-                .all(|(start, end)| start <= end && *end <= MEMORY),
-            "{parts:?}"
-        );
+        assert!(parts.iter().all(|(start, end)| start <= end && *end <= MEMORY), "{parts:?}");
         assert!(parts.is_sorted_by(|a, b| a.1 <= b.0), "{parts:?}");
-        assert!(
-            (BASE..BASE + MEMORY).contains(&plan.entry),
-            "{:#x}",
-            plan.entry
-        );
+        assert!((BASE..BASE + MEMORY).contains(&plan.entry), "{:#x}", plan.entry);
         assert_eq!(plan.ramdisk.is_some(), ramdisk.is_some());
     }
 }
@@ -78,11 +65,7 @@ pub fn console(bytes: &[u8]) {
                     let _ = shell::parse(&line);
                 }
             }
-            2 => mux.guest_output(
-                guests[step % 2],
-                bytes.get(step..).unwrap_or_default(),
-                now_ns,
-            ),
+            2 => mux.guest_output(guests[step % 2], bytes.get(step..).unwrap_or_default(), now_ns),
             _ => {
                 mux.guest_output(guests[step % 2], &[byte.wrapping_mul(step as u8)], now_ns);
                 mux.tick(now_ns);

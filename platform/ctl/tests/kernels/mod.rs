@@ -61,11 +61,7 @@ impl Kernels {
             ("good", good),
             ("image", image(0x10_0000)),
             ("big-image", image(32 << 20)),
-            (
-                "text",
-                b"#!/bin/sh\necho this is not a kernel at all, whatever its name may say\n"
-                    .to_vec(),
-            ),
+            ("text", b"#!/bin/sh\necho this is not a kernel at all, whatever its name may say\n".to_vec()),
             ("gzip", b"\x1f\x8b\x08\0".to_vec()),
             ("xz", b"\xfd7zXZ\0".to_vec()),
             ("zstd", b"\x28\xb5\x2f\xfd".to_vec()),
@@ -87,11 +83,7 @@ impl Kernels {
         let folder = self.folder.path().to_path_buf();
         move |scheme, name| {
             let path = folder.join(name);
-            if scheme == "test" && path.is_file() {
-                Ok(path)
-            } else {
-                Err(String::from("write `test:good`"))
-            }
+            if scheme == "test" && path.is_file() { Ok(path) } else { Err(String::from("write `test:good`")) }
         }
     }
 }
