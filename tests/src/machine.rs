@@ -179,8 +179,10 @@ impl Machine {
 
     /// The end of the output, for messages.
     pub fn last_lines(&self) -> String {
-        let from = self.lines.len().saturating_sub(SHOWN);
-        let mut text: String = self.lines.iter().skip(from).map(|line| format!("  | {line}\n")).collect();
+        // A healthy neighbour's lines would fill the screen.
+        let lines: Vec<_> = self.lines.iter().filter(|line| !line.starts_with("[neighbour] healthy")).collect();
+        let from = lines.len().saturating_sub(SHOWN);
+        let mut text: String = lines.iter().skip(from).map(|line| format!("  | {line}\n")).collect();
         text.push_str("  | ");
         text.push_str(&clean(&self.open));
         text

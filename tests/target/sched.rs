@@ -21,9 +21,12 @@ fn boot(system: &'static str) -> Result<Machine> {
 
 /// What a guest printed as its share, in millionths of a processor.
 fn share(running: &mut Machine, guest: &str) -> Result<f64> {
-    let line = running.wait(&format!(r"^\[{guest}\] share \d+"))?;
-    let number = line.rsplit(' ').next().context("no number")?;
-    Ok(number.parse()?)
+    let line = running.wait(&format!(r"^\[{guest}\] share \d+, accounted \d+$"))?;
+    let mut numbers = line.split(|c: char| !c.is_ascii_digit()).filter(|word| !word.is_empty()).map(str::parse::<f64>);
+    let (share, accounted) = (numbers.next().context("no share")??, numbers.next().context("no account")??);
+    // What EL2 tells of stolen time is what the guest found.
+    ensure!((share - accounted).abs() < 0.02 * share + 2000.0, "{line}");
+    Ok(share)
 }
 
 fn weights() -> Result<()> {

@@ -27,6 +27,8 @@ fn bench() -> u64 {
     let results = match portico_sdk::dtb::bootarg("bench") {
         Some("alone") => alone::measure(false),
         Some("shared") => alone::measure(true),
+        // It is crashed by its own word.
+        Some("fail") => portico_sdk::exit::panic(1),
         // It is only there.
         Some("nothing") => Ok(alloc::vec::Vec::new()),
         Some("load") => alone::load(),

@@ -1,6 +1,7 @@
 //! Measures how it is scheduled. Its arguments say as what it runs:
 //!
-//! * `share`: computes, and prints `share N` with the millionths of a processor that it had from `from` to `to` ms after its start;
+//! * `share`: computes, and prints `share N, accounted M`: the millionths of a processor that it had from `from` to `to` ms after
+//!   its start, by its own clock and by what EL2 tells it;
 //! * `periodic`: wakes every millisecond, works for `work` us and counts the deadlines, ends of periods, that it missed;
 //! * `yielder`: does nothing but give the processor back, for others to suffer from.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -27,13 +28,23 @@ fn number(name: &str, otherwise: u64) -> u64 {
     dtb::bootarg(name).and_then(|text| text.parse().ok()).unwrap_or(otherwise)
 }
 
-fn work_until(deadline: u64) {
-    let mut sum = 0_u64;
-    while !time::passed(deadline) {
+/// Computes until `deadline`; returns how many ticks of that it did not have.
+fn work_until(deadline: u64) -> u64 {
+    // A turn takes about a microsecond; longer means that others ran.
+    let turn = time::Scale::read().ticks(20_000);
+    let (mut sum, mut stolen) = (0_u64, 0);
+    let mut before = time::now();
+    while before < deadline {
         for n in 0..200_u64 {
             sum = black_box(sum.wrapping_add(n));
         }
+        let now = time::now();
+        if now - before > turn {
+            stolen += now - before;
+        }
+        before = now;
     }
+    stolen
 }
 
 /// Time that this vCPU has run so far, in nanoseconds. The page has it up to the last entry: the call makes one.
@@ -47,13 +58,15 @@ fn share() -> u64 {
     let at = |ms: u64| scale.ticks(ms.saturating_mul(1_000_000));
     let (from, to) = (number("from", 500), number("to", 2500));
     work_until(at(from));
-    let (begin, running) = (time::now_ns(), running_ns());
-    work_until(at(to));
-    let (end, after) = (time::now_ns(), running_ns());
+    let (begin, running) = (time::now(), running_ns());
+    let stolen = work_until(at(to));
+    let (end, after) = (time::now(), running_ns());
     // The others measure too: nobody may stop before they are done.
     work_until(at(to + 300));
-    let share = (after - running).saturating_mul(1_000_000) / (end - begin).max(1);
-    println!("share {share}");
+    let span = (end - begin).max(1);
+    let share = (span - stolen.min(span)).saturating_mul(1_000_000) / span;
+    let accounted = (after - running).saturating_mul(1_000_000) / scale.ns(span).max(1);
+    println!("share {share}, accounted {accounted}");
     0
 }
 

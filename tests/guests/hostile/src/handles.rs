@@ -1,7 +1,8 @@
 //! Handles of the wrong type, without rights, stale, and of nobody. (Rows 25 and 44 of the list of attacks.)
 
+use portico_sdk::abi::call::extent_flags;
 use portico_sdk::abi::handle::SELF_DOMAIN;
-use portico_sdk::abi::{Call, Handle, Rights, Status};
+use portico_sdk::abi::{Call, Handle, ObjectType, Rights, Status};
 use portico_sdk::hvc;
 use test_kit::{Random, Tap};
 
@@ -84,10 +85,15 @@ fn guessed() -> Option<(u32, u64)> {
     for _ in 0..100_000 {
         let handle = Handle::new(random.below(1024) as u16, random.below(64) as u16);
         if let Ok(info) = hvc::handle_info(handle) {
-            // Only what was given to it: its console's port, and what the SDK made.
-            let kind = info.object.map_or(0, |object| object as u64);
-            if kind != portico_sdk::abi::ObjectType::Port as u64 {
-                return Some((handle.raw(), kind));
+            // Only what was given to it: its console's port and window.
+            let granted = || hvc::extent_info(handle).is_ok_and(|extent| extent.flags & extent_flags::GRANT != 0);
+            let is_ours = match info.object {
+                Some(ObjectType::Port) => true,
+                Some(ObjectType::Extent) => granted(),
+                _ => false,
+            };
+            if !is_ours {
+                return Some((handle.raw(), info.cookie));
             }
         }
     }

@@ -4,7 +4,7 @@ use core::arch::asm;
 use core::time::Duration;
 use portico_sdk::abi::handle::SELF_DOMAIN;
 use portico_sdk::abi::{Call, Status};
-use portico_sdk::{hvc, time};
+use portico_sdk::{hvc, irq, time};
 use test_kit::Tap;
 
 /// How long each storm lasts.
@@ -56,10 +56,13 @@ fn wait_for_event() {
 }
 
 fn wait_for_interrupt() {
-    time::arm(0);
-    // SAFETY: waits for an interrupt that is pending.
-    unsafe { asm!("wfi", options(nostack, preserves_flags)) };
-    time::disarm();
+    // With interrupts masked: one that was handled before the WFI would not end it.
+    irq::masked(|| {
+        time::arm(0);
+        // SAFETY: waits for an interrupt that is pending.
+        unsafe { asm!("wfi", options(nostack, preserves_flags)) };
+        time::disarm();
+    });
 }
 
 fn spin() {

@@ -61,7 +61,7 @@ fn wild_blocks() -> Option<(u64, Result<(), Status>)> {
 
 fn wild_tvals() -> Option<u64> {
     let port = time::timer_port();
-    for tval in [0x8000_0000_u64, 0xffff_ffff, 0] {
+    for tval in [0xffff_ffff_u64, 0xffff_fc00, 0] {
         irq::masked(|| {
             let _ = port.take();
             // SAFETY: the virtual timer belongs to the guest.
