@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 
 use crate::guests::{self, Kind};
 use crate::toolchain::{self, Toolchain};
-use crate::{build, project, setup, sizes};
+use crate::{bench, build, project, setup, sizes};
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -139,7 +139,7 @@ impl Step {
                 Ok(Count::one(sizes.within_limits()))
             }
             Step::Target => target(&options.arguments),
-            Step::Bench => Ok(Count::default()),
+            Step::Bench => Ok(Count::one(bench::execute(&bench::Options::default())? == ExitCode::SUCCESS)),
         }
     }
 }
