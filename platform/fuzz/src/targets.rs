@@ -30,7 +30,6 @@ pub fn kernel(bytes: &[u8]) {
 
 /// The device tree that EL2 is given.
 pub fn machine_dtb(bytes: &[u8]) {
-    let _ = Machine::console_from_dtb(bytes);
     if let Ok(machine) = Machine::from_dtb(bytes) {
         // A machine that was accepted has something to boot on.
         assert!(machine.cpus.iter().next().is_some());
