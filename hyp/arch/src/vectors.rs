@@ -124,7 +124,7 @@ global_asm!(
     .endm
 
     // Overfull entries fail assembly: .org cannot go back.
-    .macro vector_table name, bhb, measured
+    .macro vector_table name, bhb, serve
     .balign 0x800
     .global portico_vectors_\name
 portico_vectors_\name:
@@ -136,19 +136,77 @@ portico_vectors_\name:
     fatal_vector 5          //   IRQ
     fatal_vector 6          //   FIQ
     fatal_vector 7          //   SError
-    guest_vectors \name, 0x400, \bhb, \measured      // AArch64 guest
-    guest_vectors \name, 0x600, \bhb, \measured      // AArch32 EL0 of a guest
+    guest_vectors \name, 0x400, \bhb, \serve      // AArch64 guest
+    guest_vectors \name, 0x600, \bhb, \serve      // AArch32 EL0 of a guest
     .org portico_vectors_\name + 0x800
+    .endm
 
-    .if \measured
-return_\name:
-    bl portico_measure_exit
+    .macro guest_vectors name, base, bhb, serve
+    .org portico_vectors_\name + \base
+    save_volatile
+    .if \bhb
+    bhb_loop
     .endif
-    .if \measured
+    mrs x9, esr_el2
+    // EC = HVC from AArch64, IL = 1, immediate 0
+    mov w10, #0x5a000000
+    cmp w9, w10
+    b.eq hvc_\serve
+    b sync_\serve
+    .org portico_vectors_\name + \base + 0x80
+    save_volatile
+    .if \bhb
+    bhb_loop
+    .endif
+    b irq_\serve
+    .org portico_vectors_\name + \base + 0x100
+    save_volatile
+    b irq_\serve             // FIQ: Group 0 of a GICv2 is not used for anything but this same path
+    .org portico_vectors_\name + \base + 0x180
+    save_volatile
+    mov x0, sp
+    b portico_serror_entry
+    .endm
+
+    // Back to back, as each begins at a multiple of its size.
+    .section .text.vectors, "ax"
+    vector_table plain, 0, served
+    vector_table bhb, 1, served
+    vector_table measured, 1, timed
+
+    // Linked in front of the tables, where their alignment would leave a gap.
+    .section .text.vectors_code, "ax"
+hvc_served:
+    mov x7, sp
+    ldr x10, [sp, #{handler_sp}]
+    mov sp, x10
+    bl portico_hypercall
+    cbnz x0, portico_exit_to
     ldr x0, [sp]
     mov sp, x0
     restore_volatile_and_eret
-hvc_\name:
+irq_served:
+    mov x0, sp
+    ldr x10, [sp, #{handler_sp}]
+    mov sp, x10
+    bl portico_guest_irq
+    cbnz x0, portico_exit_to
+return_to_same:
+    ldr x0, [sp]
+    mov sp, x0
+    restore_volatile_and_eret
+sync_served:
+    mov x0, sp
+    ldr x10, [sp, #{handler_sp}]
+    mov sp, x10
+    mov x1, x9
+    bl portico_guest_sync
+    cbnz x0, portico_exit_to
+    ldr x0, [sp]
+    mov sp, x0
+    restore_volatile_and_eret
+
+hvc_timed:
     mov x8, sp
     ldr x10, [sp, #{handler_sp}]
     mov sp, x10
@@ -160,10 +218,8 @@ hvc_\name:
     ldp x4, x5, [x7, #32]
     ldr x6, [x7, #48]
     bl portico_hypercall
-    cbz x0, return_\name
-    bl portico_measure_exit_keep
-    b portico_exit_to
-sync_\name:
+    b return_timed
+sync_timed:
     mov x8, sp
     ldr x10, [sp, #{handler_sp}]
     mov sp, x10
@@ -172,10 +228,8 @@ sync_\name:
     bl portico_measure_entry
     ldp x0, x1, [sp], #16
     bl portico_guest_sync
-    cbz x0, return_\name
-    bl portico_measure_exit_keep
-    b portico_exit_to
-irq_\name:
+    b return_timed
+irq_timed:
     mov x8, sp
     ldr x10, [sp, #{handler_sp}]
     mov sp, x10
@@ -184,74 +238,13 @@ irq_\name:
     bl portico_measure_entry
     ldr x0, [sp], #16
     bl portico_guest_irq
-    cbz x0, return_\name
-    bl portico_measure_exit_keep
+return_timed:
+    str x0, [sp, #-16]!
+    bl portico_measure_exit
+    ldr x0, [sp], #16
+    cbz x0, return_to_same
     b portico_exit_to
-    .else
-hvc_\name:
-    mov x7, sp
-    ldr x10, [sp, #{handler_sp}]
-    mov sp, x10
-    bl portico_hypercall
-    cbnz x0, portico_exit_to
-    ldr x0, [sp]
-    mov sp, x0
-    restore_volatile_and_eret
-irq_\name:
-    mov x0, sp
-    ldr x10, [sp, #{handler_sp}]
-    mov sp, x10
-    bl portico_guest_irq
-    cbnz x0, portico_exit_to
-    ldr x0, [sp]
-    mov sp, x0
-    restore_volatile_and_eret
-sync_\name:
-    mov x0, sp
-    ldr x10, [sp, #{handler_sp}]
-    mov sp, x10
-    mov x1, x9
-    bl portico_guest_sync
-    cbnz x0, portico_exit_to
-    ldr x0, [sp]
-    mov sp, x0
-    restore_volatile_and_eret
-    .endif
-    .endm
 
-    .macro guest_vectors name, base, bhb, measured
-    .org portico_vectors_\name + \base
-    save_volatile
-    .if \bhb
-    bhb_loop
-    .endif
-    mrs x9, esr_el2
-    // EC = HVC from AArch64, IL = 1, immediate 0
-    mov w10, #0x5a000000
-    cmp w9, w10
-    b.eq hvc_\name
-    b sync_\name
-    .org portico_vectors_\name + \base + 0x80
-    save_volatile
-    .if \bhb
-    bhb_loop
-    .endif
-    b irq_\name
-    .org portico_vectors_\name + \base + 0x100
-    save_volatile
-    b irq_\name             // FIQ: Group 0 of a GICv2 is not used for anything but this same path
-    .org portico_vectors_\name + \base + 0x180
-    save_volatile
-    mov x0, sp
-    b portico_serror_entry
-    .endm
-
-    .section .text.vectors, "ax"
-    vector_table plain, 0, 0
-    vector_table bhb, 1, 0
-    vector_table measured, 1, 1
-
-portico_measure_exit_keep:
     stp x0, x30, [sp, #-16]!
     bl portico_measure_exit
     ldp x0, x30, [sp], #16
@@ -262,10 +255,8 @@ portico_serror_entry:
     mov sp, x10
     mrs x1, esr_el2
     bl portico_guest_serror
-    cbnz x0, portico_exit_to
-    ldr x0, [sp]
-    mov sp, x0
-    restore_volatile_and_eret
+    cbz x0, return_to_same
+    b portico_exit_to
 
     // x0: what to run. [sp]: the context whose registers are live.
 portico_exit_to:
