@@ -1,6 +1,6 @@
 //! From a function id to the call: an exhaustive match over the calls of the ABI.
 
-use crate::graph::Ref;
+use crate::graph::{self, Graph, Ref};
 use crate::hypercall::{Args, Outcome, domain, extent, handle, port, psci, system, this, vcpu};
 use crate::object::vcpu::Vcpu;
 use crate::sched;
@@ -40,12 +40,6 @@ enum Served {
     Leaves(Next),
 }
 
-impl From<Outcome> for Served {
-    fn from(outcome: Outcome) -> Self {
-        Self::Done(outcome)
-    }
-}
-
 fn leaves(result: Result<Next, Status>) -> Served {
     match result {
         Ok(next) => Served::Leaves(next),
@@ -53,61 +47,73 @@ fn leaves(result: Result<Next, Status>) -> Served {
     }
 }
 
+/// The calls that take no lock, or not for all of their time. All others are one bounded piece of work under the graph lock.
 fn serve(call: Call, args: &mut Args) -> Served {
     match call {
-        Call::AbiFeatures => this::abi_features(args).into(),
-        Call::SelfInfo => this::self_info(args).into(),
-        Call::EarlyWrite => this::early_write(args).into(),
+        Call::AbiFeatures => Served::Done(this::abi_features(args)),
+        Call::EarlyWrite => Served::Done(this::early_write(args)),
         Call::SelfExit => leaves(this::self_exit(args)),
-        Call::HandleInfo => handle::info(args).into(),
-        Call::HandleNext => handle::next(args).into(),
-        Call::HandleCopy => handle::copy(args).into(),
-        Call::HandleClose => handle::close(args).into(),
-        // The hot path serves these two; they get here in no other way.
-        Call::PortNotify | Call::PortNotifyWait => Served::Done(Err(Status::NotSupported)),
-        Call::PortPairCreate => port::pair_create(args).into(),
-        Call::PortBind => port::bind(args).into(),
-        Call::PortUnbind => port::unbind(args).into(),
         Call::VcpuBlock => Served::Leaves(sched::block(args.vcpu, args.get::<1>())),
         Call::VcpuYield => {
             crate::trap::set_status(args.vcpu, Ok(()));
             Served::Leaves(sched::yield_now(args.vcpu))
         }
-        Call::IrqComplete => this::irq_complete(args).into(),
-        Call::DomainCreate => domain::create(args).into(),
-        Call::DomainConfig => domain::config(args).into(),
-        Call::DomainRun => domain::run(args).into(),
-        Call::DomainDestroy => domain::destroy(args).into(),
-        Call::DomainStatus => domain::status(args).into(),
-        Call::DomainBudget => domain::budget(args).into(),
-        Call::VcpuCreate => vcpu::create(args).into(),
-        Call::VcpuStart => vcpu::start(args).into(),
-        Call::VcpuStop => vcpu::stop(args).into(),
-        Call::VcpuState => vcpu::state(args).into(),
-        Call::VcpuSchedSet => vcpu::sched_set(args).into(),
-        Call::VcpuFaultGet => vcpu::fault_get(args).into(),
-        Call::VcpuFaultReply => vcpu::fault_reply(args).into(),
-        Call::VcpuStatsRead => vcpu::stats_read(args).into(),
-        Call::ExtentSplit => extent::split(args).into(),
-        Call::ExtentMerge => extent::merge(args).into(),
-        Call::ExtentDonate => extent::donate(args).into(),
-        Call::ExtentLend => extent::lend(args).into(),
-        Call::ExtentMap => extent::map(args).into(),
-        Call::ExtentUnmap => extent::unmap(args).into(),
-        Call::ExtentRevoke => extent::revoke(args).into(),
-        Call::ExtentScrub => extent::scrub(args).into(),
-        Call::ExtentInfo => extent::info(args).into(),
-        Call::PoolAdd => system::pool_add(args).into(),
-        Call::PoolReclaim => system::pool_reclaim(args).into(),
-        Call::PoolInfo => system::pool_info(args).into(),
-        Call::IrqCreate => system::irq_create(args).into(),
-        Call::IrqBind => system::irq_bind(args).into(),
-        Call::IrqUnbind => system::irq_unbind(args).into(),
-        Call::DeviceExtent => system::device_extent(args).into(),
-        Call::EntropyFeed => system::entropy_feed(args).into(),
-        Call::StatsRead => system::stats_read(args).into(),
+        Call::IrqComplete => Served::Done(this::irq_complete(args)),
         Call::SystemOff => leaves(system::system_off(args)),
+        _ => Served::Done(serve_locked(call, args, &mut graph::lock())),
+    }
+}
+
+fn serve_locked(call: Call, args: &mut Args, graph: &mut Graph) -> Outcome {
+    match call {
+        Call::SelfInfo => this::self_info(args, graph),
+        Call::HandleInfo => handle::info(args, graph),
+        Call::HandleNext => handle::next(args, graph),
+        Call::HandleCopy => handle::copy(args, graph),
+        Call::HandleClose => handle::close(args, graph),
+        Call::PortPairCreate => port::pair_create(args, graph),
+        Call::PortBind => port::bind(args, graph),
+        Call::PortUnbind => port::unbind(args, graph),
+        Call::DomainCreate => domain::create(args, graph),
+        Call::DomainConfig => domain::config(args, graph),
+        Call::DomainRun => domain::run(args, graph),
+        Call::DomainDestroy => domain::destroy(args, graph),
+        Call::DomainStatus => domain::status(args, graph),
+        Call::DomainBudget => domain::budget(args, graph),
+        Call::VcpuCreate => vcpu::create(args, graph),
+        Call::VcpuStart => vcpu::start(args, graph),
+        Call::VcpuStop => vcpu::stop(args, graph),
+        Call::VcpuState => vcpu::state(args, graph),
+        Call::VcpuSchedSet => vcpu::sched_set(args, graph),
+        Call::VcpuFaultGet => vcpu::fault_get(args, graph),
+        Call::VcpuFaultReply => vcpu::fault_reply(args, graph),
+        Call::VcpuStatsRead => vcpu::stats_read(args, graph),
+        Call::ExtentSplit => extent::split(args, graph),
+        Call::ExtentMerge => extent::merge(args, graph),
+        Call::ExtentDonate => extent::donate(args, graph),
+        Call::ExtentLend => extent::lend(args, graph),
+        Call::ExtentMap => extent::map(args, graph),
+        Call::ExtentUnmap => extent::unmap(args, graph),
+        Call::ExtentRevoke => extent::revoke(args, graph),
+        Call::ExtentScrub => extent::scrub(args, graph),
+        Call::ExtentInfo => extent::info(args, graph),
+        Call::PoolAdd => system::pool_add(args, graph),
+        Call::PoolReclaim => system::pool_reclaim(args, graph),
+        Call::PoolInfo => system::pool_info(args, graph),
+        Call::IrqCreate => system::irq_create(args, graph),
+        Call::IrqBind => system::irq_bind(args, graph),
+        Call::IrqUnbind => system::irq_unbind(args, graph),
+        Call::DeviceExtent => system::device_extent(args, graph),
+        Call::EntropyFeed => system::entropy_feed(args, graph),
+        Call::StatsRead => system::stats_read(args, graph),
         // Reserved numbers: known, and not offered in this version.
-        Call::ExtentSeal | Call::DomainClone | Call::DirtyLog | Call::DomainTime => Served::Done(Err(Status::NotSupported)),
+        Call::ExtentSeal | Call::DomainClone | Call::DirtyLog | Call::DomainTime => Err(Status::NotSupported),
+        // The hot path serves these two; they get here in no other way.
+        Call::PortNotify | Call::PortNotifyWait => Err(Status::NotSupported),
+        // Served above.
+        Call::AbiFeatures | Call::EarlyWrite | Call::SelfExit | Call::VcpuBlock | Call::VcpuYield => {
+            Err(Status::NotSupported)
+        }
+        Call::IrqComplete | Call::SystemOff => Err(Status::NotSupported),
     }
 }

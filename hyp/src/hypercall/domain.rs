@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::{Args, Outcome};
 use crate::clock;
-use crate::graph::{self, Graph, Ref};
+use crate::graph::{Graph, Ref};
 use crate::machine;
 use crate::memory;
 use crate::object::domain::{self, Domain, DomainSpec, destroy};
@@ -19,8 +19,7 @@ use portico_core::addr::PaRange;
 use portico_core::stage2::Attrs;
 
 /// `domain_create(budget, max_vcpus, ipa_bits, flags, cookie) -> (domain)`.
-pub fn create(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
     let caller = args.caller();
     // Only who has the System handle can spend the pool.
     handle::find_system(graph, caller).map_err(|_| Status::NoRights)?;
@@ -36,13 +35,11 @@ pub fn create(args: &mut Args) -> Outcome {
     handle::check_room(graph, caller)?;
     let domain = domain::create(graph, &spec)?;
     let handle = handle::insert(graph, caller, domain, domain::OWNER_RIGHTS, args.get::<5>())?;
-    args.set_results([u64::from(handle.raw())]);
-    Ok(Status::Ok)
+    args.done([u64::from(handle.raw())])
 }
 
 /// `domain_config(domain, key, value)`.
-pub fn config(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn config(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::CONFIG)?;
     let value = args.get::<3>();
     let key = args.get::<2>();
@@ -112,8 +109,7 @@ pub fn set_info_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64) -> Result
 }
 
 /// `domain_run(domain, op)`.
-pub fn run(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn run(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::RUN)?;
     match (args.get::<2>(), domain.state()) {
         (run::PAUSE, DomainState::Runnable) => {
@@ -132,8 +128,7 @@ pub fn run(args: &mut Args) -> Outcome {
 }
 
 /// `domain_destroy(domain)`. A domain cannot destroy itself.
-pub fn destroy(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn destroy(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::DESTROY)?;
     if domain == args.caller() {
         return Err(Status::BadState);
@@ -142,8 +137,7 @@ pub fn destroy(args: &mut Args) -> Outcome {
 }
 
 /// `domain_status(domain)`.
-pub fn status(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn status(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::INSPECT)?;
     let budget = domain.budget.get(graph);
     let (reason, code) = domain.end();
@@ -170,8 +164,7 @@ pub fn status(args: &mut Args) -> Outcome {
 }
 
 /// `domain_budget(domain, pages)`.
-pub fn budget(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn budget(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::CONFIG)?;
     handle::find_system(graph, args.caller()).map_err(|_| Status::NoRights)?;
     if domain.is_dying() {

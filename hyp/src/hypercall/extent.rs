@@ -1,7 +1,7 @@
 //! Management calls on extents and grants.
 
 use super::{Args, Outcome, only_bits};
-use crate::graph::{self, Graph, Ref};
+use crate::graph::{Graph, Ref};
 use crate::object::domain::{self, Domain};
 use crate::object::extent::{self, Extent};
 use crate::object::handle;
@@ -15,17 +15,14 @@ fn own(args: &Args, graph: &Graph, rights: Rights) -> Result<Ref<Extent>, Status
 }
 
 /// `extent_split(extent, offset) -> (upper)`.
-pub fn split(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn split(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::OWN)?;
     let upper = extent::split(graph, extent, args.get::<2>())?;
-    args.set_results([u64::from(upper.raw())]);
-    Ok(Status::Ok)
+    args.done([u64::from(upper.raw())])
 }
 
 /// `extent_merge(first, second)`.
-pub fn merge(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn merge(args: &mut Args, graph: &mut Graph) -> Outcome {
     let first = own(args, graph, Rights::OWN)?;
     let second: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
     extent::merge(graph, first, second)?;
@@ -33,24 +30,20 @@ pub fn merge(args: &mut Args) -> Outcome {
 }
 
 /// `extent_donate(extent, domain) -> (theirs)`.
-pub fn donate(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn donate(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::DONATE)?;
     let to = args.domain::<2>(graph, Rights::CREATE)?;
     let theirs = extent::donate(graph, extent, to)?;
-    args.set_results([u64::from(theirs.raw())]);
-    Ok(Status::Ok)
+    args.done([u64::from(theirs.raw())])
 }
 
 /// `extent_lend(extent, domain, offset, pages, attrs) -> (grant)`.
-pub fn lend(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn lend(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::SHARE)?;
     let to = args.domain::<2>(graph, Rights::CREATE)?;
     let attrs = only_bits(args.get::<5>(), attrs::ALL)?;
     let grant = extent::lend(graph, extent, to, (args.get::<3>(), args.get::<4>()), attrs)?;
-    args.set_results([u64::from(grant.raw())]);
-    Ok(Status::Ok)
+    args.done([u64::from(grant.raw())])
 }
 
 /// What `extent_map` and `extent_unmap` act on: an extent or grant, and the domain in which it is or will be mapped.
@@ -68,8 +61,7 @@ fn target(graph: &Graph, caller: Ref<Domain>, own: Handle, domain: Handle, their
 }
 
 /// `extent_map(extent, domain, ipa, attrs, theirs) -> (done)`.
-pub fn map(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn map(args: &mut Args, graph: &mut Graph) -> Outcome {
     let (extent, domain, table, handle) = target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<5>())?;
     let raw = only_bits(args.get::<4>(), attrs::ALL)?;
     let rights = handle::rights(graph, table, handle)?;
@@ -81,8 +73,7 @@ pub fn map(args: &mut Args) -> Outcome {
 }
 
 /// `extent_unmap(extent, domain, theirs) -> (done)`.
-pub fn unmap(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn unmap(args: &mut Args, graph: &mut Graph) -> Outcome {
     let (extent, ..) = target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<3>())?;
     let (status, done) = extent::unmap_piece(graph, extent)?;
     args.set_results([done]);
@@ -90,8 +81,7 @@ pub fn unmap(args: &mut Args) -> Outcome {
 }
 
 /// `extent_revoke(extent) -> (left)`.
-pub fn revoke(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn revoke(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::OWN)?;
     let status = extent::revoke_piece(graph, extent)?;
     args.set_results([extent::grants_left(graph, extent)]);
@@ -99,8 +89,7 @@ pub fn revoke(args: &mut Args) -> Outcome {
 }
 
 /// `extent_scrub(extent) -> (done)`.
-pub fn scrub(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn scrub(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::OWN)?;
     let (status, done) = extent::scrub_piece(graph, extent)?;
     args.set_results([done]);
@@ -108,9 +97,7 @@ pub fn scrub(args: &mut Args) -> Outcome {
 }
 
 /// `extent_info(extent) -> (pages, flags, ipa)`.
-pub fn info(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn info(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::INSPECT)?;
-    args.set_results([extent.range(graph).pages(), extent.flags(graph), extent.mapped_at(graph)]);
-    Ok(Status::Ok)
+    args.done([extent.range(graph).pages(), extent.flags(graph), extent.mapped_at(graph)])
 }

@@ -1,41 +1,34 @@
 //! Calls on handles.
 
 use super::{Args, Outcome};
-use crate::graph;
+use crate::graph::Graph;
 use crate::object::handle;
 use portico_abi::{Rights, Status};
 
 /// `handle_info(handle) -> (kind, cookie, state)`.
-pub fn info(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn info(args: &mut Args, graph: &mut Graph) -> Outcome {
     let info = handle::info(graph, args.caller(), args.handle::<1>())?;
-    args.set_results([info.kind(), info.cookie, info.state]);
-    Ok(Status::Ok)
+    args.done([info.kind(), info.cookie, info.state])
 }
 
 /// `handle_next(domain, cursor) -> (handle, next, kind)`.
-pub fn next(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn next(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::INSPECT)?;
     let (found, cursor) = handle::next(graph, domain, args.get::<2>())?;
     let info = handle::info(graph, domain, found)?;
-    args.set_results([u64::from(found.raw()), cursor, info.kind()]);
-    Ok(Status::Ok)
+    args.done([u64::from(found.raw()), cursor, info.kind()])
 }
 
 /// `handle_copy(handle, domain, rights, cookie) -> (copy)`.
-pub fn copy(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn copy(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<2>(graph, Rights::CREATE)?;
     let rights = u16::try_from(args.get::<3>()).ok().and_then(Rights::from_bits).ok_or(Status::Invalid)?;
     let copy = handle::copy(graph, args.caller(), args.handle::<1>(), domain, rights, args.get::<4>())?;
-    args.set_results([u64::from(copy.raw())]);
-    Ok(Status::Ok)
+    args.done([u64::from(copy.raw())])
 }
 
 /// `handle_close(handle)`.
-pub fn close(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn close(args: &mut Args, graph: &mut Graph) -> Outcome {
     handle::close(graph, args.caller(), args.handle::<1>())?;
     Ok(Status::Ok)
 }

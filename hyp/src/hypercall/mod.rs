@@ -48,6 +48,12 @@ impl Args {
         crate::object::domain::lookup(graph, self.caller(), self.handle::<N>(), rights)
     }
 
+    /// Checks argument 1 as the System handle.
+    #[inline(never)]
+    pub fn system(&self, graph: &Graph) -> Result<(), Status> {
+        crate::object::handle::lookup_system(graph, self.caller(), self.handle::<1>())
+    }
+
     /// The calling domain.
     pub fn caller(&self) -> Ref<Domain> {
         self.vcpu.domain
@@ -58,6 +64,12 @@ impl Args {
         const { assert!(N <= 3) };
         self.results[..N].copy_from_slice(&results);
         self.result_count = N;
+    }
+
+    /// Ends the call well, with results, x1 on.
+    pub fn done<const N: usize>(&mut self, results: [u64; N]) -> Outcome {
+        self.set_results(results);
+        Ok(Status::Ok)
     }
 
     /// Writes status and results to the caller's registers.

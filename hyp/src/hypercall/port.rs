@@ -1,26 +1,22 @@
 //! Calls on ports, but for the hot ones in [`crate::trap`].
 
 use super::{Args, Outcome};
-use crate::graph;
 use crate::object::{handle, port};
-use crate::graph::Ref;
+use crate::graph::{Graph, Ref};
 use crate::object::port::Port;
 use portico_abi::port::CLASS_DEFAULT;
 use portico_abi::{Rights, Status};
 
 /// `port_pair_create(domain_a, domain_b, cookie_a, cookie_b) -> (port_a, port_b)`.
-pub fn pair_create(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn pair_create(args: &mut Args, graph: &mut Graph) -> Outcome {
     let a = args.domain::<1>(graph, Rights::CREATE)?;
     let b = args.domain::<2>(graph, Rights::CREATE)?;
     let (port_a, port_b) = port::create_pair(graph, a, b, (args.get::<3>(), args.get::<4>()))?;
-    args.set_results([u64::from(port_a.raw()), u64::from(port_b.raw())]);
-    Ok(Status::Ok)
+    args.done([u64::from(port_a.raw()), u64::from(port_b.raw())])
 }
 
 /// `port_bind(port, vcpu, bit, class)`.
-pub fn bind(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn bind(args: &mut Args, graph: &mut Graph) -> Outcome {
     let port: Ref<Port> = handle::lookup(graph, args.caller(), args.handle::<1>(), Rights::BIND)?;
     if args.get::<4>() != CLASS_DEFAULT {
         return Err(Status::Invalid);
@@ -32,8 +28,7 @@ pub fn bind(args: &mut Args) -> Outcome {
 }
 
 /// `port_unbind(port)`.
-pub fn unbind(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn unbind(args: &mut Args, graph: &mut Graph) -> Outcome {
     let port: Ref<Port> = handle::lookup(graph, args.caller(), args.handle::<1>(), Rights::BIND)?;
     port.unbind(graph);
     Ok(Status::Ok)

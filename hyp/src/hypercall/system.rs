@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Args, Outcome, only_bits};
-use crate::graph::{self, Ref};
+use crate::graph::{self, Graph, Ref};
 use crate::object::extent::{self, Extent};
 use crate::object::irq::{self, Irq};
 use crate::object::handle;
@@ -26,9 +26,8 @@ pub fn count_bad_call() {
 }
 
 /// `pool_add(system, extent)`.
-pub fn pool_add(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
-    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+pub fn pool_add(args: &mut Args, graph: &mut Graph) -> Outcome {
+    args.system(graph)?;
     let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
     extent.check_idle(graph)?;
     let range = extent.range(graph);
@@ -45,17 +44,15 @@ pub fn pool_add(args: &mut Args) -> Outcome {
 }
 
 /// `pool_reclaim(system) -> (extent)`.
-pub fn pool_reclaim(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
-    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+pub fn pool_reclaim(args: &mut Args, graph: &mut Graph) -> Outcome {
+    args.system(graph)?;
     handle::check_room(graph, args.caller())?;
     let base = graph.memory.pool.remove_free_block().ok_or(Status::BadState)?;
     let range = PaRange::new(base.raw(), BLOCK_SIZE / PAGE_SIZE, PA_BITS).ok_or(Status::Invalid)?;
     match extent::create(graph, args.caller(), range, false, 0) {
         Ok(handle) => {
             mmu::unmap_pool_block(base);
-            args.set_results([u64::from(handle.raw())]);
-            Ok(Status::Ok)
+            args.done([u64::from(handle.raw())])
         }
         Err(status) => {
             // It was there a moment ago, so there is room for it.
@@ -66,27 +63,22 @@ pub fn pool_reclaim(args: &mut Args) -> Outcome {
 }
 
 /// `pool_info(system) -> (pages, promised, used)`.
-pub fn pool_info(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
-    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+pub fn pool_info(args: &mut Args, graph: &mut Graph) -> Outcome {
+    args.system(graph)?;
     let pool = &graph.memory.pool;
-    args.set_results([u64::from(pool.pages()), u64::from(pool.promised()), u64::from(pool.used())]);
-    Ok(Status::Ok)
+    args.done([u64::from(pool.pages()), u64::from(pool.promised()), u64::from(pool.used())])
 }
 
 /// `irq_create(system, intid, flags, cookie) -> (irq)`.
-pub fn irq_create(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
-    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+pub fn irq_create(args: &mut Args, graph: &mut Graph) -> Outcome {
+    args.system(graph)?;
     let edge = only_bits(args.get::<3>(), 1)? == 1;
     let handle = irq::create(graph, args.caller(), args.get::<2>(), edge, args.get::<4>())?;
-    args.set_results([u64::from(handle.raw())]);
-    Ok(Status::Ok)
+    args.done([u64::from(handle.raw())])
 }
 
 /// `irq_bind(irq, vcpu, bit)`.
-pub fn irq_bind(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn irq_bind(args: &mut Args, graph: &mut Graph) -> Outcome {
     let irq: Ref<Irq> = handle::lookup(graph, args.caller(), args.handle::<1>(), Rights::BIND)?;
     let vcpu = args.caller().vcpu_at(args.get::<2>()).ok_or(Status::NotFound)?;
     irq.bind(graph, vcpu, args.get::<3>())?;
@@ -94,29 +86,26 @@ pub fn irq_bind(args: &mut Args) -> Outcome {
 }
 
 /// `irq_unbind(irq)`.
-pub fn irq_unbind(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn irq_unbind(args: &mut Args, graph: &mut Graph) -> Outcome {
     let irq: Ref<Irq> = handle::lookup(graph, args.caller(), args.handle::<1>(), Rights::BIND)?;
     irq.unbind(graph);
     Ok(Status::Ok)
 }
 
 /// `device_extent(system, pa, pages, cookie) -> (extent)`.
-pub fn device_extent(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
-    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+pub fn device_extent(args: &mut Args, graph: &mut Graph) -> Outcome {
+    args.system(graph)?;
     let range = PaRange::new(args.get::<2>(), args.get::<3>(), PA_BITS).ok_or(Status::Invalid)?;
     if !phys::is_free_device(range) {
         return Err(Status::Invalid);
     }
     let handle = extent::create(graph, args.caller(), range, true, args.get::<4>())?;
-    args.set_results([u64::from(handle.raw())]);
-    Ok(Status::Ok)
+    args.done([u64::from(handle.raw())])
 }
 
 /// `entropy_feed(system, w0, w1, w2, w3)`.
-pub fn entropy_feed(args: &mut Args) -> Outcome {
-    handle::lookup_system(&graph::lock(), args.caller(), args.handle::<1>())?;
+pub fn entropy_feed(args: &mut Args, graph: &mut Graph) -> Outcome {
+    args.system(graph)?;
     let mut seed = [0; 32];
     for (chunk, word) in seed.chunks_exact_mut(8).zip([args.get::<2>(), args.get::<3>(), args.get::<4>(), args.get::<5>()]) {
         chunk.copy_from_slice(&word.to_le_bytes());
@@ -126,9 +115,8 @@ pub fn entropy_feed(args: &mut Args) -> Outcome {
 }
 
 /// `stats_read(system, index)`.
-pub fn stats_read(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
-    handle::lookup_system(graph, args.caller(), args.handle::<1>())?;
+pub fn stats_read(args: &mut Args, graph: &mut Graph) -> Outcome {
+    args.system(graph)?;
     let index = usize::try_from(args.get::<2>()).map_err(|_| Status::Invalid)?;
     let page = args.vcpu.page();
     match index.checked_sub(1) {
@@ -139,7 +127,7 @@ pub fn stats_read(args: &mut Args) -> Outcome {
     Ok(Status::Ok)
 }
 
-fn system_stats(graph: &graph::Graph) -> SystemStats {
+fn system_stats(graph: &Graph) -> SystemStats {
     let mut longest = (0, u64::MAX);
     for pcpu in (0..percpu::online()).filter_map(percpu::get) {
         let ticks = pcpu.longest_ticks.load(Ordering::Relaxed);
@@ -180,7 +168,7 @@ fn pcpu_stats(index: usize) -> PcpuStats {
 
 /// `system_off(system, op)`: returns only if it is refused.
 pub fn system_off(args: &mut Args) -> Result<Next, Status> {
-    handle::lookup_system(&graph::lock(), args.caller(), args.handle::<1>())?;
+    args.system(&graph::lock())?;
     if !crate::machine::has_psci() {
         // The firmware offers no such call: whoever drives the board's power controller does it.
         return Err(Status::NotSupported);

@@ -3,11 +3,10 @@
 use core::sync::atomic::Ordering;
 
 use super::{Args, Outcome};
-use crate::graph;
 use crate::object::domain::{self, Name};
 use crate::object::irq::Irq;
 use crate::object::{handle, vcpu};
-use crate::graph::Ref;
+use crate::graph::{self, Graph, Ref};
 use crate::sched;
 use crate::trap::Next;
 use crate::{clock, log};
@@ -33,8 +32,7 @@ pub fn abi_features(args: &mut Args) -> Outcome {
 }
 
 /// `self_info(key, index) -> (value)`.
-pub fn self_info(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn self_info(args: &mut Args, graph: &mut Graph) -> Outcome {
     let own = args.caller();
     let peer = || own.vcpu_at(args.get::<2>()).ok_or(Status::NotFound);
     let kind = gic::kind();
@@ -60,8 +58,7 @@ pub fn self_info(args: &mut Args) -> Outcome {
         }
         _ => return Err(Status::NotFound),
     };
-    args.set_results([value]);
-    Ok(Status::Ok)
+    args.done([value])
 }
 
 /// Bytes that one `early_write` carries at most.

@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 
 use super::{Args, Outcome};
 use crate::clock;
-use crate::graph::{self, MAX_VCPU_IDS, Ref};
+use crate::graph::{Graph, MAX_VCPU_IDS, Ref};
 use crate::memory;
 use crate::object::extent;
 use crate::object::handle;
@@ -31,8 +31,7 @@ const VCPU_RIGHTS: Rights =
     Rights::INSPECT.union(Rights::COPY).union(Rights::CONFIG).union(Rights::RUN).union(Rights::SCHED).union(Rights::FAULT);
 
 /// `vcpu_create(domain, index, mpidr, page_ipa) -> (vcpu)`.
-pub fn create(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::CONFIG)?;
     let (index, mpidr, page_ipa) = (args.get::<2>(), args.get::<3>(), args.get::<4>());
     if domain.state() != DomainState::Created {
@@ -47,8 +46,7 @@ pub fn create(args: &mut Args) -> Outcome {
     let vcpu = build(graph, domain, index as u8, mpidr, page_ipa)?;
     match handle::insert(graph, args.caller(), vcpu, VCPU_RIGHTS, 0) {
         Ok(handle) => {
-            args.set_results([u64::from(handle.raw())]);
-            Ok(Status::Ok)
+            args.done([u64::from(handle.raw())])
         }
         Err(status) => {
             // The vCPU is whole and belongs to its domain; only the name failed. Undo it so that the call can be made again.
@@ -62,7 +60,7 @@ pub fn create(args: &mut Args) -> Outcome {
 ///
 /// # Errors
 /// `Limit`, `NoBudget`, `Invalid` or `Exists` for the page.
-pub fn build(graph: &mut graph::Graph, domain: Ref<Domain>, index: u8, mpidr: u64, page_ipa: u64) -> Result<Ref<Vcpu>, Status> {
+pub fn build(graph: &mut Graph, domain: Ref<Domain>, index: u8, mpidr: u64, page_ipa: u64) -> Result<Ref<Vcpu>, Status> {
     let id = (0..MAX_VCPU_IDS).find(|&id| !graph.vcpu_ids[id]).ok_or(Status::Limit)?;
     let object = memory::alloc_page(graph, domain)?;
     let page = memory::alloc_page(graph, domain).inspect_err(|_| memory::free_page(graph, domain, object.pa))?;
@@ -88,7 +86,7 @@ pub fn build(graph: &mut graph::Graph, domain: Ref<Domain>, index: u8, mpidr: u6
     Ok(vcpu)
 }
 
-fn unbuild(graph: &mut graph::Graph, domain: Ref<Domain>, vcpu: Ref<Vcpu>) {
+fn unbuild(graph: &mut Graph, domain: Ref<Domain>, vcpu: Ref<Vcpu>) {
     domain.set_vcpu(graph, vcpu.index, core::ptr::null_mut());
     queue::register(vcpu.id, core::ptr::null_mut());
     control::forget(vcpu);
@@ -97,13 +95,12 @@ fn unbuild(graph: &mut graph::Graph, domain: Ref<Domain>, vcpu: Ref<Vcpu>) {
     // The pages stay charged until the domain ends: another pCPU may have seen the vCPU in the table.
 }
 
-fn lookup(args: &Args, graph: &graph::Graph, rights: Rights) -> Result<Ref<Vcpu>, Status> {
+fn lookup(args: &Args, graph: &Graph, rights: Rights) -> Result<Ref<Vcpu>, Status> {
     handle::lookup(graph, args.caller(), args.handle::<1>(), rights)
 }
 
 /// `vcpu_start(vcpu, pc, x0)`.
-pub fn start(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn start(args: &mut Args, graph: &mut Graph) -> Outcome {
     let vcpu = lookup(args, graph, Rights::RUN)?;
     if !matches!(vcpu.domain.state(), DomainState::Created | DomainState::Runnable | DomainState::Paused) {
         return Err(Status::BadState);
@@ -117,8 +114,7 @@ pub fn start(args: &mut Args) -> Outcome {
 }
 
 /// `vcpu_stop(vcpu)`.
-pub fn stop(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn stop(args: &mut Args, graph: &mut Graph) -> Outcome {
     let vcpu = lookup(args, graph, Rights::RUN)?;
     control::stop(vcpu, stop::ASKED);
     Ok(Status::Ok)
@@ -152,8 +148,7 @@ fn checked_pstate(value: u64) -> Result<u64, Status> {
 }
 
 /// `vcpu_state(vcpu, op, id, value) -> (value)`.
-pub fn state(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn state(args: &mut Args, graph: &mut Graph) -> Outcome {
     let vcpu = lookup(args, graph, Rights::FAULT)?;
     let (op, id, value) = (args.get::<2>(), args.get::<3>(), args.get::<4>());
     let (_home, _) = queue::lock_home(vcpu);
@@ -176,13 +171,11 @@ pub fn state(args: &mut Args) -> Outcome {
         }
         _ => return Err(Status::Invalid),
     };
-    args.set_results([result]);
-    Ok(Status::Ok)
+    args.done([result])
 }
 
 /// `vcpu_sched_set(vcpu, class_weight, cap, period_ns, budget_ns, affinity)`.
-pub fn sched_set(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn sched_set(args: &mut Args, graph: &mut Graph) -> Outcome {
     let vcpu = lookup(args, graph, Rights::SCHED)?;
     let (class_weight, cap) = (args.get::<2>(), args.get::<3>());
     let rate = clock::rate();
@@ -200,8 +193,7 @@ pub fn sched_set(args: &mut Args) -> Outcome {
 }
 
 /// `vcpu_fault_get(vcpu)`.
-pub fn fault_get(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn fault_get(args: &mut Args, graph: &mut Graph) -> Outcome {
     let vcpu = lookup(args, graph, Rights::FAULT)?;
     let record = vcpu.fault(graph);
     if record.kind == 0 {
@@ -212,8 +204,7 @@ pub fn fault_get(args: &mut Args) -> Outcome {
 }
 
 /// `vcpu_fault_reply(vcpu, verb, value)`.
-pub fn fault_reply(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
     let vcpu = lookup(args, graph, Rights::FAULT)?;
     let verb = FaultVerb::from_raw(args.get::<2>()).ok_or(Status::Invalid)?;
     if vcpu.place() != Place::Faulted || !control::is_at_rest(vcpu) {
@@ -249,8 +240,7 @@ pub fn fault_reply(args: &mut Args) -> Outcome {
 }
 
 /// `vcpu_stats_read(vcpu)`.
-pub fn stats_read(args: &mut Args) -> Outcome {
-    let graph = &mut *graph::lock();
+pub fn stats_read(args: &mut Args, graph: &mut Graph) -> Outcome {
     let vcpu = lookup(args, graph, Rights::INSPECT)?;
     let times = vcpu.times();
     let rate = clock::rate();
