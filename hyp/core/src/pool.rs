@@ -14,18 +14,18 @@ use portico_abi::{BLOCK_SIZE, PAGE_SHIFT, Status};
 /// Pages of a block.
 pub const BLOCK_PAGES: u32 = 512;
 
-/// Who has a page: the number of a domain, or [`Owner::EL2`].
+/// Who has a page: the number of a domain plus one, or [`Owner::EL2`], which is zero so that an empty pool takes no room in the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Owner(u16);
 
 impl Owner {
     /// EL2 itself.
-    pub const EL2: Owner = Owner(0xffff);
+    pub const EL2: Owner = Owner(0);
 
     /// A domain.
     pub const fn domain(id: crate::addr::DomainId) -> Self {
-        Self(id.raw())
+        Self(id.raw() + 1)
     }
 }
 
