@@ -89,7 +89,8 @@ pub fn call(vcpu: Ref<Vcpu>, function: u32) -> Next {
         }
     };
     set_result(vcpu, result);
-    STAY
+    // CPU_ON may have made one ready that preempts the caller, and nothing else would ask again.
+    sched::after_call(vcpu)
 }
 
 const fn signed(value: i64) -> u64 {
