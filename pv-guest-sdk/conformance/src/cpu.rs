@@ -48,6 +48,7 @@ pub fn check(tap: &mut Tap) {
 fn identification(tap: &mut Tap) {
     let pfr0 = read!("id_aa64pfr0_el1");
     tap.is("ID: AArch64 only at EL0 and EL1", pfr0.map(|value| value & 0xff), Ok(0x11));
+    tap.is("trapped reads: the value arrives in whichever register is named", by_register(), [pfr0.unwrap_or(0); 4]);
     tap.is("ID: no EL2", field(pfr0, 8), Ok(0));
     tap.is("ID: no EL3", field(pfr0, 12), Ok(0));
     tap.is("ID: no RAS", field(pfr0, 28), Ok(0));
@@ -61,6 +62,19 @@ fn identification(tap: &mut Tap) {
     tap.is("ID: no SVE registers", read!("S3_0_C0_C4_4"), Ok(0));
     tap.is("ID: reserved registers are zero", read!("S3_0_C0_C7_7"), Ok(0));
     tap.is("ID: no AArch32 registers", read!("S3_0_C0_C1_0"), Ok(0));
+}
+
+/// The same trapped register, read into registers that an implementation may save in different places.
+fn by_register() -> [u64; 4] {
+    let (a, b, c, d): (u64, u64, u64, u64);
+    // SAFETY: reads a register that was just read without an exception.
+    unsafe {
+        asm!(
+            "mrs x9, id_aa64pfr0_el1", "mrs x20, id_aa64pfr0_el1", "mrs x24, id_aa64pfr0_el1", "mrs x28, id_aa64pfr0_el1",
+            out("x9") a, out("x20") b, out("x24") c, out("x28") d, options(nomem, nostack),
+        );
+    }
+    [a, b, c, d]
 }
 
 fn hidden(tap: &mut Tap) {
