@@ -125,7 +125,9 @@ impl Step {
         match self {
             Step::Format => check(host_cargo("fmt").args(["--all", "--check"])),
             Step::Generated => check(host_cargo("run").args(["-q", "-p", "portico-abi-gen", "--", "--check"])),
-            Step::LintHost => check(host_cargo("clippy").args(["-q", "--all-targets", "--", "-Dwarnings"])),
+            Step::LintHost => {
+                check(host_cargo("clippy").args(["-q", "--keep-going", "--all-targets", "--", "-Dwarnings"]))
+            }
             Step::LintBare => lint_bare(),
             Step::Unit => tests(host_cargo("test").args(["-q", "--no-fail-fast", "--"]).args(&options.arguments)),
             Step::Loom => loom(),
@@ -185,7 +187,8 @@ fn tests(command: &mut Command) -> Result<Count> {
 /// Reads the last line of a test binary: `test result: ok. 3 passed; 0 failed; ...`.
 fn parse_result(line: &str) -> Option<Count> {
     let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
-    let number = |word: &str| counts.split(';').find_map(|part| part.trim().strip_suffix(word)?.trim().parse::<usize>().ok());
+    let number =
+        |word: &str| counts.split(';').find_map(|part| part.trim().strip_suffix(word)?.trim().parse::<usize>().ok());
     Some(Count { passed: number("passed")?, failed: number("failed")? })
 }
 
@@ -215,7 +218,7 @@ fn lint_command(toolchain: &Toolchain) -> Command {
     command
         .env("CARGO", &toolchain.cargo)
         .args(plain.get_args())
-        .args(["--release", "-q"])
+        .args(["--release", "-q", "--keep-going"])
         .current_dir(project::root());
     command
 }
