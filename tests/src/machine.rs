@@ -94,7 +94,11 @@ impl Machine {
     /// As [`Machine::wait`]; a point that is not ok; a plan that does not fit.
     pub fn tap(&mut self, guest: &str) -> Result<Report> {
         let prefix = if guest.is_empty() { String::new() } else { format!("[{guest}] ") };
-        self.wait(&format!(r"^{}1\.\.\d+$", regex::escape(&prefix)))?;
+        let plan = Regex::new(&format!(r"^{}1\.\.\d+$", regex::escape(&prefix)))?;
+        // The whole line: a part of the plan would look like another plan.
+        while !self.lines.iter().any(|line| plan.is_match(line)) {
+            self.pump(&format!("the plan of {guest}"))?;
+        }
         let report = tap::read(self.lines.iter().filter_map(|line| line.strip_prefix(&prefix)));
         ensure!(report.failures.is_empty(), "{}\n{}", report.failures.join("\n"), self.last_lines());
         ensure!(report.planned == Some(report.passed), "planned {:?}, seen {}", report.planned, report.passed);
@@ -179,8 +183,9 @@ impl Machine {
 
     /// The end of the output, for messages.
     pub fn last_lines(&self) -> String {
-        // A healthy neighbour's lines would fill the screen.
-        let lines: Vec<_> = self.lines.iter().filter(|line| !line.starts_with("[neighbour] healthy")).collect();
+        // The lines of a healthy neighbour or of a flood would fill the screen.
+        let is_noise = |line: &&String| line.starts_with("[neighbour] healthy") || line.ends_with(" flood");
+        let lines: Vec<_> = self.lines.iter().filter(|line| !is_noise(line)).collect();
         let from = lines.len().saturating_sub(SHOWN);
         let mut text: String = lines.iter().skip(from).map(|line| format!("  | {line}\n")).collect();
         text.push_str("  | ");

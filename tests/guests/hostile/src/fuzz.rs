@@ -28,7 +28,8 @@ pub fn run(tap: &mut Tap, seed: u64, rounds: u64) {
     let mut succeeded = 0_u64;
     for round in 0..rounds {
         let row = random.pick(Call::TABLE, Call::TABLE[0]);
-        if matches!(row.call, Call::SelfExit) || (row.call == Call::EarlyWrite && round % 256 != 0) {
+        // Endings and floods of the log are tests of their own.
+        if matches!(row.call, Call::SelfExit | Call::EarlyWrite) {
             continue;
         }
         let mut arguments: [u64; 6] = core::array::from_fn(|_| argument(&mut random, &handles));

@@ -62,6 +62,9 @@ fn suspend() -> Option<i64> {
     [got].into_iter().find(|&got| got != ret::INVALID_PARAMETERS && got != ret::DENIED).or((standby != 0).then_some(standby))
 }
 
+/// Starts of the other vCPU. Each takes a stack for good.
+const ROUNDS: u64 = 40;
+
 static STARTED: AtomicU64 = AtomicU64::new(0);
 
 fn short(_: usize) {
@@ -70,7 +73,7 @@ fn short(_: usize) {
 
 fn on_and_off() -> Option<(u64, i64)> {
     let mpidr = own(1)?;
-    for round in 0..200_u64 {
+    for round in 0..ROUNDS {
         let before = STARTED.load(Ordering::SeqCst);
         let end = time::deadline(Duration::from_secs(5));
         // It may still be on its way off.
@@ -97,7 +100,8 @@ fn on_and_off() -> Option<(u64, i64)> {
             hvc::vcpu_yield();
         }
     }
-    (STARTED.load(Ordering::SeqCst) != 200).then(|| (STARTED.load(Ordering::SeqCst), 0))
+    let started = STARTED.load(Ordering::SeqCst);
+    (started != ROUNDS).then_some((started, 0))
 }
 
 fn trng() -> Option<(u64, i64)> {

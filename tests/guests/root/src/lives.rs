@@ -26,13 +26,13 @@ fn named<T>(what: &'static str, got: Result<T, Status>) -> Result<T, (&'static s
 fn lives(books: &mut Books) -> Result<(), (&'static str, Status)> {
     // One that lives on through all of them, and must keep its own memory whatever VMIDs the others get.
     let own_code = named("code", child::code(books))?;
+    let code = named("code", child::code(books))?;
     let window = named("take", books.take(1))?;
     let witness = Child::build(own_code, child::BUDGET)?;
     named("map here", map_here(window, WINDOW))?;
     let grant = named("lend", hvc::extent_lend(window, witness.domain, 0, 1, READ_WRITE))?;
     named("map there", hvc::complete(|| hvc::grant_map(grant, witness.domain, CHILD_WINDOW, READ_WRITE)))?;
     named("start", witness.start(Program::Count, CHILD_WINDOW))?;
-    let code = named("code", child::code(books))?;
     let mut counted = 0;
     for life in 0..LIVES {
         let child = Child::build(code, child::BUDGET)?;
@@ -57,8 +57,8 @@ fn lives(books: &mut Books) -> Result<(), (&'static str, Status)> {
     let status = named("status", hvc::domain_status(witness.domain))?;
     named("destroy", witness.destroy())?;
     named("unmap here", unmap_here(window))?;
-    named("give", books.give(code))?;
     named("give", books.give(window))?;
+    named("give", books.give(code))?;
     named("give", books.give(own_code))?;
     if status.reason == EndReason::None as u32 { Ok(()) } else { Err(("the witness ended", Status::Ok)) }
 }
