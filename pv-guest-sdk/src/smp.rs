@@ -64,7 +64,7 @@ pub fn off() -> i64 {
 mod start {
     use super::StartError;
     use crate::{hvc, irq, vcpu};
-    use alloc_crate::alloc::{Layout, alloc};
+    use alloc_crate::alloc::{Layout, alloc, dealloc};
     use portico_abi::{call::info, psci};
 
     /// Bytes of the stack of each further vCPU.
@@ -86,7 +86,7 @@ mod start {
     pub fn start(index: u32, function: fn(usize), argument: usize) -> Result<(), StartError> {
         let mpidr = hvc::self_info(info::VCPU_MPIDR, u64::from(index)).map_err(|_| StartError::NoSuchVcpu)?;
         let layout = Layout::from_size_align(STACK_BYTES, 64).map_err(|_| StartError::NoMemory)?;
-        // SAFETY: the layout has a size. The stack is never given back: a vCPU can be turned off at any time.
+        // SAFETY: the layout has a size. The stack of a vCPU that starts is never given back: it can be turned off at any time.
         let stack = unsafe { alloc(layout) };
         if stack.is_null() {
             return Err(StartError::NoMemory);
@@ -101,7 +101,11 @@ mod start {
         let result = hvc::raw(u64::from(psci::CPU_ON_64), [mpidr & 0xff_00ff_ffff, entry, top.addr() as u64, 0, 0, 0]);
         match result[0].cast_signed() {
             psci::ret::SUCCESS => Ok(()),
-            refused => Err(StartError::Psci(refused)),
+            refused => {
+                // SAFETY: allocated above with this layout; the vCPU did not start, so nobody uses it.
+                unsafe { dealloc(stack, layout) };
+                Err(StartError::Psci(refused))
+            }
         }
     }
 
