@@ -1,20 +1,28 @@
 //! The counter's scaling, set once at boot.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::cell::UnsafeCell;
 
 use portico_core::time::TickRate;
-use spin::Once;
 
-static RATE: Once<TickRate> = Once::new();
-static HZ: AtomicU32 = AtomicU32::new(1_000_000_000);
+struct AtBoot(UnsafeCell<TickRate>);
 
-/// Tells the frequency. At boot.
-pub fn init(hz: u32) {
-    HZ.store(hz, Ordering::Relaxed);
-    RATE.call_once(|| TickRate::new(hz));
+// SAFETY: written only by `init`, whose contract keeps readers away.
+unsafe impl Sync for AtBoot {}
+
+static RATE: AtBoot = AtBoot(UnsafeCell::new(TickRate::new(1_000_000_000)));
+
+/// Tells the frequency.
+///
+/// # Safety
+/// Only one pCPU runs: the one that boots.
+pub unsafe fn init(hz: u32) {
+    // SAFETY: by the contract nobody reads now; a pCPU that is started later sees what was written before.
+    unsafe { *RATE.0.get() = TickRate::new(hz) };
 }
 
 /// The scaling.
+#[inline(always)]
 pub fn rate() -> TickRate {
-    *RATE.call_once(|| TickRate::new(HZ.load(Ordering::Relaxed)))
+    // SAFETY: not written any more (see `init`).
+    unsafe { *RATE.0.get() }
 }

@@ -69,7 +69,7 @@ impl Write for Reason {
 #[panic_handler]
 fn panicked(info: &PanicInfo<'_>) -> ! {
     match info.location() {
-        Some(place) => die(u64::MAX, format_args!("{} ({}:{})", info.message(), place.file(), place.line())),
+        Some(place) => die(u64::MAX, format_args!("{} ({}:{})", info.message(), place.file(), place.line() as usize)),
         None => die(u64::MAX, format_args!("{}", info.message())),
     }
 }

@@ -134,44 +134,73 @@ fn pages_of(range: Range) -> Range {
     Range { start, len: end - start }
 }
 
+/// A line of the manager's device tree.
+enum Item {
+    Node(&'static str),
+    End,
+    Cell(&'static str, u32),
+    Text(&'static str, &'static str),
+    Arguments,
+    Memory,
+    Bundle,
+    MachineTree,
+}
+
 /// The manager's device tree: the boot contract of every guest, and where the bundle and the machine's own tree are.
+static FDT: [Item; 33] = [
+    Item::Node(""),
+    Item::Cell("#address-cells", 2),
+    Item::Cell("#size-cells", 2),
+    Item::Text("compatible", "portico,guest"),
+    Item::Node("chosen"),
+    Item::Arguments,
+    Item::End,
+    Item::Node("memory@40000000"),
+    Item::Text("device_type", "memory"),
+    Item::Memory,
+    Item::End,
+    Item::Node("cpus"),
+    Item::Cell("#address-cells", 1),
+    Item::Cell("#size-cells", 0),
+    Item::Node("cpu@0"),
+    Item::Text("device_type", "cpu"),
+    Item::Text("compatible", "arm,armv8"),
+    Item::Text("enable-method", "psci"),
+    Item::Cell("reg", 0),
+    Item::End,
+    Item::End,
+    Item::Node("psci"),
+    Item::Text("compatible", "arm,psci-1.0"),
+    Item::Text("method", "hvc"),
+    Item::End,
+    Item::Node("hypervisor"),
+    Item::Text("compatible", dt::HYPERVISOR),
+    Item::Text(dt::NAME, "manager"),
+    Item::Node(dt::BUNDLE_NODE),
+    Item::Bundle,
+    Item::End,
+    Item::Node(dt::MACHINE_DTB_NODE),
+    Item::MachineTree,
+];
+
 fn write_fdt(buffer: &mut [u8], boot: &Boot) -> Option<usize> {
     let mut fdt = FdtWriter::new(buffer);
-    fdt.begin_node("");
-    fdt.prop_u32("#address-cells", 2);
-    fdt.prop_u32("#size-cells", 2);
-    fdt.prop_str("compatible", "portico,guest");
-    fdt.begin_node("chosen");
-    fdt.prop_str("bootargs", boot.machine.bootargs);
-    fdt.end_node();
-    fdt.begin_node("memory@40000000");
-    fdt.prop_str("device_type", "memory");
-    fdt.prop_reg(dt::RAM_BASE, boot.manager.len);
-    fdt.end_node();
-    fdt.begin_node("cpus");
-    fdt.prop_u32("#address-cells", 1);
-    fdt.prop_u32("#size-cells", 0);
-    fdt.begin_node("cpu@0");
-    fdt.prop_str("device_type", "cpu");
-    fdt.prop_str("compatible", "arm,armv8");
-    fdt.prop_str("enable-method", "psci");
-    fdt.prop_u32("reg", 0);
-    fdt.end_node();
-    fdt.end_node();
-    fdt.begin_node("psci");
-    fdt.prop_str("compatible", "arm,psci-1.0");
-    fdt.prop_str("method", "hvc");
-    fdt.end_node();
-    fdt.begin_node("hypervisor");
-    fdt.prop_str("compatible", dt::HYPERVISOR);
-    fdt.prop_str(dt::NAME, "manager");
-    fdt.begin_node(dt::BUNDLE_NODE);
-    fdt.prop_reg(BUNDLE_IPA + (boot.bundle.start & (PAGE_SIZE - 1)), boot.bundle.len);
-    fdt.end_node();
-    fdt.begin_node(dt::MACHINE_DTB_NODE);
-    fdt.prop_reg(MACHINE_DTB_IPA + (boot.dtb.start & (PAGE_SIZE - 1)), boot.dtb.len);
-    fdt.end_node();
-    fdt.end_node();
-    fdt.end_node();
+    let within = |ipa: u64, range: Range| ipa + (range.start & (PAGE_SIZE - 1));
+    for item in &FDT {
+        match *item {
+            Item::Node(name) => fdt.begin_node(name),
+            Item::End => fdt.end_node(),
+            Item::Cell(name, value) => fdt.prop_u32(name, value),
+            Item::Text(name, value) => fdt.prop_str(name, value),
+            Item::Arguments => fdt.prop_str("bootargs", boot.machine.bootargs),
+            Item::Memory => fdt.prop_reg(dt::RAM_BASE, boot.manager.len),
+            Item::Bundle => fdt.prop_reg(within(BUNDLE_IPA, boot.bundle), boot.bundle.len),
+            Item::MachineTree => fdt.prop_reg(within(MACHINE_DTB_IPA, boot.dtb), boot.dtb.len),
+        }
+    }
+    // The node of the machine's tree, "hypervisor" and the root.
+    for _ in 0..3 {
+        fdt.end_node();
+    }
     fdt.finish().ok()
 }

@@ -3,6 +3,7 @@
 //! EL2 uses it once, for the manager's device tree; domains built later get theirs from the manager. No memory reservations. Property
 //! names must be in [`NAMES`], which is the strings block: that keeps the writer to one pass.
 //! A write that does not fit makes [`FdtWriter::finish`] fail; those before it need no check.
+//! Size counts here, not time: what is called often is never inlined.
 //! (Devicetree Specification v0.4, "Flattened Devicetree (DTB) Format")
 
 const MAGIC: u32 = 0xd00d_feed;
@@ -43,6 +44,7 @@ impl<'a> FdtWriter<'a> {
     }
 
     /// Begins a node inside the current one.
+    #[inline(never)]
     pub fn begin_node(&mut self, name: &str) {
         self.cell(BEGIN_NODE);
         self.string(name);
@@ -50,6 +52,7 @@ impl<'a> FdtWriter<'a> {
     }
 
     /// Ends the current node.
+    #[inline(never)]
     pub fn end_node(&mut self) {
         self.cell(END_NODE);
         match self.depth.checked_sub(1) {
@@ -64,6 +67,7 @@ impl<'a> FdtWriter<'a> {
     }
 
     /// Writes a property of one cell.
+    #[inline(never)]
     pub fn prop_u32(&mut self, name: &str, value: u32) {
         self.prop_bytes(name, &value.to_be_bytes());
     }
@@ -82,6 +86,7 @@ impl<'a> FdtWriter<'a> {
     }
 
     /// Writes a `reg` with one range, of two address and two size cells.
+    #[inline(never)]
     pub fn prop_reg(&mut self, address: u64, size_bytes: u64) {
         self.head("reg", 16);
         self.bytes(&address.to_be_bytes());
@@ -89,12 +94,14 @@ impl<'a> FdtWriter<'a> {
     }
 
     /// Writes a string property.
+    #[inline(never)]
     pub fn prop_str(&mut self, name: &str, value: &str) {
         self.head(name, value.len() + 1);
         self.string(value);
     }
 
     /// Writes a property of raw bytes.
+    #[inline(never)]
     pub fn prop_bytes(&mut self, name: &str, value: &[u8]) {
         self.head(name, value.len());
         self.bytes(value);
@@ -146,6 +153,7 @@ impl<'a> FdtWriter<'a> {
         self.align();
     }
 
+    #[inline(never)]
     fn cell(&mut self, value: u32) {
         self.bytes(&value.to_be_bytes());
     }
@@ -156,6 +164,7 @@ impl<'a> FdtWriter<'a> {
         }
     }
 
+    #[inline(never)]
     fn bytes(&mut self, bytes: &[u8]) {
         let end = self.at + bytes.len();
         match self.buffer.get_mut(self.at..end) {

@@ -180,7 +180,8 @@ pub fn install_vectors() {
 /// Tells the clock and the scheduler the counter's frequency, and turns on this pCPU's timer interrupts.
 pub fn init_time() {
     let hz = timer::frequency_hz();
-    clock::init(hz as u32);
+    // SAFETY: the other pCPUs are started later.
+    unsafe { clock::init(hz as u32) };
     sched::queue::init(hz);
     init_pcpu_time();
 }
