@@ -107,6 +107,25 @@ global_asm!(
     isb
     .endm
 
+    // A trapped instruction may name any register, so its handler finds x19..x29 in the context too, and what it writes there counts.
+    .macro save_rest base
+    stp x19, x20, [\base, #160]
+    stp x21, x22, [\base, #176]
+    stp x23, x24, [\base, #192]
+    stp x25, x26, [\base, #208]
+    stp x27, x28, [\base, #224]
+    str x29, [\base, #240]
+    .endm
+
+    .macro load_rest base
+    ldp x19, x20, [\base, #160]
+    ldp x21, x22, [\base, #176]
+    ldp x23, x24, [\base, #192]
+    ldp x25, x26, [\base, #208]
+    ldp x27, x28, [\base, #224]
+    ldr x29, [\base, #240]
+    .endm
+
     // 8 taken branches overwrite the branch history of a Cortex-A72. x12 is saved already.
     .macro bhb_loop
     mov x12, #8
@@ -198,12 +217,23 @@ return_to_same:
 sync_served:
     mov x0, sp
     ldr x10, [sp, #{handler_sp}]
-    mov sp, x10
+    lsr w11, w9, #26
+    cmp w11, #1             // WFI and WFE name no register
     mov x1, x9
+    b.ne 1f
+    mov sp, x10
     bl portico_guest_sync
     cbnz x0, portico_exit_to
     ldr x0, [sp]
     mov sp, x0
+    restore_volatile_and_eret
+1:  save_rest sp
+    mov sp, x10
+    bl portico_guest_sync
+    ldr x1, [sp]
+    load_rest x1
+    cbnz x0, portico_exit_to
+    mov sp, x1
     restore_volatile_and_eret
 
 hvc_timed:
@@ -220,6 +250,7 @@ hvc_timed:
     bl portico_hypercall
     b return_timed
 sync_timed:
+    save_rest sp
     mov x8, sp
     ldr x10, [sp, #{handler_sp}]
     mov sp, x10
@@ -228,6 +259,8 @@ sync_timed:
     bl portico_measure_entry
     ldp x0, x1, [sp], #16
     bl portico_guest_sync
+    ldr x1, [sp]
+    load_rest x1
     b return_timed
 irq_timed:
     mov x8, sp
