@@ -96,7 +96,9 @@ impl Machine {
         let prefix = if guest.is_empty() { String::new() } else { format!("[{guest}] ") };
         let plan = Regex::new(&format!(r"^{}1\.\.\d+$", regex::escape(&prefix)))?;
         // The whole line: a part of the plan would look like another plan.
-        while !self.lines.iter().any(|line| plan.is_match(line)) {
+        let mut next = 0;
+        while !self.lines.iter().skip(next).any(|line| plan.is_match(line)) {
+            next = self.lines.len();
             self.pump(&format!("the plan of {guest}"))?;
         }
         let report = tap::read(self.lines.iter().filter_map(|line| line.strip_prefix(&prefix)));
@@ -147,14 +149,16 @@ impl Machine {
 
     fn pump(&mut self, waiting_for: &str) -> Result<()> {
         ensure!(!self.ended, "the machine ended before {waiting_for}\n{}", self.last_lines());
+        let before = self.lines.len();
         match self.qemu.next(self.deadline) {
-            Event::Output(bytes) => self.take(&bytes),
+            // A machine that talks without end is late as well.
+            Event::Output(bytes) if Instant::now() < self.deadline => self.take(&bytes),
             Event::End => self.ended = true,
-            Event::Timeout => {
+            Event::Output(_) | Event::Timeout => {
                 bail!("{} s are up before {waiting_for}\n{}", self.limit.as_secs(), self.last_lines())
             }
         }
-        if self.lines.iter().rev().take(SHOWN).any(|line| line.contains(PANIC)) {
+        if self.lines.iter().skip(before).any(|line| line.contains(PANIC)) {
             self.drain();
             bail!("EL2 panicked\n{}", self.last_lines());
         }

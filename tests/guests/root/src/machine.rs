@@ -1,6 +1,7 @@
 //! Calls on the machine: device memory, interrupts, the pool.
 
 use portico_sdk::abi::{Call, PAGE_SIZE, Status};
+use portico_sdk::dtb;
 use portico_sdk::hvc::{self, Trigger};
 use test_kit::Tap;
 
@@ -42,8 +43,8 @@ fn refused<T>(what: &'static str, got: Result<T, Status>) -> Outcome {
 
 fn devices(books: &mut Books) -> Outcome {
     let system = books.system;
-    // RAM begins at 1 GiB on one machine and at 0 on the other; the interrupt controllers lie at these places.
-    let ram: u64 = 0x4000_0000;
+    // RAM begins at 1 GiB on one machine and at 0 on the other.
+    let ram: u64 = if is_raspberry() { 1 << 20 } else { 1 << 30 };
     for (pa, pages) in [(ram, 1), (ram + (64 << 20), 512), (ram - PAGE_SIZE, 2), (0, 1 << 28), (0, u64::MAX)] {
         refused("RAM", hvc::device_extent(system, pa, pages, 0))?;
     }
@@ -58,6 +59,16 @@ fn devices(books: &mut Books) -> Outcome {
         refused("a range over the distributor", hvc::device_extent(system, 0x07ff_0000, 0x100, 0))?;
     }
     Ok(())
+}
+
+/// What the machine's device tree says of it.
+fn is_raspberry() -> bool {
+    let Some(range) = dtb::machine_dtb() else { return false };
+    // SAFETY: EL2 mapped the machine's device tree there, read-only and for good.
+    let bytes = unsafe {
+        core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(range.base as usize), range.len as usize)
+    };
+    bytes.windows(11).any(|window| window == b"raspberrypi")
 }
 
 fn interrupts(books: &mut Books) -> Outcome {
