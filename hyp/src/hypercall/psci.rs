@@ -7,7 +7,7 @@ use core::sync::atomic::Ordering;
 use crate::entropy;
 use crate::graph::{self, Ref};
 use crate::object::domain;
-use crate::object::vcpu::{Place, Vcpu};
+use crate::object::vcpu::Vcpu;
 use crate::power;
 use crate::sched;
 use crate::trap::{Next, STAY, set_result};
@@ -152,12 +152,13 @@ fn cpu_on(vcpu: Ref<Vcpu>, mpidr: u64, entry: u64, context_id: u64) -> u64 {
     }
     match power::on(graph, target, entry, context_id) {
         Ok(()) => signed(ret::SUCCESS),
-        // Going off on another pCPU: it will be off in a moment.
-        Err(_) if target.place() != Place::Off || !sched::control::is_at_rest(target) => {
-            sched::control::evict(target);
+        // Going off on another pCPU: it is off in a moment, or has become so since `on` looked.
+        Err(_) => {
+            if !sched::control::is_at_rest(target) {
+                sched::control::evict(target);
+            }
             signed(ret::ON_PENDING)
         }
-        Err(_) => signed(ret::INTERNAL_FAILURE),
     }
 }
 
