@@ -18,6 +18,7 @@ pub fn trials() -> Vec<Trial> {
     for cpus in [1, 4] {
         trials.push(trial(format!("hostile::fuzz_virt_{cpus}"), move || fuzz(cpus)));
         trials.push(trial(format!("hostile::endless_virt_{cpus}"), move || endless(cpus)));
+        trials.push(trial(format!("hostile::flood_virt_{cpus}"), move || flood(cpus)));
     }
     trials
 }
@@ -75,6 +76,14 @@ fn endless(cpus: u32) -> Result<()> {
         running.send(&format!("destroy {guest}\r"))?;
         running.wait(&format!(r#"guest "{guest}": destroyed"#))?;
     }
+    healthy(&mut running)
+}
+
+/// A guest fills the log: it is limited, and the machine goes on.
+fn flood(cpus: u32) -> Result<()> {
+    let mut running = Scenario::system("flood", MachineKind::Virt, cpus).boot()?;
+    // The hypervisor and the manager share the UART: during the flood lines run into each other.
+    running.wait(r#"hostile": exited with code 0"#)?;
     healthy(&mut running)
 }
 

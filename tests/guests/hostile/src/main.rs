@@ -2,7 +2,8 @@
 //! answer, or stop this domain and no other.
 //!
 //! Without arguments it makes all attempts that it must survive, and prints a report. With `attack=NAME` it makes one that must
-//! end it, see [`fatal`]. With `fuzz=SEED` it makes `rounds=N` calls with random numbers and arguments.
+//! end it, see [`fatal`]. With `fuzz=SEED` it makes `rounds=N` calls with random numbers and arguments. With `flood` it fills the hypervisor's log,
+//! through which its report would not be legible.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -45,6 +46,9 @@ fn hostile() -> u64 {
         fatal::attack(name);
         portico_sdk::println!("not ok 1 - {name}: still here");
         return 1;
+    }
+    if dtb::bootarg("flood").is_some() {
+        return storms::flood();
     }
     let mut tap = test_kit::Tap::new();
     if let Some(seed) = dtb::bootarg("fuzz") {

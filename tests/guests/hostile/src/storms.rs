@@ -14,7 +14,6 @@ pub fn attempts(tap: &mut Tap) {
     for (what, storm) in STORMS {
         tap.holds(what, repeat(*storm) > 0);
     }
-    tap.none("a flood of log lines is limited", flood());
 }
 
 const STORMS: &[(&str, fn())] = &[
@@ -70,14 +69,15 @@ fn spin() {
     unsafe { asm!("yield", options(nomem, nostack, preserves_flags)) };
 }
 
-fn flood() -> Option<Status> {
-    let mut limited = 0;
+/// Writes to the hypervisor's log as fast as it can. Returns 0 if that was limited and otherwise well.
+pub fn flood() -> u64 {
+    let mut limited = 0_u64;
     for _ in 0..20_000 {
         match hvc::early_write(b"flood\n") {
             Ok(()) => {}
             Err(Status::RateLimited) => limited += 1,
-            Err(status) => return Some(status),
+            Err(_) => return 2,
         }
     }
-    (limited == 0).then_some(Status::Ok)
+    u64::from(limited == 0)
 }
