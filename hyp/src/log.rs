@@ -31,6 +31,15 @@ impl Write for Sink {
     }
 }
 
+/// Text in a line. The library's way to show a `str` knows widths and precision, which is a kilobyte that no line needs.
+pub struct Text<'a>(pub &'a str);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
 /// Takes a UART and becomes the logger.
 pub fn init(uart: Option<Uart>, max: LevelFilter) {
     *UART.lock() = uart;
@@ -99,7 +108,7 @@ impl Log for Logger {
                 Level::Warn => "warning: ",
                 _ => "",
             };
-            let _ = writeln!(Sink(uart), "portico: {mark}{}", record.args());
+            let _ = writeln!(Sink(uart), "portico: {}{}", Text(mark), record.args());
         }
     }
 

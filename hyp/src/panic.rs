@@ -3,8 +3,9 @@
 //! The first pCPU to get here writes the epitaph to a fixed symbol, stops the others, says why on the UART and dumps the
 //! newest trace records. Nothing returns; no guest runs on. (Compare Hubris `fail.rs`.)
 
+use crate::log::{self, Text};
 use crate::percpu::{self, SGI_HALT};
-use crate::{log, trace};
+use crate::trace;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -69,7 +70,9 @@ impl Write for Reason {
 #[panic_handler]
 fn panicked(info: &PanicInfo<'_>) -> ! {
     match info.location() {
-        Some(place) => die(u64::MAX, format_args!("{} ({}:{})", info.message(), place.file(), place.line() as usize)),
+        Some(place) => {
+            die(u64::MAX, format_args!("{} ({}:{})", info.message(), Text(place.file()), place.line() as usize))
+        }
         None => die(u64::MAX, format_args!("{}", info.message())),
     }
 }
@@ -89,7 +92,7 @@ extern "C" fn portico_fatal(vector: u64, esr: u64, elr: u64, far: u64, sp: u64) 
         2 => "FIQ",
         _ => "SError",
     };
-    die(vector, format_args!("{what} in EL2: esr {esr:#x} elr {elr:#x} far {far:#x} sp {sp:#x}"))
+    die(vector, format_args!("{} in EL2: esr {esr:#x} elr {elr:#x} far {far:#x} sp {sp:#x}", Text(what)))
 }
 
 /// Stops this pCPU because another one asked.

@@ -17,7 +17,7 @@ static UP: AtomicUsize = AtomicUsize::new(1);
 pub fn start_others(machine: &Machine<'_>, mpidrs: &[u64]) {
     for (index, &mpidr) in mpidrs.iter().enumerate().skip(1) {
         if let Err(why) = start(machine, index, mpidr) {
-            log::warn!("pCPU {index} ({mpidr:#x}) does not start: {why}; going on with {index}");
+            log::warn!("pCPU {index} ({mpidr:#x}) does not start: {}; going on with {index}", crate::log::Text(why));
             break;
         }
     }

@@ -53,7 +53,9 @@ pub fn plan_memory(boot: &mut Boot) {
         free.remove(Range { start: address, len: 8 });
     }
     let manager_bytes = argument(machine.bootargs, "portico.manager_memory").map_or(Some(MANAGER_BYTES), parse_bytes);
-    let Some(manager_bytes) = manager_bytes else { stop("portico.manager_memory: write a number of bytes with K, M or G") };
+    let Some(manager_bytes) = manager_bytes else {
+        stop("portico.manager_memory: write a number of bytes with K, M or G")
+    };
     let Some(pool) = free.take(POOL_BYTES, BLOCK) else { stop("no free block of memory for EL2") };
     let Some(manager) = free.take(manager_bytes.next_multiple_of(BLOCK), BLOCK) else {
         stop("too little memory for the manager")
@@ -63,7 +65,7 @@ pub fn plan_memory(boot: &mut Boot) {
 }
 
 fn stop(why: &str) -> ! {
-    log::error!("cannot start: {why}");
+    log::error!("cannot start: {}", crate::log::Text(why));
     portico_arch::cpu::halt()
 }
 

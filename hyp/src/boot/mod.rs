@@ -7,9 +7,9 @@ pub use cpus::start_others;
 pub use memory::{Boot, plan_memory};
 
 use crate::{clock, irq, log, machine, percpu, root, sched};
+use ::log::LevelFilter;
 use core::sync::atomic::{AtomicU8, Ordering};
 use portico_abi::psci::ret;
-use ::log::LevelFilter;
 use portico_arch::gic::{self, GicLayout};
 use portico_arch::pcpu::{self, MAX_PCPUS, PcpuBase};
 use portico_arch::sysreg::MPIDR_EL1;
@@ -96,7 +96,7 @@ fn open_uart(info: UartInfo) -> Option<Uart> {
 /// Says on the UART why nothing will run, and stops.
 pub fn refuse(uart: Option<Uart>, why: &str) -> ! {
     if let Some(uart) = uart {
-        log::raw(uart, format_args!("cannot start: {why}"));
+        log::raw(uart, format_args!("cannot start: {}", log::Text(why)));
         uart.flush();
     }
     portico_arch::cpu::halt()
@@ -118,7 +118,7 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
         }
     };
     if let Err(error) = gic::init(&layout, mpidrs).and_then(|()| gic::init_pcpu()) {
-        ::log::error!("cannot start: {}", error.text());
+        ::log::error!("cannot start: {}", log::Text(error.text()));
         portico_arch::cpu::halt();
     }
 }
@@ -199,7 +199,7 @@ fn init_pcpu_time() {
 #[inline(never)]
 pub fn start_manager(boot: &Boot) {
     if let Err(why) = root::start_manager(boot) {
-        ::log::error!("cannot start: {why}");
+        ::log::error!("cannot start: {}", log::Text(why));
         portico_arch::cpu::halt();
     }
     mmu::end_boot_maps();
