@@ -1,18 +1,16 @@
 //! Log lines of boot and lifecycle, to the UART. A healthy running guest logs nothing.
 //!
-//! The UART is EL2's until the manager owns it: [`release`] then silences everything but a panic. Before the logger is
-//! set up, [`raw`] serves. Lock: its own, last in the order.
+//! Once the manager owns the UART nothing but an error is written. Before the logger is set up, [`raw`] serves. Lock: its own, last in the order.
 
 use crate::lock::Lock;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use portico_boards::Uart;
 
 static UART: Lock<Option<Uart>> = Lock::new(None);
 /// The same for a panic, whose lock nobody holds while it logs.
 static LAST_UART: Lock<Option<Uart>> = Lock::new(None);
-static RELEASED: AtomicBool = AtomicBool::new(false);
 
 struct Logger;
 
@@ -47,12 +45,6 @@ pub fn init(uart: Option<Uart>, max: LevelFilter) {
     // Fails only if a logger is set already, and there is one call.
     let _ = log::set_logger(&Logger);
     log::set_max_level(max);
-}
-
-/// Gives the UART to the manager.
-pub fn release() {
-    RELEASED.store(true, Relaxed);
-    log::set_max_level(LevelFilter::Off);
 }
 
 /// Writes a line with no regard to locks and owners: for a panic, and before there is a logger.
@@ -98,7 +90,7 @@ pub fn guest_bytes(domain: u16, name: impl fmt::Display, bytes: &[u8]) {
 
 impl Log for Logger {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
-        !RELEASED.load(Relaxed)
+        true
     }
 
     fn log(&self, record: &Record<'_>) {

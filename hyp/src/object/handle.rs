@@ -142,9 +142,24 @@ pub fn lookup_hot<T: Object>(domain: Ref<Domain>, handle: Handle, rights: Rights
 ///
 /// # Errors
 /// `BadHandle`, `WrongType`, `NoRights`.
+#[inline(always)]
+pub fn lookup<T: Object>(
+    _graph: &Graph,
+    domain: Ref<Domain>,
+    handle: Handle,
+    rights: Rights,
+) -> Result<Ref<T>, Status> {
+    let object = lookup_any(domain, handle, T::TYPE, rights)?;
+    // SAFETY: a live slot of type `T::TYPE` holds what `as_ptr` gave for such an object, and nothing is freed under the graph lock.
+    Ok(unsafe { Ref::new(object.cast()) })
+}
+
+/// [`lookup`] once for all types, under the graph lock: no slot changes meanwhile.
 #[inline(never)]
-pub fn lookup<T: Object>(_graph: &Graph, domain: Ref<Domain>, handle: Handle, rights: Rights) -> Result<Ref<T>, Status> {
-    lookup_hot(domain, handle, rights)
+fn lookup_any(domain: Ref<Domain>, handle: Handle, ty: ObjectType, rights: Rights) -> Result<NonNull<()>, Status> {
+    let slot = domain.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
+    check(Tag::from_raw(slot.tag.load(Ordering::Acquire)), handle, ty, rights)?;
+    NonNull::new(slot.object.load(Ordering::Acquire)).ok_or(Status::BadHandle)
 }
 
 /// Checks the System handle.
@@ -160,7 +175,13 @@ pub fn lookup_system(_graph: &Graph, domain: Ref<Domain>, handle: Handle) -> Res
 ///
 /// # Errors
 /// `NoBudget`, `Limit`.
-pub fn insert<T: Object>(graph: &mut Graph, domain: Ref<Domain>, object: Ref<T>, rights: Rights, cookie: u64) -> Result<Handle, Status> {
+pub fn insert<T: Object>(
+    graph: &mut Graph,
+    domain: Ref<Domain>,
+    object: Ref<T>,
+    rights: Rights,
+    cookie: u64,
+) -> Result<Handle, Status> {
     let chain = object.handles();
     if chain.count.get(graph) >= MAX_HANDLES_OF_ONE {
         return Err(Status::Limit);
@@ -184,7 +205,15 @@ pub fn insert<T: Object>(graph: &mut Graph, domain: Ref<Domain>, object: Ref<T>,
 /// # Errors
 /// `NoBudget`, `Limit`.
 pub fn insert_system(graph: &mut Graph, domain: Ref<Domain>) -> Result<Handle, Status> {
-    Ok(take_slot(graph, domain, ObjectType::System, Rights::ROOT | Rights::INSPECT, NonNull::<()>::dangling().as_ptr(), 0)?.0)
+    Ok(take_slot(
+        graph,
+        domain,
+        ObjectType::System,
+        Rights::ROOT | Rights::INSPECT,
+        NonNull::<()>::dangling().as_ptr(),
+        0,
+    )?
+    .0)
 }
 
 fn take_slot(
@@ -421,7 +450,14 @@ pub fn next(graph: &Graph, domain: Ref<Domain>, cursor: u64) -> Result<(Handle, 
 /// # Errors
 /// `BadHandle`; `NoRights` without COPY or for rights that the original lacks; `Invalid` for a type that is not copied (an extent has one
 /// owner); `NoBudget`, `Limit`.
-pub fn copy(graph: &mut Graph, from: Ref<Domain>, handle: Handle, to: Ref<Domain>, rights: Rights, cookie: u64) -> Result<Handle, Status> {
+pub fn copy(
+    graph: &mut Graph,
+    from: Ref<Domain>,
+    handle: Handle,
+    to: Ref<Domain>,
+    rights: Rights,
+    cookie: u64,
+) -> Result<Handle, Status> {
     let slot = from.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
     let tag = Tag::from_raw(slot.tag.load(Ordering::Acquire));
     check_any(tag, handle, Rights::COPY | rights)?;
@@ -429,10 +465,18 @@ pub fn copy(graph: &mut Graph, from: Ref<Domain>, handle: Handle, to: Ref<Domain
     // SAFETY: a live slot's object is live and of the tag's type.
     unsafe {
         match tag.object_type().ok_or(Status::BadHandle)? {
-            ObjectType::Domain => insert(graph, to, Ref::from_ptr(object.cast::<Domain>()).ok_or(Status::BadHandle)?, rights, cookie),
-            ObjectType::Vcpu => insert(graph, to, Ref::from_ptr(object.cast::<Vcpu>()).ok_or(Status::BadHandle)?, rights, cookie),
-            ObjectType::Port => insert(graph, to, Ref::from_ptr(object.cast::<Port>()).ok_or(Status::BadHandle)?, rights, cookie),
-            ObjectType::Irq => insert(graph, to, Ref::from_ptr(object.cast::<Irq>()).ok_or(Status::BadHandle)?, rights, cookie),
+            ObjectType::Domain => {
+                insert(graph, to, Ref::from_ptr(object.cast::<Domain>()).ok_or(Status::BadHandle)?, rights, cookie)
+            }
+            ObjectType::Vcpu => {
+                insert(graph, to, Ref::from_ptr(object.cast::<Vcpu>()).ok_or(Status::BadHandle)?, rights, cookie)
+            }
+            ObjectType::Port => {
+                insert(graph, to, Ref::from_ptr(object.cast::<Port>()).ok_or(Status::BadHandle)?, rights, cookie)
+            }
+            ObjectType::Irq => {
+                insert(graph, to, Ref::from_ptr(object.cast::<Irq>()).ok_or(Status::BadHandle)?, rights, cookie)
+            }
             ObjectType::System | ObjectType::Extent => Err(Status::Invalid),
         }
     }
