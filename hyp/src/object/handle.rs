@@ -167,14 +167,14 @@ fn lookup_any(domain: Ref<Domain>, handle: Handle, ty: ObjectType, rights: Right
 /// # Errors
 /// `BadHandle`, `WrongType`, `NoRights`.
 pub fn lookup_system(_graph: &Graph, domain: Ref<Domain>, handle: Handle) -> Result<(), Status> {
-    let slot = domain.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
-    check(Tag::from_raw(slot.tag.load(Ordering::Acquire)), handle, ObjectType::System, Rights::ROOT)
+    lookup_any(domain, handle, ObjectType::System, Rights::ROOT).map(drop)
 }
 
 /// Makes a handle to `object` in the table of `domain`.
 ///
 /// # Errors
 /// `NoBudget`, `Limit`.
+#[inline(always)]
 pub fn insert<T: Object>(
     graph: &mut Graph,
     domain: Ref<Domain>,
@@ -182,11 +182,24 @@ pub fn insert<T: Object>(
     rights: Rights,
     cookie: u64,
 ) -> Result<Handle, Status> {
-    let chain = object.handles();
+    insert_any(graph, domain, T::TYPE, object.as_ptr().cast(), object.handles(), rights, cookie)
+}
+
+/// [`insert`] once for all types. `chain` is that of `object`.
+#[inline(never)]
+fn insert_any(
+    graph: &mut Graph,
+    domain: Ref<Domain>,
+    ty: ObjectType,
+    object: *mut (),
+    chain: &HandleChain,
+    rights: Rights,
+    cookie: u64,
+) -> Result<Handle, Status> {
     if chain.count.get(graph) >= MAX_HANDLES_OF_ONE {
         return Err(Status::Limit);
     }
-    let (handle, slot) = take_slot(graph, domain, T::TYPE, rights, object.as_ptr().cast(), cookie)?;
+    let (handle, slot) = take_slot(graph, domain, ty, rights, object, cookie)?;
     let head = chain.head.get(graph);
     slot.next.set(graph, head);
     slot.prev.set(graph, null_mut());
