@@ -46,9 +46,14 @@ pub fn has_psci() -> bool {
 /// Asks the firmware which workarounds it offers. `bhb`: EL2 cleans the branch history at each entry itself.
 pub fn find_firmware_workarounds(bhb: bool) {
     // Discovery is there from SMCCC 1.1 on, which PSCI_FEATURES tells; older firmware answers NOT_SUPPORTED to all of it.
-    let has_discovery = psci::arch_call(PSCI_FEATURES, u64::from(SMCCC_VERSION)) >= 0 && psci::arch_call(SMCCC_VERSION, 0) >= 0x1_0001;
+    let has_discovery =
+        psci::arch_call(PSCI_FEATURES, u64::from(SMCCC_VERSION)) >= 0 && psci::arch_call(SMCCC_VERSION, 0) >= 0x1_0001;
     HAS_PSCI.store(true, Ordering::Relaxed);
-    let first = if has_discovery { psci::arch_call(SMCCC_ARCH_FEATURES, u64::from(ARCH_WORKAROUND_1)) } else { ret::NOT_SUPPORTED };
+    let first = if has_discovery {
+        psci::arch_call(SMCCC_ARCH_FEATURES, u64::from(ARCH_WORKAROUND_1))
+    } else {
+        ret::NOT_SUPPORTED
+    };
     set_workarounds(first, if bhb { ret::SUCCESS } else { ret::NOT_SUPPORTED });
 }
 
@@ -68,5 +73,7 @@ pub fn workaround_needed(function: u32) -> i64 {
 
 /// ID registers as guests see them.
 pub fn id_table() -> &'static IdTable {
-    ID_TABLE.call_once(|| IdTable::new(&portico_arch::cpu::id_registers(), portico_arch::gic::kind() == portico_arch::gic::GicKind::V3))
+    ID_TABLE.call_once(|| {
+        IdTable::new(&portico_arch::cpu::id_registers(), portico_arch::gic::kind() == portico_arch::gic::GicKind::V3)
+    })
 }

@@ -1,13 +1,13 @@
 //! Power of vCPUs: on at the boot contract, off, and what the last one off means.
 
+use crate::graph;
 use crate::graph::{Graph, Ref};
 use crate::object::domain;
 use crate::object::vcpu::{Place, Vcpu, stop};
 use crate::sched::{self, control, queue};
 use crate::trap::Next;
-use crate::graph;
-use portico_abi::record::{DomainState, EndReason};
 use portico_abi::Status;
+use portico_abi::record::{DomainState, EndReason};
 use portico_arch::context::{El1State, PSTATE_BOOT, SCTLR_EL1_BOOT, VcpuContext};
 use portico_arch::timer;
 

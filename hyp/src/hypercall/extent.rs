@@ -47,7 +47,13 @@ pub fn lend(args: &mut Args, graph: &mut Graph) -> Outcome {
 }
 
 /// What `extent_map` and `extent_unmap` act on: an extent or grant, and the domain in which it is or will be mapped.
-fn target(graph: &Graph, caller: Ref<Domain>, own: Handle, domain: Handle, theirs: Handle) -> Result<(Ref<Extent>, Ref<Domain>, Ref<Domain>, Handle), Status> {
+fn target(
+    graph: &Graph,
+    caller: Ref<Domain>,
+    own: Handle,
+    domain: Handle,
+    theirs: Handle,
+) -> Result<(Ref<Extent>, Ref<Domain>, Ref<Domain>, Handle), Status> {
     let target = if domain == SELF_DOMAIN { caller } else { domain::lookup(graph, caller, domain, Rights::CONFIG)? };
     let (table, handle) = if theirs == Handle::NONE { (caller, own) } else { (target, theirs) };
     if theirs != Handle::NONE && own != Handle::NONE {
@@ -62,7 +68,8 @@ fn target(graph: &Graph, caller: Ref<Domain>, own: Handle, domain: Handle, their
 
 /// `extent_map(extent, domain, ipa, attrs, theirs) -> (done)`.
 pub fn map(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let (extent, domain, table, handle) = target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<5>())?;
+    let (extent, domain, table, handle) =
+        target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<5>())?;
     let raw = only_bits(args.get::<4>(), attrs::ALL)?;
     let rights = handle::rights(graph, table, handle)?;
     let attrs = ranges::checked_attrs(raw, extent.limit(graph), rights)?;

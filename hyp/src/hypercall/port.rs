@@ -1,9 +1,9 @@
 //! Calls on ports, but for the hot ones in [`crate::trap`].
 
 use super::{Args, Outcome};
-use crate::object::{handle, port};
 use crate::graph::{Graph, Ref};
 use crate::object::port::Port;
+use crate::object::{handle, port};
 use portico_abi::port::CLASS_DEFAULT;
 use portico_abi::{Rights, Status};
 

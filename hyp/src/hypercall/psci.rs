@@ -202,7 +202,8 @@ fn pv_time_st(vcpu: Ref<Vcpu>) -> u64 {
     if vcpu.domain.info_page.load(Ordering::Acquire).is_null() || index >= MAX_VCPUS {
         return signed(ret::NOT_SUPPORTED);
     }
-    vcpu.domain.info_ipa.get(graph) + (InfoPage::STOLEN_OFFSET + index * size_of::<portico_abi::page::StolenTime>()) as u64
+    vcpu.domain.info_ipa.get(graph)
+        + (InfoPage::STOLEN_OFFSET + index * size_of::<portico_abi::page::StolenTime>()) as u64
 }
 
 fn trng_features(function: u32) -> i64 {

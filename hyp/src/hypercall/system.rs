@@ -5,8 +5,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use super::{Args, Outcome, only_bits};
 use crate::graph::{self, Graph, Ref};
 use crate::object::extent::{self, Extent};
-use crate::object::irq::{self, Irq};
 use crate::object::handle;
+use crate::object::irq::{self, Irq};
 use crate::percpu;
 use crate::trap::{Next, STAY};
 use crate::{clock, entropy, phys};
@@ -107,7 +107,9 @@ pub fn device_extent(args: &mut Args, graph: &mut Graph) -> Outcome {
 pub fn entropy_feed(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
     let mut seed = [0; 32];
-    for (chunk, word) in seed.chunks_exact_mut(8).zip([args.get::<2>(), args.get::<3>(), args.get::<4>(), args.get::<5>()]) {
+    for (chunk, word) in
+        seed.chunks_exact_mut(8).zip([args.get::<2>(), args.get::<3>(), args.get::<4>(), args.get::<5>()])
+    {
         chunk.copy_from_slice(&word.to_le_bytes());
     }
     entropy::feed(&seed);

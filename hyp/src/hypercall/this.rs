@@ -3,10 +3,10 @@
 use core::sync::atomic::Ordering;
 
 use super::{Args, Outcome};
+use crate::graph::{self, Graph, Ref};
 use crate::object::domain::{self, Name};
 use crate::object::irq::Irq;
 use crate::object::{handle, vcpu};
-use crate::graph::{self, Graph, Ref};
 use crate::sched;
 use crate::trap::Next;
 use crate::{clock, log};

@@ -7,9 +7,9 @@ use super::{Args, Outcome};
 use crate::clock;
 use crate::graph::{Graph, MAX_VCPU_IDS, Ref};
 use crate::memory;
+use crate::object::domain::{self, Domain};
 use crate::object::extent;
 use crate::object::handle;
-use crate::object::domain::{self, Domain};
 use crate::object::vcpu::{Place, Vcpu, VcpuSpec, stop};
 use crate::sched::{control, queue};
 use crate::{fault, power};
@@ -27,8 +27,12 @@ const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
 const MPIDR_RES1: u64 = 1 << 31;
 
 /// Rights of the handle of a new vCPU.
-const VCPU_RIGHTS: Rights =
-    Rights::INSPECT.union(Rights::COPY).union(Rights::CONFIG).union(Rights::RUN).union(Rights::SCHED).union(Rights::FAULT);
+const VCPU_RIGHTS: Rights = Rights::INSPECT
+    .union(Rights::COPY)
+    .union(Rights::CONFIG)
+    .union(Rights::RUN)
+    .union(Rights::SCHED)
+    .union(Rights::FAULT);
 
 /// `vcpu_create(domain, index, mpidr, page_ipa) -> (vcpu)`.
 pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
@@ -45,9 +49,7 @@ pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
     }
     let vcpu = build(graph, domain, index as u8, mpidr, page_ipa)?;
     match handle::insert(graph, args.caller(), vcpu, VCPU_RIGHTS, 0) {
-        Ok(handle) => {
-            args.done([u64::from(handle.raw())])
-        }
+        Ok(handle) => args.done([u64::from(handle.raw())]),
         Err(status) => {
             // The vCPU is whole and belongs to its domain; only the name failed. Undo it so that the call can be made again.
             unbuild(graph, domain, vcpu);
@@ -60,7 +62,13 @@ pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
 ///
 /// # Errors
 /// `Limit`, `NoBudget`, `Invalid` or `Exists` for the page.
-pub fn build(graph: &mut Graph, domain: Ref<Domain>, index: u8, mpidr: u64, page_ipa: u64) -> Result<Ref<Vcpu>, Status> {
+pub fn build(
+    graph: &mut Graph,
+    domain: Ref<Domain>,
+    index: u8,
+    mpidr: u64,
+    page_ipa: u64,
+) -> Result<Ref<Vcpu>, Status> {
     let id = (0..MAX_VCPU_IDS).find(|&id| !graph.vcpu_ids[id]).ok_or(Status::Limit)?;
     let object = memory::alloc_page(graph, domain)?;
     let page = memory::alloc_page(graph, domain).inspect_err(|_| memory::free_page(graph, domain, object.pa))?;
@@ -70,7 +78,8 @@ pub fn build(graph: &mut Graph, domain: Ref<Domain>, index: u8, mpidr: u64, page
         memory::free_page(graph, domain, object.pa);
         return Err(status);
     }
-    let spec = VcpuSpec { domain, index, id: id as u16, mpidr, page: page.va.cast(), page_ipa, pcpu: control::choose_home() };
+    let spec =
+        VcpuSpec { domain, index, id: id as u16, mpidr, page: page.va.cast(), page_ipa, pcpu: control::choose_home() };
     let target: NonNull<Vcpu> = object.va.cast();
     // SAFETY: the page is fresh, aligned and large enough (asserted at the type); it is freed with its domain, after quiescence.
     let vcpu = unsafe {
@@ -185,7 +194,9 @@ pub fn sched_set(args: &mut Args, graph: &mut Graph) -> Outcome {
             weight: if weight == 0 { class::DEFAULT_WEIGHT as u32 } else { weight },
             cap_permille: u32::try_from(cap).map_err(|_| Status::Invalid)?,
         },
-        class::RESERVATION => Class::Reservation { period: rate.to_ticks(args.get::<4>()), budget: rate.to_ticks(args.get::<5>()) },
+        class::RESERVATION => {
+            Class::Reservation { period: rate.to_ticks(args.get::<4>()), budget: rate.to_ticks(args.get::<5>()) }
+        }
         _ => return Err(Status::Invalid),
     };
     control::configure(vcpu, wanted, args.get::<6>(), rate.ticks_per_ms())?;
@@ -228,7 +239,9 @@ pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
             }
             context.pc = context.pc.wrapping_add(esr::instruction_bytes(record.syndrome));
         }
-        FaultVerb::InjectAbort => fault::inject_saved(context, fault::Injected::external_abort(record.kind, record.syndrome), record.far),
+        FaultVerb::InjectAbort => {
+            fault::inject_saved(context, fault::Injected::external_abort(record.kind, record.syndrome), record.far)
+        }
         FaultVerb::InjectUndef => fault::inject_saved(context, fault::Injected::UNDEFINED, 0),
         FaultVerb::End => {
             domain::end(graph, vcpu.domain, EndReason::Fault, u64::from(vcpu.index));

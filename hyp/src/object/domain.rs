@@ -283,7 +283,11 @@ pub fn end(graph: &mut Graph, domain: Ref<Domain>, reason: EndReason, code: u64)
         control::stop(vcpu, stop::ENDED);
     }
     if domain.watcher.get(graph).is_none() {
-        log::error!("domain {} ({}) ended: {reason:?}, code {code:#x}", domain.id.index(), Name(domain.name.get(graph)));
+        log::error!(
+            "domain {} ({}) ended: {reason:?}, code {code:#x}",
+            domain.id.index(),
+            Name(domain.name.get(graph))
+        );
     }
     tell_watcher(graph, domain);
 }
@@ -300,4 +304,3 @@ impl core::fmt::Display for Name {
         Ok(())
     }
 }
-

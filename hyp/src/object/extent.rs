@@ -72,7 +72,13 @@ pub const OWNER_RIGHTS: Rights = Rights::INSPECT
 ///
 /// # Errors
 /// `NoBudget`, `Limit`.
-pub fn create(graph: &mut Graph, owner: Ref<Domain>, range: PaRange, device: bool, cookie: u64) -> Result<Handle, Status> {
+pub fn create(
+    graph: &mut Graph,
+    owner: Ref<Domain>,
+    range: PaRange,
+    device: bool,
+    cookie: u64,
+) -> Result<Handle, Status> {
     let limit = ranges::full_attrs(device);
     let extent = slab::alloc(graph, owner, Extent::new(owner, range, null_mut(), device, limit))?;
     insert_or_free(graph, owner, owner, extent, OWNER_RIGHTS, cookie)
@@ -160,7 +166,8 @@ impl Extent {
 
     /// Refuses unless it is an extent of one's own, unmapped, unlent and not in the middle of anything.
     pub fn check_idle(&self, graph: &Graph) -> Result<(), Status> {
-        let busy = self.mapping.get(graph).is_some() || !self.grants.get(graph).is_null() || self.traits.get(graph).revoking;
+        let busy =
+            self.mapping.get(graph).is_some() || !self.grants.get(graph).is_null() || self.traits.get(graph).revoking;
         if self.is_grant(graph) || busy { Err(Status::BadState) } else { Ok(()) }
     }
 
@@ -211,13 +218,22 @@ pub fn split(graph: &mut Graph, extent: Ref<Extent>, offset: u64) -> Result<Hand
 pub fn merge(graph: &mut Graph, first: Ref<Extent>, second: Ref<Extent>) -> Result<(), Status> {
     first.check_idle(graph)?;
     second.check_idle(graph)?;
-    if first == second || first.is_device(graph) != second.is_device(graph) || first.owner.get(graph) != second.owner.get(graph) {
+    if first == second
+        || first.is_device(graph) != second.is_device(graph)
+        || first.owner.get(graph) != second.owner.get(graph)
+    {
         return Err(Status::Invalid);
     }
     let whole = ranges::merge(first.range.get(graph), second.range.get(graph))?;
     let (one, other) = (first.taint.get(graph), second.taint.get(graph));
     // Data of two domains: only a scrub can make it anyone's.
-    let taint = if one == other || other == 0 { one } else if one == 0 { other } else { u32::MAX };
+    let taint = if one == other || other == 0 {
+        one
+    } else if one == 0 {
+        other
+    } else {
+        u32::MAX
+    };
     first.range.set(graph, whole);
     first.taint.set(graph, taint);
     first.scrubbed.set(graph, 0);
@@ -251,7 +267,13 @@ pub fn donate(graph: &mut Graph, extent: Ref<Extent>, to: Ref<Domain>) -> Result
 ///
 /// # Errors
 /// `BadState`, `Invalid`, `NoRights`, `Dirty`, `NoBudget`, `Limit`.
-pub fn lend(graph: &mut Graph, extent: Ref<Extent>, to: Ref<Domain>, part: (u64, u64), attrs: u64) -> Result<Handle, Status> {
+pub fn lend(
+    graph: &mut Graph,
+    extent: Ref<Extent>,
+    to: Ref<Domain>,
+    part: (u64, u64),
+    attrs: u64,
+) -> Result<Handle, Status> {
     if extent.is_grant(graph) || to.is_dying() {
         return Err(Status::BadState);
     }

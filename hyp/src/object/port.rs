@@ -141,7 +141,12 @@ impl Port {
 ///
 /// # Errors
 /// `NoBudget`, `Limit`.
-pub fn create_pair(graph: &mut Graph, a: Ref<Domain>, b: Ref<Domain>, cookies: (u64, u64)) -> Result<(Handle, Handle), Status> {
+pub fn create_pair(
+    graph: &mut Graph,
+    a: Ref<Domain>,
+    b: Ref<Domain>,
+    cookies: (u64, u64),
+) -> Result<(Handle, Handle), Status> {
     let port_a = slab::alloc(graph, a, Port::new(a))?;
     let port_b = match slab::alloc(graph, b, Port::new(b)) {
         Ok(port) => port,

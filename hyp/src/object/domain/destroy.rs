@@ -12,8 +12,8 @@ use crate::object::vcpu::stop;
 use crate::object::{extent, handle};
 use crate::sched::{control, queue};
 use crate::{memory, quiesce, vmid};
-use portico_abi::record::DomainState;
 use portico_abi::Status;
+use portico_abi::record::DomainState;
 use portico_arch::{mmu, tlb};
 use portico_core::pool::Owner;
 
@@ -79,7 +79,11 @@ pub fn piece(graph: &mut Graph, domain: Ref<Domain>) -> Result<Status, Status> {
             Phase::Mappings
         }
         Phase::Mappings => {
-            if extent::forget_mappings(graph, domain, MAPPINGS_PIECE) { Phase::Handles(0) } else { Phase::Mappings }
+            if extent::forget_mappings(graph, domain, MAPPINGS_PIECE) {
+                Phase::Handles(0)
+            } else {
+                Phase::Mappings
+            }
         }
         Phase::Handles(cursor) => match handle::close_some(graph, domain, cursor, HANDLES_PIECE)? {
             Some(cursor) => Phase::Handles(cursor),
@@ -90,7 +94,11 @@ pub fn piece(graph: &mut Graph, domain: Ref<Domain>) -> Result<Status, Status> {
             Phase::Quiesce(quiesce::begin())
         }
         Phase::Quiesce(epoch) => {
-            if quiesce::passed(epoch) { Phase::Free(0) } else { Phase::Quiesce(epoch) }
+            if quiesce::passed(epoch) {
+                Phase::Free(0)
+            } else {
+                Phase::Quiesce(epoch)
+            }
         }
         Phase::Free(cursor) => {
             let mut budget = domain.budget.get(graph);

@@ -34,7 +34,8 @@ unsafe impl Send for Mapping {}
 
 impl Mapping {
     /// Not mapped.
-    pub const NONE: Mapping = Mapping { domain: null_mut(), ipa: Ipa::new(0), pages: 0, attrs: Attrs::READ, undoing: false };
+    pub const NONE: Mapping =
+        Mapping { domain: null_mut(), ipa: Ipa::new(0), pages: 0, attrs: Attrs::READ, undoing: false };
 
     /// Whether it is mapped, wholly or in part.
     pub fn is_some(&self) -> bool {
@@ -94,7 +95,13 @@ const fn status_of(error: MapError) -> Status {
 ///
 /// # Errors
 /// `BadState`, `Dirty`, `Exists`, `NoBudget`, `Invalid`.
-pub fn map_piece(graph: &mut Graph, extent: Ref<Extent>, domain: Ref<Domain>, ipa: IpaRange, attrs: Attrs) -> Result<(Status, u64), Status> {
+pub fn map_piece(
+    graph: &mut Graph,
+    extent: Ref<Extent>,
+    domain: Ref<Domain>,
+    ipa: IpaRange,
+    attrs: Attrs,
+) -> Result<(Status, u64), Status> {
     if domain.is_dying() {
         return Err(Status::BadState);
     }
@@ -102,7 +109,10 @@ pub fn map_piece(graph: &mut Graph, extent: Ref<Extent>, domain: Ref<Domain>, ip
     let range = extent.range.get(graph);
     let mut mapping = extent.mapping.get(graph);
     if mapping.is_some() {
-        let same = mapping.domain == domain.as_ptr() && mapping.ipa == ipa.first() && mapping.attrs == attrs && !mapping.undoing;
+        let same = mapping.domain == domain.as_ptr()
+            && mapping.ipa == ipa.first()
+            && mapping.attrs == attrs
+            && !mapping.undoing;
         if !same || u64::from(mapping.pages) == range.pages() {
             return Err(Status::BadState);
         }
@@ -116,7 +126,8 @@ pub fn map_piece(graph: &mut Graph, extent: Ref<Extent>, domain: Ref<Domain>, ip
     let done = u64::from(mapping.pages);
     let (Some(left), Some(left_pa)) = (ipa.skip(done), range.skip(done)) else { return Err(Status::BadState) };
     let mut tables = DomainTables { graph, domain };
-    let pages = stage2::map(&mut tables, domain.stage2_root, left, left_pa.first(), attrs, PIECE_ENTRIES).map_err(status_of)?;
+    let pages =
+        stage2::map(&mut tables, domain.stage2_root, left, left_pa.first(), attrs, PIECE_ENTRIES).map_err(status_of)?;
     // The walkers see the entries before anyone is told that they are there.
     barrier::dsb_ishst();
     if done == 0 {
@@ -210,7 +221,8 @@ pub fn forget_mappings(graph: &mut Graph, domain: Ref<Domain>, count: usize) -> 
 pub fn map_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64, pa: PaRange, attrs: Attrs) -> Result<(), Status> {
     let range = IpaRange::new(ipa, pa.pages(), u32::from(domain.ipa_bits)).ok_or(Status::Invalid)?;
     let mut tables = DomainTables { graph, domain };
-    let done = stage2::map(&mut tables, domain.stage2_root, range, pa.first(), attrs, PIECE_ENTRIES).map_err(status_of)?;
+    let done =
+        stage2::map(&mut tables, domain.stage2_root, range, pa.first(), attrs, PIECE_ENTRIES).map_err(status_of)?;
     barrier::dsb_ishst();
     if done == pa.pages() { Ok(()) } else { Err(Status::Invalid) }
 }
