@@ -37,6 +37,14 @@ pub fn from_guest(vcpu: Ref<Vcpu>) -> Next {
     from_guest_slow(vcpu, acknowledged)
 }
 
+/// EL2's own timer fired. It is off until the next decision programs it again; the flag leads to that decision.
+#[inline(always)]
+fn deadline_passed(pcpu: &Pcpu) {
+    timer::clear_deadline();
+    pcpu.timer.store(u64::MAX, Ordering::Relaxed);
+    pcpu.resched.store(true, Ordering::Relaxed);
+}
+
 /// Looks at what others may have asked of this pCPU or of the vCPU that runs here.
 #[inline(always)]
 fn look(vcpu: Ref<Vcpu>) -> Next {
@@ -49,6 +57,12 @@ fn look(vcpu: Ref<Vcpu>) -> Next {
 #[inline(never)]
 fn from_guest_slow(vcpu: Ref<Vcpu>, acknowledged: u32) -> Next {
     let pcpu = percpu::this();
+    if gic::intid(acknowledged) == PPI_HYP_TIMER {
+        deadline_passed(pcpu);
+        gic::eoi(acknowledged);
+        gic::deactivate(acknowledged);
+        return sched::reconsider(vcpu);
+    }
     serve(pcpu, acknowledged);
     look(vcpu)
 }
@@ -83,12 +97,7 @@ fn serve(pcpu: &Pcpu, acknowledged: u32) {
                 timer::guest::mask();
             }
         },
-        PPI_HYP_TIMER => {
-            // Off until the next decision programs it again; the flag leads to that decision.
-            timer::clear_deadline();
-            pcpu.timer.store(u64::MAX, Ordering::Relaxed);
-            pcpu.resched.store(true, Ordering::Relaxed);
-        }
+        PPI_HYP_TIMER => deadline_passed(pcpu),
         _ if intid == u32::from(SGI_POKE) => {
             quiesce::note();
         }

@@ -26,8 +26,11 @@ pub struct Pcpu {
     pub loaded: AtomicPtr<Vcpu>,
     /// Somebody changed what this pCPU should run.
     pub resched: AtomicBool,
-    /// vCPUs ready here, as of the last decision: a hint for others that idle. Written by the owner.
-    pub waiting: AtomicU32,
+    /// Whether vCPUs were ready here as of the last decision; its bit of the scheduler's mask. Written by the owner.
+    pub waiting: AtomicBool,
+    /// Number, plus one, of a blocked vCPU that belongs here and shall be woken with the next decision; 0 for none. A number, since the vCPU may
+    /// be gone by then.
+    pub woken: AtomicU32,
     /// Somebody wants the loaded context out.
     pub unload: AtomicBool,
     /// Others wait here, so a guest's WFI must trap. Written by the owner.
@@ -72,7 +75,8 @@ impl Pcpu {
             current: AtomicPtr::new(null_mut()),
             loaded: AtomicPtr::new(null_mut()),
             resched: AtomicBool::new(false),
-            waiting: AtomicU32::new(0),
+            waiting: AtomicBool::new(false),
+            woken: AtomicU32::new(0),
             unload: AtomicBool::new(false),
             trap_wfi: AtomicBool::new(false),
             timer: AtomicU64::new(u64::MAX),

@@ -25,7 +25,11 @@ pub struct Ring {
 
 impl Ring {
     const fn new() -> Self {
-        Self { head: AtomicU64::new(0), _reserved: [0; 7], records: [const { [AtomicU64::new(0), AtomicU64::new(0)] }; RING_RECORDS] }
+        Self {
+            head: AtomicU64::new(0),
+            _reserved: [0; 7],
+            records: [const { [AtomicU64::new(0), AtomicU64::new(0)] }; RING_RECORDS],
+        }
     }
 }
 
@@ -40,10 +44,10 @@ pub fn record(event: Event, a: u16, b: u16) {
 }
 
 /// Records an event with a long second argument.
-#[inline]
+#[inline(always)]
 pub fn record_wide(event: Event, a: u16, b: u64) {
-    let index = percpu::index();
-    let ring = &PORTICO_TRACE[index & (MAX_PCPUS - 1)];
+    let index = percpu::index() & (MAX_PCPUS - 1);
+    let ring = &PORTICO_TRACE[index];
     let head = ring.head.load(Ordering::Relaxed);
     let [first, second] = Record::new(timer::now(), event, index as u8, a, b).encode();
     let slot = &ring.records[head as usize & (RING_RECORDS - 1)];

@@ -26,7 +26,16 @@ const PORT_NOTIFY_WAIT: u32 = Call::PortNotifyWait.function_id();
 /// `hvc #0`. Decodes the calls whose cost matters by a short chain of comparisons (no jump tables here: an indirect branch is
 /// what Spectre v2 trains) and hands the rest over. Everything that is not the short way is a tail call, so that the short way needs no stack.
 #[unsafe(no_mangle)]
-extern "C" fn portico_hypercall(x0: u64, x1: u64, _x2: u64, _x3: u64, _x4: u64, _x5: u64, _x6: u64, context: *mut VcpuContext) -> Next {
+extern "C" fn portico_hypercall(
+    x0: u64,
+    x1: u64,
+    _x2: u64,
+    _x3: u64,
+    _x4: u64,
+    _x5: u64,
+    _x6: u64,
+    context: *mut VcpuContext,
+) -> Next {
     // SAFETY: the vectors pass the context of the vCPU that runs here.
     let vcpu = unsafe { Vcpu::from_context(context) };
     let id = x0 as u32 & !SVE_HINT;

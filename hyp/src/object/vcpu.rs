@@ -132,10 +132,19 @@ pub struct SchedState {
     pub resume_to: Place,
     /// Sequence number of the published times, even.
     pub seq: u32,
-    /// `since` and `ready` when the times were last published, and the ticks until they are published again.
-    published_at: u64,
-    published_ready: u64,
-    publish_after: u64,
+    /// `since` from which, and `ready` beyond which, the times are published again.
+    publish_at: u64,
+    publish_ready: u64,
+}
+
+impl SchedState {
+    /// Sees to it that stolen time is published at the next entry if it has grown.
+    #[inline(always)]
+    pub fn note_ready(&mut self) {
+        if self.ready > self.publish_ready {
+            self.publish_at = 0;
+        }
+    }
 }
 
 impl Object for Vcpu {
@@ -193,9 +202,8 @@ impl Vcpu {
                 affinity: u64::MAX,
                 resume_to: Place::Off,
                 seq: 0,
-                published_at: 0,
-                published_ready: 0,
-                publish_after: 0,
+                publish_at: 0,
+                publish_ready: 0,
             }),
             fault: UnsafeCell::new(FaultRecord::default()),
             page_ipa: spec.page_ipa,
@@ -332,12 +340,13 @@ impl Ref<Vcpu> {
 
     /// Writes run-state and stolen time to the pages that the guest sees; on the pCPU that has just loaded it.
     ///
-    /// Stolen time is exact at each entry; the run-state times, which only a person reads, are written once a millisecond at most.
+    /// Stolen time is late by a 64th of a millisecond at most; the run-state times, which only a person reads, are written with it, or once a
+    /// millisecond.
     #[inline(always)]
     pub fn publish_times(self) {
         // SAFETY: it runs on this pCPU, and nobody else changes these fields while it does.
         let state = unsafe { self.sched() };
-        if state.ready != state.published_ready || state.since.wrapping_sub(state.published_at) > state.publish_after {
+        if state.since >= state.publish_at {
             self.publish_now(state);
         }
     }
@@ -345,9 +354,8 @@ impl Ref<Vcpu> {
     #[inline(never)]
     fn publish_now(self, state: &mut SchedState) {
         let rate = clock::rate();
-        state.publish_after = rate.ticks_per_ms();
-        state.published_at = state.since;
-        state.published_ready = state.ready;
+        state.publish_at = state.since + rate.ticks_per_ms();
+        state.publish_ready = state.ready + rate.ticks_per_ms() / 64;
         state.seq = state.seq.wrapping_add(2);
         let ready_ns = rate.to_ns(state.ready);
         let times = RunState {
@@ -403,7 +411,8 @@ impl PagePtr {
     pub fn store_selector(self, selector: usize) {
         let offset = core::mem::offset_of!(VcpuPage, selectors) + (selector & 15);
         // SAFETY: within the page, which lives as long as the vCPU; the guest reaches the byte by plain loads and stores.
-        unsafe { core::sync::atomic::AtomicU8::from_ptr(self.0.as_ptr().cast::<u8>().add(offset)) }.store(1, Ordering::Release);
+        unsafe { core::sync::atomic::AtomicU8::from_ptr(self.0.as_ptr().cast::<u8>().add(offset)) }
+            .store(1, Ordering::Release);
     }
 
     /// Whether a bit is masked by its guest.

@@ -65,7 +65,8 @@ pub fn evict(vcpu: Ref<Vcpu>) {
 
 /// Whether a vCPU neither runs nor is about to, and its registers are in memory.
 pub fn is_at_rest(vcpu: Ref<Vcpu>) -> bool {
-    matches!(vcpu.place(), Place::Off | Place::Stopped | Place::Faulted) && vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED
+    matches!(vcpu.place(), Place::Off | Place::Stopped | Place::Faulted)
+        && vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED
 }
 
 /// Takes a stop reason away; with the last one the vCPU goes on.
@@ -126,7 +127,8 @@ pub fn configure(vcpu: Ref<Vcpu>, class: Class, affinity: u64, ticks_per_ms: u64
     let state = unsafe { vcpu.sched() };
     let before = state.entity.class();
     home.admission.release(before);
-    let at_rest = matches!(vcpu.place(), Place::Off | Place::Stopped | Place::Faulted) && vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED;
+    let at_rest = matches!(vcpu.place(), Place::Off | Place::Stopped | Place::Faulted)
+        && vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED;
     let fits_here = affinity & 1 << index != 0 && home.admission.fits(class);
     if fits_here {
         let _ = home.admission.admit(class);

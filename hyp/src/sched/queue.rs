@@ -5,16 +5,16 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 
 use crate::graph::Ref;
 use crate::lock::{Guard, Lock};
-use crate::object::vcpu::{NOT_LOADED, Place, Vcpu};
+use crate::notify;
+use crate::object::vcpu::{NOT_LOADED, Place, SchedState, Vcpu};
 use crate::percpu::{self, Pcpu};
 use crate::trap::{Next, STAY};
-use crate::notify;
 use portico_abi::Status;
 use portico_abi::port::{BIT_TIMER, DEADLINE_NEVER};
-use portico_arch::gic;
 use portico_arch::pcpu::MAX_PCPUS;
-use portico_arch::vectors::IDLE;
 use portico_arch::timer;
+use portico_arch::vectors::IDLE;
+use portico_arch::{cpu, gic};
 use portico_core::runq::{Admission, RunQueue, TimerQueue, Why};
 
 /// vCPUs on one machine.
@@ -39,6 +39,9 @@ static VCPUS: [AtomicPtr<Vcpu>; MAX_VCPUS] = [const { AtomicPtr::new(null_mut())
 /// A bit for each pCPU that idles.
 pub static IDLE_MASK: AtomicU64 = AtomicU64::new(0);
 
+/// A bit for each pCPU on which vCPUs were ready as of its last decision: a hint for those that idle.
+pub static WAITING_MASK: AtomicU64 = AtomicU64::new(0);
+
 /// Boot option: WFI always traps, as if others waited on every pCPU.
 pub static ALWAYS_TRAP_WFI: AtomicBool = AtomicBool::new(false);
 
@@ -52,7 +55,7 @@ pub fn init(counter_hz: u64) {
 /// The queue of a pCPU.
 pub fn of(index: usize) -> &'static Lock<Queue> {
     // `pcpu` fields are only ever set to numbers of pCPUs that are online.
-    QUEUES.get(index).unwrap_or(&QUEUES[0])
+    &QUEUES[index & (MAX_PCPUS - 1)]
 }
 
 /// Locks the queue that a vCPU belongs to.
@@ -97,38 +100,50 @@ pub fn block(vcpu: Ref<Vcpu>, deadline: u64) -> Next {
 /// between. `None`, and nothing done, where that would pass over anyone: then the caller raises and blocks the long way.
 ///
 /// Lends no budget and no priority: only plain weighted vCPUs with nobody waiting are handed over to.
+#[inline(always)]
 pub fn hand_off(vcpu: Ref<Vcpu>, target: Ref<Vcpu>, deadline: u64) -> Option<Next> {
     let pcpu = percpu::this();
     let index = pcpu.index();
     let here = |vcpu: Ref<Vcpu>| usize::from(vcpu.pcpu.load(Ordering::Relaxed)) == index;
-    if deadline != DEADLINE_NEVER || target.place() != Place::Blocked || !here(target) || vcpu.page().upcall_pending() {
+    // Without an end of the slice the running one is plain and alone, so slice and WFI trap are right for its successor too.
+    if deadline != DEADLINE_NEVER || pcpu.slice_end.load(Ordering::Relaxed) != u64::MAX || !here(target) {
         return None;
     }
-    let mut queue = of(index).lock();
-    if target.place() != Place::Blocked || !here(target) || queue.run.ready_len() != 0 {
-        return None;
-    }
-    // SAFETY: both belong to this queue, whose lock is held, and they are two.
-    let (from, to) = unsafe { (vcpu.sched(), target.sched()) };
-    if !from.entity.is_plain() || !to.entity.is_plain() {
+    let mut guard = of(index).lock();
+    let queue = &mut *guard;
+    if target.place() != Place::Blocked || !here(target) {
         return None;
     }
     vcpu.set_place(Place::Blocked);
     // As in `block_until`.
     fence(Ordering::SeqCst);
-    if vcpu.page().upcall_pending() || vcpu.upcall_wanted() || vcpu.stop.load(Ordering::Relaxed) != 0 {
-        vcpu.set_place(Place::Running);
+    // SAFETY: both belong to this queue, whose lock is held, and they are two.
+    let (from, to) = unsafe { (vcpu.sched(), target.sched()) };
+    let now = timer::now();
+    let handed = if vcpu.page().upcall_pending() || vcpu.upcall_wanted() || vcpu.stop.load(Ordering::Relaxed) != 0 {
+        None
+    } else {
+        queue.run.hand_over(&mut from.entity, &mut to.entity, now)
+    };
+    let Some(ran) = handed else {
+        stay_running(vcpu);
         return None;
-    }
+    };
     // SAFETY: it is current here.
     unsafe { vcpu.context() }.set_reg(0, Status::Ok.raw() as u64);
-    let now = timer::now();
-    from.running += queue.run.stop(&mut from.entity, now);
+    from.running += ran;
     from.since = now;
     from.block_deadline = u64::MAX;
     from.wants_result = true;
+    queue.timers.cancel(target.id);
+    to.blocked += now.wrapping_sub(to.since);
+    to.since = now;
+    to.block_deadline = u64::MAX;
+    to.switches += 1;
     target.set_upcall_wanted();
-    Some(run_blocked(pcpu, &mut queue, target, now))
+    target.set_place(Place::Running);
+    pcpu.current.store(target.as_ptr(), Ordering::Relaxed);
+    Some(target.context_ptr())
 }
 
 /// Runs a vCPU that was blocked until now, on its own pCPU, where nothing runs and nobody waits.
@@ -170,6 +185,10 @@ fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
         return STAY;
     }
     let pcpu = percpu::this();
+    // The end of the slice says all: there is none while a weighted vCPU without a cap is alone here.
+    if deadline == DEADLINE_NEVER && pcpu.slice_end.load(Ordering::Relaxed) == u64::MAX && wait_in_place(pcpu, vcpu) {
+        return STAY;
+    }
     let mut queue = of(pcpu.index()).lock();
     vcpu.set_place(Place::Blocked);
     // Pairs with the fences in `notify`: either we see the upcall, or the notifier sees us blocked.
@@ -200,6 +219,40 @@ fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
         queue.timers.set(vcpu.id, deadline);
     }
     pick(pcpu, &mut queue, now)
+}
+
+/// Waits for an interrupt on behalf of the running vCPU, beside which there is nobody: it stays the running one, as in a WFI of its own, but
+/// its pCPU is known to idle and the time is not charged. False if there is something to decide; true if it goes on, maybe for no reason.
+///
+/// No wake-up is lost: whoever wants something of a running vCPU or of its pCPU stores that first and pokes then, and a poke stays
+/// pending, since interrupts are masked here, until the vCPU is entered. So each flag is either seen below or ends the WFI.
+#[inline(never)]
+fn wait_in_place(pcpu: &Pcpu, vcpu: Ref<Vcpu>) -> bool {
+    let own = 1 << pcpu.index();
+    // Before the flags are looked at, as in `idle`: who finds us idle stores `resched` and pokes.
+    IDLE_MASK.fetch_or(own, Ordering::SeqCst);
+    let since = timer::now();
+    let waits = !pcpu.resched.load(Ordering::Acquire) && !vcpu.upcall_wanted() && super::wake::nobody_waits();
+    if waits {
+        cpu::wait_for_interrupt();
+    }
+    IDLE_MASK.fetch_and(!own, Ordering::Relaxed);
+    if !waits {
+        return false;
+    }
+    let now = timer::now();
+    let ticks = now.wrapping_sub(since);
+    Pcpu::count(&pcpu.idle_ticks, ticks);
+    let mut queue = of(pcpu.index()).lock();
+    // SAFETY: it runs here, so it belongs to this queue, whose lock is held.
+    let state = unsafe { vcpu.sched() };
+    queue.run.waited(&mut state.entity, ticks, now);
+    state.blocked += ticks;
+    // It may have been charged from elsewhere meanwhile.
+    state.since = now.min(state.since + ticks);
+    drop(queue);
+    vcpu.publish_times();
+    !pcpu.resched.load(Ordering::Acquire)
 }
 
 /// Takes the running vCPU back from Blocked. A notifier that saw it there relies on [`wake`](super::wake::wake), which finds it running
@@ -243,6 +296,9 @@ pub fn reconsider(vcpu: Ref<Vcpu>) -> Next {
     pcpu.resched.store(false, Ordering::Relaxed);
     let mut queue = of(pcpu.index()).lock();
     let now = timer::now();
+    if let Some(next) = swap(pcpu, &mut queue, vcpu, now) {
+        return next;
+    }
     expire(pcpu, &mut queue, now);
     if vcpu.stop.load(Ordering::Acquire) != 0 {
         // SAFETY: the lock of its queue is held.
@@ -273,6 +329,42 @@ pub fn reconsider(vcpu: Ref<Vcpu>) -> Next {
     set_slice(pcpu, &queue, queue.run.deadline(&state.entity, now));
     update_wfi_trap(pcpu, &queue, vcpu);
     STAY
+}
+
+/// The common case of a decision: one vCPU wakes and takes the place of the running one, without being queued. `None` if it is another case;
+/// then the woken one, if any, is among the ready. Whoever is due too is seen to next: the timer's deadline is then past.
+fn swap(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Option<Next> {
+    let woken = take_woken(pcpu).or_else(|| queue.timers.due(now).and_then(by_id))?;
+    if woken.place() != Place::Blocked || usize::from(woken.pcpu.load(Ordering::Relaxed)) != pcpu.index() {
+        return None;
+    }
+    // SAFETY: both belong to this queue, whose lock is held, and they are two: one runs, one is blocked.
+    let (state, to) = unsafe { (vcpu.sched(), woken.sched()) };
+    queue.timers.cancel(woken.id);
+    look_at_deadline(woken, to, now);
+    let may_stay = vcpu.stop.load(Ordering::Acquire) == 0 && state.affinity & 1 << pcpu.index() != 0;
+    let ran = if may_stay { queue.run.preempt(vcpu.id, &mut state.entity, &mut to.entity, now) } else { None };
+    let Some(ran) = ran else {
+        unblock(queue, woken, now);
+        return None;
+    };
+    state.running += ran;
+    state.since = now;
+    vcpu.set_place(Place::Ready);
+    to.blocked += now.wrapping_sub(to.since);
+    to.since = now;
+    to.block_deadline = u64::MAX;
+    Some(started(pcpu, queue, woken, now))
+}
+
+/// The vCPU that others have left to this pCPU to wake.
+#[inline(always)]
+fn take_woken(pcpu: &Pcpu) -> Option<Ref<Vcpu>> {
+    if pcpu.woken.load(Ordering::Relaxed) == 0 {
+        return None;
+    }
+    let number = pcpu.woken.swap(0, Ordering::AcqRel);
+    by_id(number.wrapping_sub(1) as u16)
 }
 
 fn requeue(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, why: Why) -> Next {
@@ -314,6 +406,14 @@ pub fn run(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Next {
     queue.run.start(&mut state.entity, now);
     state.ready += now.wrapping_sub(state.since);
     state.since = now;
+    state.note_ready();
+    started(pcpu, queue, vcpu, now)
+}
+
+/// The rest of [`run`], for a vCPU that the run queue has started.
+fn started(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Next {
+    // SAFETY: the lock of its queue is held.
+    let state = unsafe { vcpu.sched() };
     state.switches += 1;
     vcpu.set_place(Place::Running);
     pcpu.current.store(vcpu.as_ptr(), Ordering::Relaxed);
@@ -346,37 +446,47 @@ fn release(queue: &mut Queue, now: u64) {
     }
 }
 
-/// Wakes the blocked vCPUs of this queue whose deadline has passed.
+/// Wakes the blocked vCPUs of this queue whose deadline has passed, and the one that another pCPU left to this one.
 pub fn expire(pcpu: &Pcpu, queue: &mut Queue, now: u64) {
     release(queue, now);
+    if let Some(vcpu) = take_woken(pcpu)
+        && vcpu.place() == Place::Blocked
+        && usize::from(vcpu.pcpu.load(Ordering::Relaxed)) == pcpu.index()
+    {
+        queue.timers.cancel(vcpu.id);
+        unblock(queue, vcpu, now);
+    }
     while let Some(id) = queue.timers.pop_due(now) {
         let Some(vcpu) = by_id(id) else { continue };
         if vcpu.place() != Place::Blocked {
             continue;
         }
         // SAFETY: the lock of its queue is held.
-        let state = unsafe { vcpu.sched() };
-        if vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED {
-            // SAFETY: it neither runs nor is loaded, and its lock is held.
-            let el1 = &mut unsafe { vcpu.context() }.el1;
-            if el1.cntv_ctl_el0 & (timer::CTL_ENABLE | timer::CTL_IMASK) == timer::CTL_ENABLE {
-                // SAFETY: as above.
-                let offset = unsafe { vcpu.context() }.el2.cntvoff_el2;
-                if el1.cntv_cval_el0.saturating_add(offset) <= now {
-                    el1.cntv_ctl_el0 |= timer::CTL_IMASK;
-                    notify::mark(vcpu, BIT_TIMER);
-                    vcpu.set_upcall_wanted();
-                }
+        look_at_deadline(vcpu, unsafe { vcpu.sched() }, now);
+        unblock(queue, vcpu, now);
+    }
+    if queue.run.should_preempt(now) {
+        pcpu.resched.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a blocked vCPU finds when it wakes because of a deadline: its timer's port pending, or the result of its call.
+fn look_at_deadline(vcpu: Ref<Vcpu>, state: &mut SchedState, now: u64) {
+    if vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED {
+        // SAFETY: it neither runs nor is loaded, and its lock is held.
+        let context = unsafe { vcpu.context() };
+        if context.el1.cntv_ctl_el0 & (timer::CTL_ENABLE | timer::CTL_IMASK) == timer::CTL_ENABLE
+            && context.el1.cntv_cval_el0.saturating_add(context.el2.cntvoff_el2) <= now
+        {
+            context.el1.cntv_ctl_el0 |= timer::CTL_IMASK;
+            if notify::mark(vcpu, BIT_TIMER) {
+                gic::pend_upcall_saved(&mut context.gic);
             }
         }
-        if state.block_deadline <= now && state.wants_result && !vcpu.upcall_wanted() {
-            // SAFETY: its general registers were stored when it blocked.
-            unsafe { vcpu.context() }.set_reg(0, Status::TimedOut.raw() as u64);
-        }
-        unblock(queue, vcpu, now);
-        if queue.run.should_preempt(now) {
-            pcpu.resched.store(true, Ordering::Relaxed);
-        }
+    }
+    if state.block_deadline <= now && state.wants_result && !vcpu.page().upcall_pending() {
+        // SAFETY: its general registers were stored when it blocked.
+        unsafe { vcpu.context() }.set_reg(0, Status::TimedOut.raw() as u64);
     }
 }
 
@@ -395,7 +505,12 @@ pub fn unblock(queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) {
 pub fn set_slice(pcpu: &Pcpu, queue: &Queue, slice_end: Option<u64>) {
     let slice_end = slice_end.unwrap_or(u64::MAX);
     pcpu.slice_end.store(slice_end, Ordering::Relaxed);
-    pcpu.waiting.store(queue.run.ready_len() as u32, Ordering::Relaxed);
+    let waiting = queue.run.ready_len() != 0;
+    if pcpu.waiting.load(Ordering::Relaxed) != waiting {
+        pcpu.waiting.store(waiting, Ordering::Relaxed);
+        // Each bit has one writer.
+        WAITING_MASK.fetch_xor(1 << pcpu.index(), Ordering::Relaxed);
+    }
     let at = slice_end.min(queue.timers.first().unwrap_or(u64::MAX));
     if pcpu.timer.load(Ordering::Relaxed) != at {
         pcpu.timer.store(at, Ordering::Relaxed);

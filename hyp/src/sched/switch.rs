@@ -27,13 +27,14 @@ extern "C" fn portico_switch(mut next: *mut VcpuContext) -> *mut VcpuContext {
     }
     // SAFETY: what the handlers and `idle` return is IDLE or the context of a vCPU.
     let vcpu = unsafe { Vcpu::from_context(next) };
-    if pcpu.loaded.load(Ordering::Relaxed) != vcpu.as_ptr() {
-        if let Some(before) = pcpu.loaded() {
-            unload(pcpu, before);
+    match pcpu.loaded() {
+        Some(before) if before == vcpu => apply_wfi_trap(vcpu, pcpu.trap_wfi.load(Ordering::Relaxed)),
+        before => {
+            if let Some(before) = before {
+                unload(pcpu, before);
+            }
+            load(pcpu, vcpu);
         }
-        load(pcpu, vcpu);
-    } else {
-        apply_wfi_trap(vcpu, pcpu.trap_wfi.load(Ordering::Relaxed));
     }
     vcpu.publish_times();
     // Pairs with the fence in `notify`: our place is Running, so either we see the wish or the notifier pokes us.
@@ -75,7 +76,8 @@ fn load(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
     unsafe { (context.handler_sp as *mut *mut VcpuContext).write(vcpu.context_ptr()) };
     // SAFETY: nothing is loaded here, and the tables are those of its domain, which lives.
     unsafe { context::load(context) };
-    let last = &vcpu.domain.last_here[pcpu.index() & (MAX_PCPUS - 1)];
+    let index = pcpu.index() & (MAX_PCPUS - 1);
+    let last = &vcpu.domain.last_here[index];
     if last.load(Ordering::Relaxed) != vcpu.index {
         // vCPUs of one domain share a VMID but each may use an ASID in its own way, as on processors of its own.
         tlb::guest_stage1_local();
@@ -83,12 +85,13 @@ fn load(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
     }
     gic::restore(&context.gic);
     pcpu.loaded.store(vcpu.as_ptr(), Ordering::Relaxed);
-    vcpu.loaded_on.store(pcpu.index() as u8, Ordering::Release);
+    vcpu.loaded_on.store(index as u8, Ordering::Release);
     Pcpu::count(&pcpu.switches, 1);
-    trace::record(Event::Switch, vcpu.id, pcpu.index() as u16);
+    trace::record(Event::Switch, vcpu.id, index as u16);
 }
 
 /// Stores the registers of the vCPU that is loaded here.
+#[inline(always)]
 fn unload(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
     // SAFETY: it is loaded on this pCPU.
     let context = unsafe { vcpu.context() };
@@ -112,11 +115,16 @@ fn unload(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
     vcpu.loaded_on.store(NOT_LOADED, Ordering::Release);
     // Pairs with the fence in `notify`: whoever saw it still loaded here has only poked us.
     fence(Ordering::SeqCst);
-    match vcpu.place() {
-        Place::Blocked if vcpu.upcall_wanted() => wake::wake(vcpu),
-        Place::Migrating => settle(vcpu),
-        _ => {}
+    let place = vcpu.place();
+    if place == Place::Migrating || place == Place::Blocked && vcpu.upcall_wanted() {
+        unloaded(vcpu);
     }
+}
+
+#[cold]
+#[inline(never)]
+fn unloaded(vcpu: Ref<Vcpu>) {
+    if vcpu.place() == Place::Migrating { settle(vcpu) } else { wake::wake(vcpu) }
 }
 
 /// From now on the virtual timer of a blocked vCPU does not count in hardware: its queue's timer does.
@@ -169,7 +177,7 @@ fn idle(pcpu: &'static Pcpu) -> *mut VcpuContext {
         {
             break next;
         }
-        if pcpu.resched.load(Ordering::Acquire) || wake::steal(index) {
+        if pcpu.resched.load(Ordering::Acquire) || !wake::nobody_waits() && wake::steal(index) {
             pcpu.resched.store(false, Ordering::Relaxed);
             let next = queue::pick_idle(pcpu);
             if next != IDLE {

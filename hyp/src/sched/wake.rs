@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::queue::{self, IDLE_MASK, Queue};
+use super::queue::{self, IDLE_MASK, Queue, WAITING_MASK};
 use crate::graph::Ref;
 use crate::object::vcpu::{NOT_LOADED, Place, Vcpu};
 use crate::percpu;
@@ -20,7 +20,9 @@ pub fn kick(vcpu: Ref<Vcpu>) {
         Place::Blocked => {
             let home = vcpu.pcpu.load(Ordering::Relaxed);
             if vcpu.loaded_on.load(Ordering::Relaxed) != home {
-                wake(vcpu);
+                if !wake_there(vcpu, usize::from(home)) {
+                    wake(vcpu);
+                }
             } else if usize::from(home) != percpu::index() {
                 // Its pCPU idles with it loaded, and will look at the wish when it wakes; or it is just about to unload it, and will look then.
                 percpu::poke(usize::from(home));
@@ -28,6 +30,24 @@ pub fn kick(vcpu: Ref<Vcpu>) {
         }
         Place::Off | Place::Ready | Place::Faulted | Place::Stopped | Place::Migrating => {}
     }
+}
+
+/// Leaves the waking of a blocked vCPU to its own pCPU, where it is cheaper, if all pCPUs are busy: then it would not run elsewhere either.
+///
+/// The number is stored before `resched`, and that before the poke, so the next decision there finds it. A blocked vCPU changes its pCPU only
+/// by becoming ready, and then it sees the wish when it is entered; so a number found too late is passed over.
+#[inline]
+fn wake_there(vcpu: Ref<Vcpu>, home: usize) -> bool {
+    if home == percpu::index() || IDLE_MASK.load(Ordering::Relaxed) != 0 {
+        return false;
+    }
+    let Some(pcpu) = percpu::get(home) else { return false };
+    if pcpu.woken.compare_exchange(0, u32::from(vcpu.id) + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        return false;
+    }
+    pcpu.resched.store(true, Ordering::Release);
+    percpu::poke(home);
+    true
 }
 
 /// Wakes a blocked vCPU; does nothing to another.
@@ -56,7 +76,10 @@ pub fn place(vcpu: Ref<Vcpu>, home: &mut Queue, index: usize, now: u64, why: Why
     let allowed = state.affinity & ((1 << percpu::online()) - 1);
     let home_is_idle = idle & 1 << index != 0;
     let home_allowed = allowed & 1 << index != 0;
-    if (!home_is_idle || !home_allowed) && vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED && state.entity.is_weighted() {
+    if (!home_is_idle || !home_allowed)
+        && vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED
+        && state.entity.is_weighted()
+    {
         let candidates = if home_allowed { idle & allowed } else { allowed };
         let best = if candidates & idle != 0 { candidates & idle } else { candidates };
         if best != 0 {
@@ -104,10 +127,18 @@ pub fn move_home(vcpu: Ref<Vcpu>, from: usize, to: usize) {
     vcpu.pcpu.store(to as u8, Ordering::Release);
 }
 
+/// Whether, as far as is known, no pCPU has a vCPU that it could give away: this one, which idles, is not looked at.
+#[inline(always)]
+pub fn nobody_waits() -> bool {
+    WAITING_MASK.load(Ordering::Relaxed) == 0
+}
+
 /// Takes a ready vCPU from a busier pCPU to this idle one. Looks at each once.
+#[cold]
+#[inline(never)]
 pub fn steal(own: usize) -> bool {
     for other in 0..percpu::online() {
-        if other == own || percpu::get(other).is_none_or(|pcpu| pcpu.waiting.load(Ordering::Relaxed) == 0) {
+        if other == own || WAITING_MASK.load(Ordering::Relaxed) & 1 << other == 0 {
             continue;
         }
         let Some(mut victim) = queue::of(other).try_lock() else { continue };

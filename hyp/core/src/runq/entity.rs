@@ -31,9 +31,7 @@ impl Class {
     /// `Invalid`.
     pub const fn check(self, ticks_per_ms: u64) -> Result<(), Status> {
         let fits = match self {
-            Class::Weighted { weight, cap_permille } => {
-                weight >= 1 && weight <= 65535 && cap_permille <= 1000
-            }
+            Class::Weighted { weight, cap_permille } => weight >= 1 && weight <= 65535 && cap_permille <= 1000,
             Class::Reservation { budget, period } => {
                 period >= ticks_per_ms / 10
                     && period <= ticks_per_ms * 10_000
@@ -50,7 +48,11 @@ impl Class {
             Class::Weighted { .. } => 0,
             // Both are below 2^50, see `check`.
             Class::Reservation { budget, period } => {
-                if period == 0 { 1000 } else { (budget * 1000).div_ceil(period) as u32 }
+                if period == 0 {
+                    1000
+                } else {
+                    (budget * 1000).div_ceil(period) as u32
+                }
             }
         }
     }
@@ -181,9 +183,7 @@ impl SchedEntity {
     pub(super) const fn wake_period(&mut self, now: u64) {
         let Class::Reservation { budget, period } = self.class else { return };
         let expired = now >= self.deadline;
-        if expired
-            || self.remaining as u128 * period as u128 > (self.deadline - now) as u128 * budget as u128
-        {
+        if expired || self.remaining as u128 * period as u128 > (self.deadline - now) as u128 * budget as u128 {
             self.deadline = now + period;
             self.replenish(budget);
         }

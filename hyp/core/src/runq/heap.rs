@@ -70,6 +70,15 @@ impl<const N: usize> Heaps<N> {
         }
         let len = self.len(side) + 1;
         self.set_len(side, len);
+        if side == Side::Ready && len == 1 {
+            // The common case: it is alone.
+            if let (Some(k), Some(i), Some(p)) =
+                (self.keys.first_mut(), self.ids.first_mut(), self.position.get_mut(usize::from(id)))
+            {
+                (*k, *i, *p) = (key, id, 0);
+            }
+            return true;
+        }
         let mut view = self.view(side);
         view.put(len - 1, key, id);
         view.up(len - 1);
@@ -79,6 +88,13 @@ impl<const N: usize> Heaps<N> {
     /// Removes an id from the heap that it is in. False if it is in none.
     pub(super) fn remove(&mut self, id: u16) -> bool {
         let Some(side) = self.side_of(id) else { return false };
+        if side == Side::Ready && self.ready == 1 {
+            if let Some(position) = self.position.get_mut(usize::from(id)) {
+                *position = NOWHERE;
+            }
+            self.ready = 0;
+            return true;
+        }
         let slot = usize::from(self.position.get(usize::from(id)).copied().unwrap_or(0));
         let mut view = self.view(side);
         let index = view.slot(slot);

@@ -25,11 +25,11 @@
 mod admission;
 mod entity;
 mod heap;
-mod timers;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
+mod timers;
 
 pub use admission::Admission;
 pub use entity::{Class, SchedEntity};
@@ -128,10 +128,26 @@ impl<const N: usize> RunQueue<N> {
     }
 
     /// Charges the running vCPU for its time up to `now`, and returns that time.
-    #[inline]
+    #[inline(never)]
     pub fn charge(&mut self, entity: &mut SchedEntity, now: u64) -> u64 {
         let ran = now.saturating_sub(self.since);
         self.since = now;
+        if entity.is_plain()
+            && let Current::Weighted { vruntime, .. } = &mut self.current
+        {
+            // The common case, in few instructions: what is below comes to the same.
+            let reached = entity.vruntime_after(ran);
+            *vruntime = reached;
+            entity.vruntime = reached;
+            self.raise_min(Some(reached));
+        } else {
+            self.charge_slow(entity, ran, now);
+        }
+        ran
+    }
+
+    #[inline(never)]
+    fn charge_slow(&mut self, entity: &mut SchedEntity, ran: u64, now: u64) {
         entity.account(ran);
         if let Current::Weighted { vruntime, .. } = &mut self.current {
             *vruntime = entity.vruntime;
@@ -141,15 +157,69 @@ impl<const N: usize> RunQueue<N> {
             entity.roll_period(now, true);
             *deadline = entity.deadline;
         }
-        ran
+    }
+
+    /// The running vCPU stops and one that was blocked runs in its place: [`RunQueue::stop`], [`RunQueue::may_run`] and [`RunQueue::start`] in
+    /// one. Returns how long the first one ran; `None`, and nothing done, unless both are plain and nobody waits.
+    #[inline(always)]
+    pub fn hand_over(&mut self, from: &mut SchedEntity, to: &mut SchedEntity, now: u64) -> Option<u64> {
+        let Current::Weighted { vruntime, inverse } = &mut self.current else { return None };
+        if self.heaps.len(Side::Ready) != 0 || !from.is_plain() || !to.is_plain() {
+            return None;
+        }
+        let ran = now.saturating_sub(self.since);
+        from.vruntime = from.vruntime_after(ran);
+        self.min_vruntime = self.min_vruntime.max(from.vruntime);
+        to.vruntime = to.vruntime.max(self.min_vruntime.saturating_sub(self.ticks_per_ms));
+        (*vruntime, *inverse) = (to.vruntime, to.inverse);
+        self.since = now;
+        self.started = now;
+        Some(ran)
     }
 
     /// [`RunQueue::charge`], after which the pCPU has no running vCPU. Enqueue it if it is still runnable.
-    #[inline]
+    #[inline(always)]
     pub fn stop(&mut self, entity: &mut SchedEntity, now: u64) -> u64 {
         let ran = self.charge(entity, now);
         self.current = Current::None;
         ran
+    }
+
+    /// A blocked vCPU wakes while another runs: if it comes first it takes the other's place, which is queued under its `id`. Returns how long
+    /// that one ran; `None` if the woken one must be enqueued, or one of them is not plain.
+    pub fn preempt(&mut self, id: u16, running: &mut SchedEntity, woken: &mut SchedEntity, now: u64) -> Option<u64> {
+        let Current::Weighted { vruntime, inverse } = self.current else { return None };
+        let first = self.heaps.first(Side::Ready).map_or(u64::MAX, |(key, _)| key);
+        if !running.is_plain() || !woken.is_plain() || first & WEIGHTED_KEY == 0 {
+            return None;
+        }
+        let first = first & !WEIGHTED_KEY;
+        let ran = now.saturating_sub(self.since);
+        let reached = entity::advance(vruntime, inverse, ran);
+        self.min_vruntime = self.min_vruntime.max(reached.min(first));
+        let claim = woken.vruntime.max(self.min_vruntime.saturating_sub(self.ticks_per_ms));
+        if first <= claim || reached <= claim.saturating_add(self.ticks_per_ms / 4) {
+            return None;
+        }
+        running.vruntime = reached;
+        woken.vruntime = claim;
+        self.heaps.insert(Side::Ready, WEIGHTED_KEY | reached, id);
+        self.current = Current::Weighted { vruntime: claim, inverse: woken.inverse };
+        self.since = now;
+        self.started = now;
+        Some(ran)
+    }
+
+    /// The running vCPU, which is plain, did nothing in the `ticks` that end now, as if it had blocked and woken: they are not charged.
+    #[inline]
+    pub fn waited(&mut self, entity: &mut SchedEntity, ticks: u64, now: u64) {
+        if let Current::Weighted { vruntime, .. } = &mut self.current {
+            self.since = now.min(self.since + ticks);
+            self.started = now;
+            // Who looked at the queue meanwhile took the time for run time.
+            entity.vruntime = entity.vruntime.max(self.min_vruntime.saturating_sub(self.ticks_per_ms));
+            *vruntime = entity.vruntime;
+        }
     }
 
     /// The fast path of a wake-up on an idle pCPU with nothing ready: places the vCPU as [`Why::Wake`] does and says whether it may run at

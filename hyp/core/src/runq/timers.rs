@@ -39,6 +39,12 @@ impl<const N: usize> TimerQueue<N> {
         self.heaps.first(Side::Ready).map(|(at, _)| at)
     }
 
+    /// The id of the earliest deadline if that is not after `now`.
+    #[inline]
+    pub fn due(&self, now: u64) -> Option<u16> {
+        self.heaps.first(Side::Ready).and_then(|(at, id)| (at <= now).then_some(id))
+    }
+
     /// Takes out an id whose deadline is not after `now`.
     pub fn pop_due(&mut self, now: u64) -> Option<u16> {
         let (at, id) = self.heaps.first(Side::Ready)?;
