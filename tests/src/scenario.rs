@@ -116,6 +116,10 @@ impl Scenario {
             line.initrd = Some(path);
         }
         line.icount = self.icount;
+        if self.icount {
+            // QEMU may need a nudge to let time go on when all processors idle: `Qemu::next` gives it through this.
+            line.qmp = Some(folder.path().join("qmp"));
+        }
         line.bootargs.extend(self.bootargs);
         line.extra.extend(self.extra);
         Machine::start(&line, self.limit, folder)
