@@ -119,8 +119,20 @@ const _: () = assert!(size_of::<VcpuContext>() <= 2048);
 ///
 /// Stage 2 on; physical interrupts and SErrors to EL2; TLB and barrier maintenance broadcast (a vCPU may move);
 /// ID group 3, SMC, implementation-defined registers and ACTLR trapped; set/way invalidates also clean (SWIO); EL1 is AArch64.
-pub const HCR_GUEST: u64 = hcr::VM | hcr::SWIO | hcr::PTW | hcr::FMO | hcr::IMO | hcr::AMO | hcr::FB | hcr::BSU_IS
-    | hcr::TID1 | hcr::TID3 | hcr::TSC | hcr::TIDCP | hcr::TACR | hcr::RW;
+pub const HCR_GUEST: u64 = hcr::VM
+    | hcr::SWIO
+    | hcr::PTW
+    | hcr::FMO
+    | hcr::IMO
+    | hcr::AMO
+    | hcr::FB
+    | hcr::BSU_IS
+    | hcr::TID1
+    | hcr::TID3
+    | hcr::TSC
+    | hcr::TIDCP
+    | hcr::TACR
+    | hcr::RW;
 
 /// Fields of HCR_EL2 as masks.
 #[expect(missing_docs, reason = "the fields have Arm's names")]
@@ -156,10 +168,32 @@ impl VcpuContext {
     /// All registers zero but those of the boot contract.
     pub const fn new() -> Self {
         let mut el1 = El1State {
-            sp_el0: 0, sp_el1: 0, elr_el1: 0, spsr_el1: 0, sctlr_el1: SCTLR_EL1_BOOT, cpacr_el1: 0, ttbr0_el1: 0,
-            ttbr1_el1: 0, esr_el1: 0, far_el1: 0, afsr0_el1: 0, afsr1_el1: 0, mair_el1: 0, amair_el1: 0, vbar_el1: 0,
-            contextidr_el1: 0, tpidr_el0: 0, tpidrro_el0: 0, tpidr_el1: 0, cntkctl_el1: 0, par_el1: 0, csselr_el1: 0,
-            mdscr_el1: 0, cntv_cval_el0: 0, cntv_ctl_el0: 0, tcr_el1: 0,
+            sp_el0: 0,
+            sp_el1: 0,
+            elr_el1: 0,
+            spsr_el1: 0,
+            sctlr_el1: SCTLR_EL1_BOOT,
+            cpacr_el1: 0,
+            ttbr0_el1: 0,
+            ttbr1_el1: 0,
+            esr_el1: 0,
+            far_el1: 0,
+            afsr0_el1: 0,
+            afsr1_el1: 0,
+            mair_el1: 0,
+            amair_el1: 0,
+            vbar_el1: 0,
+            contextidr_el1: 0,
+            tpidr_el0: 0,
+            tpidrro_el0: 0,
+            tpidr_el1: 0,
+            cntkctl_el1: 0,
+            par_el1: 0,
+            csselr_el1: 0,
+            mdscr_el1: 0,
+            cntv_cval_el0: 0,
+            cntv_ctl_el0: 0,
+            tcr_el1: 0,
         };
         el1.cpacr_el1 = 0;
         Self {

@@ -26,7 +26,13 @@ pub fn id_registers() -> [u64; portico_core::idregs::COUNT] {
         }),*] };
     }
     read!(
-        "id_aa64pfr0_el1", "id_aa64pfr1_el1", "id_aa64isar0_el1", "id_aa64isar1_el1", "s3_0_c0_c6_2", "id_aa64mmfr0_el1",
-        "id_aa64mmfr1_el1", "s3_0_c0_c7_2"
+        "id_aa64pfr0_el1",
+        "id_aa64pfr1_el1",
+        "id_aa64isar0_el1",
+        "id_aa64isar1_el1",
+        "s3_0_c0_c6_2",
+        "id_aa64mmfr0_el1",
+        "id_aa64mmfr1_el1",
+        "s3_0_c0_c7_2"
     )
 }

@@ -48,5 +48,19 @@ macro_rules! fp_block {
     };
 }
 
-fp_block!(save, "stp", "Stores V0..V31, FPCR and FPSR.", "mrs {a}, fpcr\nmrs {b}, fpsr", "str {a}, [{p}, #512]\nstr {b}, [{p}, #520]", *mut FpState);
-fp_block!(restore, "ldp", "Loads V0..V31, FPCR and FPSR.", "ldr {a}, [{p}, #512]\nldr {b}, [{p}, #520]", "msr fpcr, {a}\nmsr fpsr, {b}", *const FpState);
+fp_block!(
+    save,
+    "stp",
+    "Stores V0..V31, FPCR and FPSR.",
+    "mrs {a}, fpcr\nmrs {b}, fpsr",
+    "str {a}, [{p}, #512]\nstr {b}, [{p}, #520]",
+    *mut FpState
+);
+fp_block!(
+    restore,
+    "ldp",
+    "Loads V0..V31, FPCR and FPSR.",
+    "ldr {a}, [{p}, #512]\nldr {b}, [{p}, #520]",
+    "msr fpcr, {a}\nmsr fpsr, {b}",
+    *const FpState
+);

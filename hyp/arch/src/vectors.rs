@@ -33,7 +33,16 @@ pub enum VectorKind {
 // Implemented by the hypervisor proper.
 unsafe extern "C" {
     /// `hvc #0` from EL1: registers x0..x6 and the context.
-    fn portico_hypercall(x0: u64, x1: u64, x2: u64, x3: u64, x4: u64, x5: u64, x6: u64, context: *mut VcpuContext) -> *mut VcpuContext;
+    fn portico_hypercall(
+        x0: u64,
+        x1: u64,
+        x2: u64,
+        x3: u64,
+        x4: u64,
+        x5: u64,
+        x6: u64,
+        context: *mut VcpuContext,
+    ) -> *mut VcpuContext;
     /// Any other synchronous exception of a guest.
     fn portico_guest_sync(context: *mut VcpuContext, esr: u64) -> *mut VcpuContext;
     /// Physical interrupt while a guest runs.
@@ -347,5 +356,6 @@ const _: unsafe extern "C" fn(*mut VcpuContext) -> *mut VcpuContext = portico_gu
 const _: unsafe extern "C" fn(*mut VcpuContext, u64) -> *mut VcpuContext = portico_guest_sync;
 const _: unsafe extern "C" fn(*mut VcpuContext, u64) -> *mut VcpuContext = portico_guest_serror;
 const _: unsafe extern "C" fn(u64, u64, u64, u64, u64) -> ! = portico_fatal;
-const _: unsafe extern "C" fn(u64, u64, u64, u64, u64, u64, u64, *mut VcpuContext) -> *mut VcpuContext = portico_hypercall;
+const _: unsafe extern "C" fn(u64, u64, u64, u64, u64, u64, u64, *mut VcpuContext) -> *mut VcpuContext =
+    portico_hypercall;
 const _: () = assert!(offsets::PC == 248);

@@ -336,7 +336,8 @@ mod tests {
     #[test]
     fn aborts() {
         // str w5, [..] to an unmapped page, level 3
-        let Exception::DataAbort(abort) = decode(esr(ec::DATA_ABORT_LOWER, 1 << 24 | 2 << 22 | 5 << 16 | 1 << 6 | 7)) else {
+        let Exception::DataAbort(abort) = decode(esr(ec::DATA_ABORT_LOWER, 1 << 24 | 2 << 22 | 5 << 16 | 1 << 6 | 7))
+        else {
             panic!("not a data abort")
         };
         assert!(abort.write && abort.fault.is_stage2() && !abort.fault.on_table_walk);

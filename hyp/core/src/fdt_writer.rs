@@ -252,8 +252,20 @@ mod tests {
         assert!(buffer[40..56].iter().all(|byte| *byte == 0));
         let names: Vec<(String, usize)> = outline(&buffer);
         let want = [
-            ("", 0), ("#address-cells", 4), ("#size-cells", 4), ("memory@40000000", 0), ("device_type", 7), ("reg", 16), ("}", 0),
-            ("chosen", 0), ("rng-seed", 5), ("linux,initrd-start", 8), ("interrupts", 12), ("always-on", 0), ("}", 0), ("}", 0),
+            ("", 0),
+            ("#address-cells", 4),
+            ("#size-cells", 4),
+            ("memory@40000000", 0),
+            ("device_type", 7),
+            ("reg", 16),
+            ("}", 0),
+            ("chosen", 0),
+            ("rng-seed", 5),
+            ("linux,initrd-start", 8),
+            ("interrupts", 12),
+            ("always-on", 0),
+            ("}", 0),
+            ("}", 0),
         ];
         assert_eq!(names, want.map(|(name, len)| (name.to_string(), len)));
     }

@@ -78,10 +78,7 @@ mod tests {
 
     #[test]
     fn accepts_and_refuses() {
-        assert_eq!(
-            Image::parse(&header(0, 0x20_0000, 0xa)),
-            Ok(Image { text_offset: 0, memory_bytes: 0x20_0000 })
-        );
+        assert_eq!(Image::parse(&header(0, 0x20_0000, 0xa)), Ok(Image { text_offset: 0, memory_bytes: 0x20_0000 }));
         assert_eq!(Image::parse(&header(0, 0, 0)).map(|i| i.text_offset), Ok(0x8_0000));
         assert_eq!(Image::parse(&header(0, 1, 0)).map(|i| i.memory_bytes), Ok(64));
         assert_eq!(Image::parse(&header(0, 1, 1)), Err(ImageError::Kind));

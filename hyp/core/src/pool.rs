@@ -66,8 +66,7 @@ struct Block {
 }
 
 impl Block {
-    const ABSENT: Block =
-        Block { base: None, free: 0, map: [0; 8], owners: [Owner::EL2; BLOCK_PAGES as usize] };
+    const ABSENT: Block = Block { base: None, free: 0, map: [0; 8], owners: [Owner::EL2; BLOCK_PAGES as usize] };
 
     fn take(&mut self, owner: Owner) -> Option<Pa> {
         let base = self.base?;

@@ -91,8 +91,7 @@ impl Record {
     /// The two words to store.
     #[inline(always)]
     pub const fn encode(self) -> [u64; 2] {
-        let head =
-            self.time as u64 | (self.event as u64) << 32 | (self.pcpu as u64) << 40 | (self.a as u64) << 48;
+        let head = self.time as u64 | (self.event as u64) << 32 | (self.pcpu as u64) << 40 | (self.a as u64) << 48;
         [head, self.b]
     }
 

@@ -33,10 +33,7 @@ impl Tables for Host {
     fn write(&mut self, table: Pa, index: usize, desc: u64) {
         let entry = &mut self.pages.get_mut(&table.raw()).unwrap()[index];
         assert!(*entry & 1 == 0 || desc == 0, "a valid entry was changed without a break");
-        assert!(
-            desc == 0 || self.pending_break != Some((table.raw(), index)),
-            "made before the break was complete"
-        );
+        assert!(desc == 0 || self.pending_break != Some((table.raw(), index)), "made before the break was complete");
         if *entry & 1 != 0 && desc == 0 {
             self.pending_break = Some((table.raw(), index));
         }
