@@ -118,7 +118,11 @@ pub fn start(args: &mut Args, graph: &mut Graph) -> Outcome {
         control::resume(vcpu, stop::ASKED);
         return Ok(Status::Ok);
     }
-    power::on(graph, vcpu, args.get::<2>(), args.get::<3>())?;
+    let pc = args.get::<2>();
+    if pc & 3 != 0 || pc >> vcpu.domain.ipa_bits != 0 {
+        return Err(Status::Invalid);
+    }
+    power::on(graph, vcpu, pc, args.get::<3>())?;
     Ok(Status::Ok)
 }
 
