@@ -14,7 +14,7 @@ use crate::context::{VcpuContext, offsets};
 use core::arch::global_asm;
 
 /// What a handler returns to ask for "no vCPU": the pCPU idles.
-pub const IDLE: *mut VcpuContext = 1 as *mut VcpuContext;
+pub const IDLE: *mut VcpuContext = core::ptr::without_provenance_mut(1);
 
 /// Offset, in the pCPU structure that TPIDR_EL2 points at, of the stack pointer for fatal exceptions.
 pub const PCPU_FATAL_SP: usize = 8;
