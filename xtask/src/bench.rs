@@ -16,6 +16,7 @@ use clap::Args;
 use portico_ctl::MachineKind;
 use regex::Regex;
 use serde::Deserialize;
+use tempfile::TempDir;
 
 use crate::machine::Line;
 use crate::qemu::Session;
@@ -121,50 +122,55 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
     Ok(if worse.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// One machine: boots every system that measures something on it.
+/// One machine: boots every system that measures something on it, one after the other.
 fn measure(kind: MachineKind, build: bool) -> Result<Figures> {
-    let mut figures = Figures::new();
-    let (mut take, names) = (Figures::new(), |from: &Figures, to: &mut Figures, pairs: &[(&str, &str)]| {
-        for (old, new) in pairs {
-            if let Some(value) = from.get(*old) {
-                to.insert((*new).to_string(), *value);
-            }
-        }
-    });
-    let mut session = boot(kind, "bench", 2, &[NO_LOOP], build)?;
-    collect(&mut session, &mut figures)?;
-    memory(&mut session, &mut figures)?;
-    let mut session = boot(kind, "bench", 2, &[], false)?;
-    collect(&mut session, &mut take)?;
-    names(&take, &mut figures, &[("null_call", "null_call_bhb")]);
-    let mut session = boot(kind, "bench-shared", 2, &[NO_LOOP], false)?;
-    collect(&mut session, &mut figures)?;
-    for (arguments, name) in
-        [(&[NO_LOOP][..], "pingpong_2p"), (&[NO_LOOP, "portico.wfi=trap"][..], "pingpong_2p_trapped")]
-    {
-        let mut session = boot(kind, "bench-pingpong", 2, arguments, false)?;
-        collect(&mut session, &mut take)?;
-        names(&take, &mut figures, &[("pingpong", name)]);
-    }
-    let mut session = boot(kind, "bench-one", 2, &[NO_LOOP], false)?;
-    collect(&mut session, &mut figures)?;
-    let mut session = boot(kind, "bench-boot", 1, &[NO_LOOP], false)?;
-    collect(&mut session, &mut figures)?;
-    let info = ask(&mut session, "info", "^guests .*")?;
-    figures.insert("boot_manager".into(), number(&info, r"booted +(\d+) ticks")?);
-    let mut session = boot(kind, "bench-one", 1, &["portico.measure"], false)?;
-    collect(&mut session, &mut take)?;
-    ask(&mut session, "destroy ping", "destroyed")?;
-    ask(&mut session, "create ping", "\n")?;
-    ask(&mut session, "list", r"ping +\d+ +running")?;
-    ask(&mut session, "destroy ping", "destroyed")?;
-    let info = ask(&mut session, "info", "^guests .*")?;
-    figures.insert("el2_longest".into(), number(&info, r"longest call +(\d+) ticks")?);
+    let mut figures = measure_alone(kind, build)?;
+    figures.insert("null_call_bhb".into(), one(&printed(kind, "bench", &[])?, "null_call")?);
+    figures.extend(printed(kind, "bench-shared", &[NO_LOOP])?);
+    figures.insert("pingpong_2p".into(), one(&printed(kind, "bench-pingpong", &[NO_LOOP])?, "pingpong")?);
+    let trapped = printed(kind, "bench-pingpong", &[NO_LOOP, "portico.wfi=trap"])?;
+    figures.insert("pingpong_2p_trapped".into(), one(&trapped, "pingpong")?);
+    figures.extend(printed(kind, "bench-one", &[NO_LOOP])?);
+    figures.insert("boot_manager".into(), measure_boot(kind)?);
+    figures.insert("el2_longest".into(), measure_longest(kind)?);
     Ok(figures)
 }
 
+/// What a guest with the machine to itself measures, and what it takes of the memory.
+fn measure_alone(kind: MachineKind, build: bool) -> Result<Figures> {
+    let mut machine = boot(kind, "bench", 2, &[NO_LOOP], build)?;
+    let mut figures = collect(&mut machine.session)?;
+    memory(&mut machine.session, &mut figures)?;
+    Ok(figures)
+}
+
+/// When the manager's first instruction was executed.
+fn measure_boot(kind: MachineKind) -> Result<u64> {
+    let mut machine = boot(kind, "bench-boot", 1, &[NO_LOOP], false)?;
+    collect(&mut machine.session)?;
+    let info = ask(&mut machine.session, "info", "^guests .*")?;
+    number(&info, r"booted +(\d+) ticks")
+}
+
+/// The longest stay in EL2 while guests are built and destroyed. On one processor, since time runs on for all.
+fn measure_longest(kind: MachineKind) -> Result<u64> {
+    let mut machine = boot(kind, "bench-life", 1, &["portico.measure"], false)?;
+    machine.session.expect("not again.*")?;
+    let info = ask(&mut machine.session, "info", "^guests .*")?;
+    number(&info, r"longest call +(\d+) ticks")
+}
+
+/// What the guests of a system print.
+fn printed(kind: MachineKind, system: &str, arguments: &[&str]) -> Result<Figures> {
+    collect(&mut boot(kind, system, 2, arguments, false)?.session)
+}
+
+fn one(figures: &Figures, name: &str) -> Result<u64> {
+    figures.get(name).copied().with_context(|| format!("the guest printed no {name}"))
+}
+
 /// Starts a machine with one of our systems.
-fn boot(kind: MachineKind, system: &str, cpus: u32, arguments: &[&str], build: bool) -> Result<Session> {
+fn boot(kind: MachineKind, system: &str, cpus: u32, arguments: &[&str], build: bool) -> Result<Machine> {
     let path = project::root().join("tests/systems").join(format!("{system}.toml"));
     let request = Request {
         system: path.to_string_lossy().into_owned(),
@@ -182,26 +188,32 @@ fn boot(kind: MachineKind, system: &str, cpus: u32, arguments: &[&str], build: b
     start(line, &bundle)
 }
 
-/// Starts a machine. QEMU reads the bundle before it gives any output, so the file can go with the folder then.
-fn start(mut line: Line, bundle: &[u8]) -> Result<Session> {
+/// A running machine and the folder of its files.
+struct Machine {
+    session: Session,
+    _folder: TempDir,
+}
+
+/// Starts a machine.
+fn start(mut line: Line, bundle: &[u8]) -> Result<Machine> {
     let folder = tempfile::Builder::new().prefix("portico-").tempdir()?;
     let path = folder.path().join("bundle");
     std::fs::write(&path, bundle)?;
     line.initrd = Some(path);
+    line.qmp = Some(folder.path().join("qmp"));
     let mut session = Session::start(&line, LIMIT)?;
     session.expect("manager is up")?;
-    Ok(session)
+    Ok(Machine { session, _folder: folder })
 }
 
 /// Waits until the guest has measured all, and takes what it printed.
-fn collect(session: &mut Session, figures: &mut Figures) -> Result<()> {
+fn collect(session: &mut Session) -> Result<Figures> {
     session.expect("BENCH (end|failed.*)")?;
     let text = session.text();
     if let Some(at) = text.find("BENCH failed") {
         bail!("{}", text[at..].lines().next().unwrap_or_default());
     }
-    figures.extend(parse(text)?);
-    Ok(())
+    parse(text)
 }
 
 /// Finds the lines `BENCH name median least most`.
