@@ -46,7 +46,7 @@ impl Machine {
         self.lines.len()
     }
 
-    /// Waits for a line that matches, anywhere in the output.
+    /// Waits for a finished line that matches, anywhere in the output.
     ///
     /// # Errors
     /// If time is up, the machine ends, or EL2 panics.
@@ -67,10 +67,6 @@ impl Machine {
                     return Ok(line.clone());
                 }
                 next += 1;
-            }
-            let open = clean(&self.open);
-            if regex.is_match(&open) {
-                return Ok(open);
             }
             self.pump(&format!("`{pattern}`"))?;
         }
