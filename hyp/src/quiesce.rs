@@ -29,8 +29,8 @@ pub fn begin() -> Epoch {
     let own = percpu::index();
     // Whoever begins it stands at a point where it holds no other pointer to the unlinked object than its own argument.
     SEEN[own].store(epoch, Ordering::Release);
-    for index in 0..percpu::online() {
-        if index != own && SEEN[index].load(Ordering::Relaxed) + 1 == epoch {
+    for (index, seen) in SEEN.iter().enumerate().take(percpu::online()) {
+        if index != own && seen.load(Ordering::Relaxed) + 1 == epoch {
             // One poke is enough for all epochs that begin before it is answered.
             percpu::poke(index);
         }

@@ -76,7 +76,7 @@ pub fn describe_machine(boot: &mut Boot, dtb: u64, level: u64) {
 /// Maps the device tree, whose size is known only after a look at its first bytes.
 fn map_device_tree(dtb: u64) -> Option<&'static [u8]> {
     const LARGEST: usize = 2 << 20;
-    if dtb == 0 || dtb % 8 != 0 {
+    if dtb == 0 || !dtb.is_multiple_of(8) {
         return None;
     }
     // SAFETY: the boot protocol puts a device tree there, which nobody writes; a page is always memory as a whole.

@@ -46,14 +46,11 @@ pub fn lend(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.done([u64::from(grant.raw())])
 }
 
+/// An extent or grant, the domain in which it is or will be mapped, and the table and handle by which it was named.
+type Target = (Ref<Extent>, Ref<Domain>, Ref<Domain>, Handle);
+
 /// What `extent_map` and `extent_unmap` act on: an extent or grant, and the domain in which it is or will be mapped.
-fn target(
-    graph: &Graph,
-    caller: Ref<Domain>,
-    own: Handle,
-    domain: Handle,
-    theirs: Handle,
-) -> Result<(Ref<Extent>, Ref<Domain>, Ref<Domain>, Handle), Status> {
+fn target(graph: &Graph, caller: Ref<Domain>, own: Handle, domain: Handle, theirs: Handle) -> Result<Target, Status> {
     let target = if domain == SELF_DOMAIN { caller } else { domain::lookup(graph, caller, domain, Rights::CONFIG)? };
     let (table, handle) = if theirs == Handle::NONE { (caller, own) } else { (target, theirs) };
     if theirs != Handle::NONE && own != Handle::NONE {

@@ -242,7 +242,7 @@ fn take_slot(
         return Err(Status::BadState);
     }
     // SAFETY: the table lives in the domain, which outlives this stay in EL2.
-    let table: &'static HandleTable = unsafe { &*(&raw const (*domain.as_ptr()).handles) };
+    let table: &'static HandleTable = unsafe { &(*domain.as_ptr()).handles };
     let mut free = table.free.get(graph);
     if free.used() == free.slots() {
         grow(graph, domain, table, &mut free)?;
@@ -553,7 +553,7 @@ pub fn find_system(_graph: &Graph, domain: Ref<Domain>) -> Result<Handle, Status
 /// `NoBudget`, `Limit`.
 pub fn check_room(graph: &mut Graph, domain: Ref<Domain>) -> Result<(), Status> {
     // SAFETY: the table lives in the domain, which outlives this stay in EL2.
-    let table: &'static HandleTable = unsafe { &*(&raw const (*domain.as_ptr()).handles) };
+    let table: &'static HandleTable = unsafe { &(*domain.as_ptr()).handles };
     let mut free = table.free.get(graph);
     if free.used() == free.slots() {
         grow(graph, domain, table, &mut free)?;

@@ -307,8 +307,6 @@ pub struct Times {
     pub running: u64,
     /// Ticks ready.
     pub ready: u64,
-    /// Ticks blocked.
-    pub blocked: u64,
     /// Switches in.
     pub switches: u64,
     /// Reservation periods missed.
@@ -330,7 +328,6 @@ impl Ref<Vcpu> {
         Times {
             running: plus(state.running, Place::Running),
             ready: plus(state.ready, Place::Ready),
-            blocked: plus(state.blocked, Place::Blocked),
             switches: state.switches,
             missed: state.entity.missed(),
             affinity: state.affinity,
