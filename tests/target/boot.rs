@@ -1,9 +1,13 @@
 //! Booting: every machine with 1, 2 and 4 pCPUs, and what is said where that cannot be.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
-use portico_tests::Scenario;
+use portico_tests::{Machine, Scenario};
+use tempfile::TempDir;
+use xtask::image;
 
 use crate::trial;
 
@@ -14,9 +18,11 @@ pub fn trials() -> Vec<Trial> {
             trials.push(trial(format!("boot::{}_{cpus}", name(machine)), move || first_output(machine, cpus)));
         }
     }
+    trials.push(trial("boot::raspi4b_from_a_card", from_a_card));
     trials.push(trial("boot::at_el1_it_says_so", at_el1));
     for machine in MachineKind::ALL {
-        trials.push(trial(format!("boot::without_a_bundle_{}_says_so", name(machine)), move || without_bundle(machine)));
+        trials
+            .push(trial(format!("boot::without_a_bundle_{}_says_so", name(machine)), move || without_bundle(machine)));
     }
     trials
 }
@@ -32,6 +38,23 @@ fn first_output(machine: MachineKind, cpus: u32) -> Result<()> {
     running.send("info\r")?;
     running.wait(&format!(r"^processors +{cpus} \(GICv[23]\)"))?;
     running.wait_all(&[r"^\[hello\] Good-bye", r#"guest "hello": exited with code 0"#])
+}
+
+/// Makes a card, and boots what is read back from it.
+fn from_a_card() -> Result<()> {
+    let folder = TempDir::new()?;
+    let card = folder.path().join("card.img");
+    image::execute(&image::Options {
+        board: image::Board::Rpi4,
+        system: "example".to_string(),
+        output: Some(card.clone()),
+        firmware: None,
+        without_firmware: true,
+        yes: true,
+    })?;
+    let line = image::boot_line(&card, folder.path(), 4)?;
+    let mut running = Machine::start(&line, Duration::from_secs(120), folder)?;
+    running.wait_all(&[r"^\[ping\] ping 1: answer 1", r"^\[hello-c\] Hello from C", r#"guest "crasher": restarts in"#])
 }
 
 fn at_el1() -> Result<()> {

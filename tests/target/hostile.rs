@@ -10,7 +10,9 @@ use crate::trial;
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (machine, cpus) in [(MachineKind::Virt, 1), (MachineKind::Virt, 4), (MachineKind::VirtGicv2, 1), (MachineKind::Raspi4b, 4)] {
+    for (machine, cpus) in
+        [(MachineKind::Virt, 1), (MachineKind::Virt, 4), (MachineKind::VirtGicv2, 1), (MachineKind::Raspi4b, 4)]
+    {
         let name = name(machine);
         trials.push(trial(format!("hostile::survivable_{name}_{cpus}"), move || survivable(machine, cpus)));
         trials.push(trial(format!("hostile::fatal_{name}_{cpus}"), move || fatal(machine, cpus)));

@@ -14,7 +14,8 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Machines of several processors share those of the host: more than two at once only slow each other down.
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let trials: Vec<Trial> = [boot::trials(), systems::trials(), hostile::trials(), root::trials(), sched::trials()].concat_trials();
+    let trials: Vec<Trial> =
+        [boot::trials(), systems::trials(), hostile::trials(), root::trials(), sched::trials()].concat_trials();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -10,7 +10,9 @@ use crate::trial;
 
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    for (machine, cpus) in [(MachineKind::Virt, 2), (MachineKind::Virt, 1), (MachineKind::VirtGicv2, 2), (MachineKind::Raspi4b, 4)] {
+    for (machine, cpus) in
+        [(MachineKind::Virt, 2), (MachineKind::Virt, 1), (MachineKind::VirtGicv2, 2), (MachineKind::Raspi4b, 4)]
+    {
         trials.push(trial(format!("conformance::{}_{cpus}", name(machine)), move || conformance(machine, cpus)));
     }
     for (machine, cpus) in [(MachineKind::Virt, 2), (MachineKind::VirtGicv2, 1), (MachineKind::Raspi4b, 4)] {

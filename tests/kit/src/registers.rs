@@ -8,14 +8,14 @@ const COUNT: usize = 8;
 
 /// Bits of each that can be written on every processor.
 const MASKS: [u64; COUNT] = [
-    u64::MAX,            // TPIDR_EL0
-    u64::MAX,            // TPIDRRO_EL0
-    0xffff_ffff,         // CONTEXTIDR_EL1
+    u64::MAX,              // TPIDR_EL0
+    u64::MAX,              // TPIDRRO_EL0
+    0xffff_ffff,           // CONTEXTIDR_EL1
     0x0000_ffff_ffff_f000, // TTBR1_EL1, unused: TCR_EL1.EPD1
-    u64::MAX,            // ELR_EL1, with interrupts masked
-    u64::MAX,            // FAR_EL1
-    0xffff_ffff,         // ESR_EL1
-    u64::MAX,            // SP_EL0
+    u64::MAX,              // ELR_EL1, with interrupts masked
+    u64::MAX,              // FAR_EL1
+    0xffff_ffff,           // ESR_EL1
+    u64::MAX,              // SP_EL0
 ];
 
 fn write(values: &[u64; COUNT]) {

@@ -20,10 +20,27 @@ const ENDING: [u32; 6] = [
 /// Ids that answer something.
 fn is_known(id: u32) -> bool {
     let standard = [
-        psci::PSCI_VERSION, psci::CPU_ON_32, psci::CPU_ON_64, psci::AFFINITY_INFO_32, psci::AFFINITY_INFO_64, psci::MIGRATE_INFO_TYPE,
-        psci::PSCI_FEATURES, psci::SMCCC_VERSION, psci::SMCCC_ARCH_FEATURES, psci::ARCH_WORKAROUND_1, psci::ARCH_WORKAROUND_2,
-        psci::ARCH_WORKAROUND_3, psci::PV_TIME_FEATURES, psci::PV_TIME_ST, psci::TRNG_VERSION, psci::TRNG_FEATURES,
-        psci::TRNG_GET_UUID, psci::TRNG_RND_32, psci::TRNG_RND_64, psci::VENDOR_UID, psci::VENDOR_REVISION,
+        psci::PSCI_VERSION,
+        psci::CPU_ON_32,
+        psci::CPU_ON_64,
+        psci::AFFINITY_INFO_32,
+        psci::AFFINITY_INFO_64,
+        psci::MIGRATE_INFO_TYPE,
+        psci::PSCI_FEATURES,
+        psci::SMCCC_VERSION,
+        psci::SMCCC_ARCH_FEATURES,
+        psci::ARCH_WORKAROUND_1,
+        psci::ARCH_WORKAROUND_2,
+        psci::ARCH_WORKAROUND_3,
+        psci::PV_TIME_FEATURES,
+        psci::PV_TIME_ST,
+        psci::TRNG_VERSION,
+        psci::TRNG_FEATURES,
+        psci::TRNG_GET_UUID,
+        psci::TRNG_RND_32,
+        psci::TRNG_RND_64,
+        psci::VENDOR_UID,
+        psci::VENDOR_REVISION,
     ];
     standard.contains(&id) || ENDING.contains(&id) || Call::from_function_id(id).is_some()
 }
@@ -46,9 +63,9 @@ fn refused(function: u64) -> Option<(u64, u64)> {
 }
 
 fn unknown_numbers() -> Option<(u64, u64)> {
-    (0..=0xffff_u32)
-        .filter(|&number| Call::from_number(number).is_none())
-        .find_map(|number| refused(u64::from(FUNCTION_BASE | number)).or_else(|| refused(u64::from(FUNCTION_BASE | SVE_HINT | number))))
+    (0..=0xffff_u32).filter(|&number| Call::from_number(number).is_none()).find_map(|number| {
+        refused(u64::from(FUNCTION_BASE | number)).or_else(|| refused(u64::from(FUNCTION_BASE | SVE_HINT | number)))
+    })
 }
 
 fn random_ids() -> Option<(u64, u64)> {
@@ -60,9 +77,22 @@ fn random_ids() -> Option<(u64, u64)> {
 }
 
 fn standard_ranges() -> Option<(u64, u64)> {
-    let owners = [0x8000_0000_u32, 0xc000_0000, 0x8400_0000, 0xc400_0000, 0x8500_0000, 0xc500_0000, 0x8600_0000, 0x0400_0000, 0x4400_0000];
+    let owners = [
+        0x8000_0000_u32,
+        0xc000_0000,
+        0x8400_0000,
+        0xc400_0000,
+        0x8500_0000,
+        0xc500_0000,
+        0x8600_0000,
+        0x0400_0000,
+        0x4400_0000,
+    ];
     owners.iter().find_map(|owner| {
-        (0..0x400_u32).chain(0xff00..0x1_0000).filter(|n| !is_known(owner | n)).find_map(|n| refused(u64::from(owner | n)))
+        (0..0x400_u32)
+            .chain(0xff00..0x1_0000)
+            .filter(|n| !is_known(owner | n))
+            .find_map(|n| refused(u64::from(owner | n)))
     })
 }
 
@@ -81,7 +111,9 @@ fn without_handles() -> Option<(u32, u64)> {
             let [status, ..] = hvc::raw(u64::from(row.call.function_id()), [handle, 0, 0, 0, 0, 0]);
             let fine = match row.call {
                 // Needs no handle of the caller's but the machine's, which it has not.
-                Call::DomainCreate => status.cast_signed() == Status::NoRights.raw() || status.cast_signed() == Status::BadHandle.raw(),
+                Call::DomainCreate => {
+                    status.cast_signed() == Status::NoRights.raw() || status.cast_signed() == Status::BadHandle.raw()
+                }
                 Call::ExtentSeal | Call::DomainClone | Call::DirtyLog | Call::DomainTime => status == NOT_SUPPORTED,
                 // An `extent` of 0 asks for the second handle.
                 _ => status.cast_signed() < 0,
@@ -125,7 +157,8 @@ fn reserved_bits() -> Option<(&'static str, u64)> {
 fn errors_are_clean() -> Option<(u32, [u64; 4])> {
     let arguments = [0x7777, 0xaaaa_aaaa_aaaa, 0xbbbb_bbbb_bbbb, 0xcccc, 0xdddd, 0xeeee];
     Call::TABLE.iter().find_map(|row| {
-        if matches!(row.call, Call::AbiFeatures | Call::VcpuBlock | Call::VcpuYield | Call::SelfExit | Call::EarlyWrite) {
+        if matches!(row.call, Call::AbiFeatures | Call::VcpuBlock | Call::VcpuYield | Call::SelfExit | Call::EarlyWrite)
+        {
             return None;
         }
         let got = hvc::raw(u64::from(row.call.function_id()), arguments);

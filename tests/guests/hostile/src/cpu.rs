@@ -133,7 +133,8 @@ fn write_outside() -> Option<(u32, u64)> {
                 }
                 // EL2's registers and its timers.
                 if op1 >= 4
-                    && let Some(wrong) = [1, 2, 4, 5, 6, 10, 12, 13, 14].into_iter().find_map(|crn| attempt(3, op1, crn, crm, op2))
+                    && let Some(wrong) =
+                        [1, 2, 4, 5, 6, 10, 12, 13, 14].into_iter().find_map(|crn| attempt(3, op1, crn, crm, op2))
                 {
                     return Some(wrong);
                 }
@@ -207,4 +208,3 @@ fn give_away(round: u64) {
         }
     }
 }
-

@@ -20,15 +20,45 @@ fn raw(call: Call, arguments: [u64; 6]) -> i64 {
 }
 
 fn wrong_type() -> Option<(Call, i64)> {
-    let Ok((a, b)) = hvc::port_pair_create(SELF_DOMAIN, SELF_DOMAIN, 0, 0) else { return Some((Call::PortPairCreate, 0)) };
+    let Ok((a, b)) = hvc::port_pair_create(SELF_DOMAIN, SELF_DOMAIN, 0, 0) else {
+        return Some((Call::PortPairCreate, 0));
+    };
     let port = u64::from(a.raw());
     let wrong = Status::WrongType.raw();
     let calls = [
-        Call::DomainConfig, Call::DomainRun, Call::DomainDestroy, Call::DomainStatus, Call::DomainBudget, Call::VcpuCreate, Call::VcpuStart,
-        Call::VcpuStop, Call::VcpuState, Call::VcpuSchedSet, Call::VcpuFaultGet, Call::VcpuFaultReply, Call::VcpuStatsRead,
-        Call::ExtentSplit, Call::ExtentMerge, Call::ExtentDonate, Call::ExtentLend, Call::ExtentUnmap, Call::ExtentRevoke,
-        Call::ExtentScrub, Call::ExtentInfo, Call::PoolAdd, Call::PoolReclaim, Call::PoolInfo, Call::IrqCreate, Call::IrqBind,
-        Call::IrqUnbind, Call::DeviceExtent, Call::EntropyFeed, Call::StatsRead, Call::SystemOff, Call::IrqComplete, Call::HandleNext,
+        Call::DomainConfig,
+        Call::DomainRun,
+        Call::DomainDestroy,
+        Call::DomainStatus,
+        Call::DomainBudget,
+        Call::VcpuCreate,
+        Call::VcpuStart,
+        Call::VcpuStop,
+        Call::VcpuState,
+        Call::VcpuSchedSet,
+        Call::VcpuFaultGet,
+        Call::VcpuFaultReply,
+        Call::VcpuStatsRead,
+        Call::ExtentSplit,
+        Call::ExtentMerge,
+        Call::ExtentDonate,
+        Call::ExtentLend,
+        Call::ExtentUnmap,
+        Call::ExtentRevoke,
+        Call::ExtentScrub,
+        Call::ExtentInfo,
+        Call::PoolAdd,
+        Call::PoolReclaim,
+        Call::PoolInfo,
+        Call::IrqCreate,
+        Call::IrqBind,
+        Call::IrqUnbind,
+        Call::DeviceExtent,
+        Call::EntropyFeed,
+        Call::StatsRead,
+        Call::SystemOff,
+        Call::IrqComplete,
+        Call::HandleNext,
     ];
     let result = calls.into_iter().find_map(|call| {
         let got = raw(call, [port, u64::from(SELF_DOMAIN.raw()), 0, 0, 0, 0]);

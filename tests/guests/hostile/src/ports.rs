@@ -32,7 +32,18 @@ fn wild_binds() -> Option<(u64, u64, Result<(), Status>)> {
     };
     let mut result = None;
     for (vcpu, bit) in [
-        (0, 1024), (0, 1 << 16), (0, 1 << 32), (0, u64::MAX), (48, 100), (255, 100), (256, 100), (1 << 32, 100), (u64::MAX, 100), (0, 0), (0, 1), (0, 7),
+        (0, 1024),
+        (0, 1 << 16),
+        (0, 1 << 32),
+        (0, u64::MAX),
+        (48, 100),
+        (255, 100),
+        (256, 100),
+        (1 << 32, 100),
+        (u64::MAX, 100),
+        (0, 0),
+        (0, 1),
+        (0, 7),
     ] {
         let got = bind(vcpu, bit);
         if got.is_ok() {
@@ -74,7 +85,8 @@ fn exhaust() -> Option<(&'static str, u64)> {
         }
         left.push(hvc::self_info(info::BUDGET_LEFT, 0).unwrap_or(0));
     }
-    let same = counts.iter().all(|count| Some(count) == counts.get(1)) && left.iter().all(|pages| Some(pages) == left.get(1));
+    let same =
+        counts.iter().all(|count| Some(count) == counts.get(1)) && left.iter().all(|pages| Some(pages) == left.get(1));
     (!same).then(|| ("other counts in another round", counts.first().copied().unwrap_or(0) as u64))
 }
 

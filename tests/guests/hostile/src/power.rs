@@ -32,13 +32,10 @@ fn wild_mpidrs() -> Option<(u64, i64)> {
         if vcpus.contains(&Some(mpidr)) {
             return None;
         }
-        [
-            call(psci::CPU_ON_64, [mpidr, 0x4000_0000, 0]),
-            call(psci::AFFINITY_INFO_64, [mpidr, 0, 0]),
-        ]
-        .into_iter()
-        .find(|&got| got != ret::INVALID_PARAMETERS)
-        .map(|got| (mpidr, got))
+        [call(psci::CPU_ON_64, [mpidr, 0x4000_0000, 0]), call(psci::AFFINITY_INFO_64, [mpidr, 0, 0])]
+            .into_iter()
+            .find(|&got| got != ret::INVALID_PARAMETERS)
+            .map(|got| (mpidr, got))
     })
 }
 
@@ -59,7 +56,10 @@ fn suspend() -> Option<i64> {
         time::disarm();
         got
     });
-    [got].into_iter().find(|&got| got != ret::INVALID_PARAMETERS && got != ret::DENIED).or((standby != 0).then_some(standby))
+    [got]
+        .into_iter()
+        .find(|&got| got != ret::INVALID_PARAMETERS && got != ret::DENIED)
+        .or((standby != 0).then_some(standby))
 }
 
 /// Starts of the other vCPU. Each takes a stack for good.
@@ -80,7 +80,9 @@ fn on_and_off() -> Option<(u64, i64)> {
         loop {
             match smp::start(1, short, 0) {
                 Ok(()) => break,
-                Err(smp::StartError::Psci(ret::ALREADY_ON | ret::ON_PENDING)) if !time::passed(end) => hvc::vcpu_yield(),
+                Err(smp::StartError::Psci(ret::ALREADY_ON | ret::ON_PENDING)) if !time::passed(end) => {
+                    hvc::vcpu_yield()
+                }
                 Err(smp::StartError::Psci(got)) => return Some((round, got)),
                 Err(_) => return Some((round, 0)),
             }

@@ -65,7 +65,9 @@ fn wild_tvals() -> Option<u64> {
         irq::masked(|| {
             let _ = port.take();
             // SAFETY: the virtual timer belongs to the guest.
-            unsafe { asm!("msr cntv_tval_el0, {}", "msr cntv_ctl_el0, {}", "isb", in(reg) tval, in(reg) 1_u64, options(nostack)) };
+            unsafe {
+                asm!("msr cntv_tval_el0, {}", "msr cntv_ctl_el0, {}", "isb", in(reg) tval, in(reg) 1_u64, options(nostack))
+            };
         });
         // All of them lie in the past or are now.
         let fired = port.wait(time::deadline(Duration::from_secs(2))).is_ok();

@@ -75,7 +75,8 @@ impl Books {
 
     /// Counts everything.
     pub fn balance(&self) -> Balance {
-        let mut balance = Balance { pool: hvc::pool_info(self.system).unwrap_or_default(), extents: (0, 0), handles: 0 };
+        let mut balance =
+            Balance { pool: hvc::pool_info(self.system).unwrap_or_default(), extents: (0, 0), handles: 0 };
         each_handle(|handle| {
             balance.handles += 1;
             if let Ok(extent) = hvc::extent_info(handle) {

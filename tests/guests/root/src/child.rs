@@ -197,7 +197,8 @@ impl Child {
         hvc::domain_config(domain, config::GICV_IPA, dt::GICV).map_err(step("GICV page"))?;
         let vcpu = hvc::vcpu_create(domain, 0, 0, dt::VCPU_PAGES).map_err(step("vcpu_create"))?;
         // Not writable: so the page stays untainted, and goes from child to child.
-        hvc::complete(|| hvc::extent_map(code, domain, dt::RAM_BASE, attrs::READ | attrs::EXEC)).map_err(step("extent_map"))?;
+        hvc::complete(|| hvc::extent_map(code, domain, dt::RAM_BASE, attrs::READ | attrs::EXEC))
+            .map_err(step("extent_map"))?;
         Ok(Child { domain, vcpu })
     }
 

@@ -75,8 +75,20 @@ fn maps(books: &mut Books) -> Outcome {
     let a = named("take", books.take(8))?;
     let map = |ipa, attributes| hvc::extent_map(a, SELF_DOMAIN, ipa, attributes);
     for ipa in [
-        1, WINDOW + 1, WINDOW + 8, WINDOW + 4095, 1 << 39, (1 << 39) - 4096, (1 << 39) - 7 * 4096, 1 << 40, 1 << 48, 1 << 63, u64::MAX, !0xfff,
-        !0xfff - 7 * 4096, u64::MAX - 8 * 4096,
+        1,
+        WINDOW + 1,
+        WINDOW + 8,
+        WINDOW + 4095,
+        1 << 39,
+        (1 << 39) - 4096,
+        (1 << 39) - 7 * 4096,
+        1 << 40,
+        1 << 48,
+        1 << 63,
+        u64::MAX,
+        !0xfff,
+        !0xfff - 7 * 4096,
+        u64::MAX - 8 * 4096,
     ] {
         expect("map at a wild IPA", map(ipa, READ_WRITE), INVALID)?;
     }
@@ -136,17 +148,35 @@ fn lending(books: &mut Books) -> Outcome {
     let code = named("code", child::code(books))?;
     let a = named("take", books.take(8))?;
     let target = Child::build(code, child::BUDGET)?;
-    for (offset, pages) in [(0, 0), (0, 9), (8, 1), (9, 0), (7, 2), (u64::MAX, 1), (u64::MAX, 2), (1, u64::MAX), (1 << 52, 1), (0, 1 << 52)] {
+    for (offset, pages) in [
+        (0, 0),
+        (0, 9),
+        (8, 1),
+        (9, 0),
+        (7, 2),
+        (u64::MAX, 1),
+        (u64::MAX, 2),
+        (1, u64::MAX),
+        (1 << 52, 1),
+        (0, 1 << 52),
+    ] {
         expect("lend a wild range", hvc::extent_lend(a, target.domain, offset, pages, READ_WRITE), INVALID)?;
     }
     for attributes in [0x10, 1 << 63, attrs::DEVICE | attrs::READ] {
-        expect("lend with wild attributes", hvc::extent_lend(a, target.domain, 0, 1, attributes), &[Status::Invalid, Status::NoRights])?;
+        expect(
+            "lend with wild attributes",
+            hvc::extent_lend(a, target.domain, 0, 1, attributes),
+            &[Status::Invalid, Status::NoRights],
+        )?;
     }
     let grant = named("lend", hvc::extent_lend(a, target.domain, 2, 4, attrs::READ))?;
     let more = hvc::grant_map(grant, target.domain, CHILD_WINDOW, READ_WRITE);
     expect("map a read-only grant writable", more, &[Status::NoRights, Status::Invalid])?;
     // The grant's handle is the borrower's; here it names nothing, or another object.
-    let own = hvc::call(Call::ExtentMap, [u64::from(a.raw()), u64::from(target.domain.raw()), CHILD_WINDOW, 1, u64::from(grant.raw()), 0]);
+    let own = hvc::call(
+        Call::ExtentMap,
+        [u64::from(a.raw()), u64::from(target.domain.raw()), CHILD_WINDOW, 1, u64::from(grant.raw()), 0],
+    );
     expect("both handles", own, INVALID)?;
     // Many grants of one extent, to the end of the borrower's budget; then all of them back.
     let mut count = 0_u64;

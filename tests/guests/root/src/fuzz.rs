@@ -27,7 +27,14 @@ struct World {
 /// Makes `calls` calls.
 pub fn run(tap: &mut Tap, books: &mut Books, seed: u64, calls: u64) {
     let mut random = Random::new(seed);
-    let mut world = World { system: u64::from(books.system.raw()), kept: kept(), any: [0; POOL], domains: [0; 8], extents: [0; 24], vcpus: [0; 8] };
+    let mut world = World {
+        system: u64::from(books.system.raw()),
+        kept: kept(),
+        any: [0; POOL],
+        domains: [0; 8],
+        extents: [0; 24],
+        vcpus: [0; 8],
+    };
     // Small pieces to play with; the large rest is not for cutting up.
     world.kept.push(u64::from(books.memory.raw()));
     for place in 0..world.extents.len() {
@@ -128,7 +135,9 @@ fn arguments(random: &mut Random, world: &World, call: Call) -> [u64; 6] {
         Call::DomainCreate => {
             arguments = [random.below(40), 1 + random.below(4), 32 + random.below(8), 0, random.next(), 0];
         }
-        Call::VcpuCreate => arguments = [domain, random.below(4), random.below(4), dt::VCPU_PAGES + random.below(4) * PAGE_SIZE, 0, 0],
+        Call::VcpuCreate => {
+            arguments = [domain, random.below(4), random.below(4), dt::VCPU_PAGES + random.below(4) * PAGE_SIZE, 0, 0]
+        }
         Call::ExtentMap => {
             let attributes = 1 | random.below(8);
             arguments = [extent, domain, dt::RAM_BASE + (random.below(64) << 16), attributes, 0, 0];
@@ -142,16 +151,27 @@ fn arguments(random: &mut Random, world: &World, call: Call) -> [u64; 6] {
         Call::ExtentMerge => arguments[..2].copy_from_slice(&[extent, random.pick(&world.extents, 0)]),
         Call::ExtentDonate | Call::ExtentUnmap => arguments[..3].copy_from_slice(&[extent, domain, 0]),
         Call::PoolAdd => arguments[..2].copy_from_slice(&[world.system, extent]),
-        Call::VcpuStart => arguments[..2].copy_from_slice(&[random.pick(&world.vcpus, 0), dt::RAM_BASE + (random.below(64) << 16)]),
+        Call::VcpuStart => {
+            arguments[..2].copy_from_slice(&[random.pick(&world.vcpus, 0), dt::RAM_BASE + (random.below(64) << 16)])
+        }
         Call::VcpuSchedSet => {
             let class = u64::from(random.below(4) == 0);
-            arguments = [random.pick(&world.vcpus, 0), class | random.below(1000) << 8, random.below(1100), 1_000_000, random.below(500_000), random.below(4)];
+            arguments = [
+                random.pick(&world.vcpus, 0),
+                class | random.below(1000) << 8,
+                random.below(1100),
+                1_000_000,
+                random.below(500_000),
+                random.below(4),
+            ];
         }
         Call::PortPairCreate => arguments[..2].copy_from_slice(&[domain, u64::from(SELF_DOMAIN.raw())]),
         Call::PortBind | Call::IrqBind => arguments = [random.pick(&world.any, 0), 0, 100 + random.below(900), 0, 0, 0],
         Call::DeviceExtent => arguments = [world.system, random.below(1 << 32) & !0xfff, 1 + random.below(16), 0, 0, 0],
         Call::IrqCreate => arguments = [world.system, 32 + random.below(200), random.below(2), 0, 0, 0],
-        Call::StatsRead | Call::PoolReclaim | Call::PoolInfo | Call::EntropyFeed | Call::SystemOff => arguments[0] = world.system,
+        Call::StatsRead | Call::PoolReclaim | Call::PoolInfo | Call::EntropyFeed | Call::SystemOff => {
+            arguments[0] = world.system
+        }
         Call::HandleCopy => arguments[1] = domain,
         _ if (0x100..0x110).contains(&number) => arguments[0] = domain,
         _ if (0x110..0x120).contains(&number) => arguments[0] = random.pick(&world.vcpus, 0),

@@ -48,7 +48,16 @@ fn devices(books: &mut Books) -> Outcome {
     for (pa, pages) in [(ram, 1), (ram + (64 << 20), 512), (ram - PAGE_SIZE, 2), (0, 1 << 28), (0, u64::MAX)] {
         refused("RAM", hvc::device_extent(system, pa, pages, 0))?;
     }
-    for (pa, pages) in [(1, 1), (0x0900_0800, 1), (u64::MAX, 1), (!0xfff, 1), (!0xfff, 2), (1 << 52, 1), (0x0900_0000, 0), (0x1000, u64::MAX)] {
+    for (pa, pages) in [
+        (1, 1),
+        (0x0900_0800, 1),
+        (u64::MAX, 1),
+        (!0xfff, 1),
+        (!0xfff, 2),
+        (1 << 52, 1),
+        (0x0900_0000, 0),
+        (0x1000, u64::MAX),
+    ] {
         refused("a wild range", hvc::device_extent(system, pa, pages, 0))?;
     }
     let stats = named("figures", hvc::system_stats(system))?;
