@@ -19,7 +19,6 @@ pub fn trials() -> Vec<Trial> {
         }
     }
     trials.push(trial("boot::raspi4b_from_a_card", from_a_card));
-    trials.push(trial("boot::raspi4b_from_its_sd_card", from_card));
     trials.push(trial("boot::at_el1_it_says_so", at_el1));
     for machine in MachineKind::ALL {
         trials
@@ -56,11 +55,6 @@ fn from_a_card() -> Result<()> {
     let line = image::boot_line(&card, folder.path(), 4)?;
     let mut running = Machine::start(&line, Duration::from_secs(120), folder)?;
     running.wait_all(&[r"^\[ping\] ping 1: answer 1", r"^\[hello-c\] Hello from C", r#"guest "crasher": restarts in"#])
-}
-
-fn from_card() -> Result<()> {
-    let mut running = Scenario::system("hello", MachineKind::Raspi4b, 4).from_card().boot()?;
-    running.wait_all(&[r#"^\[hello\] Hello from "hello""#, r#"guest "hello": exited with code 0"#])
 }
 
 fn at_el1() -> Result<()> {

@@ -1,6 +1,6 @@
 //! A guest in place of the manager: the management calls, a thousand lives, a million random calls.
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
 use portico_tests::{Machine, Scenario};
@@ -24,31 +24,38 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-/// Its report, with what it measured.
-fn report(mut running: Machine) -> Result<()> {
-    let report = running.tap("manager")?;
-    for note in report.notes {
-        println!("{note}");
-    }
-    Ok(())
+/// Longest stay in EL2 of any call, in instructions, that is still bounded as promised.
+const LONGEST: u64 = 20_000;
+
+/// Its report; prints what it measured.
+fn report(mut running: Machine) -> Result<Vec<String>> {
+    let notes = running.tap("manager")?.notes;
+    notes.iter().for_each(|note| println!("{note}"));
+    Ok(notes)
 }
 
 fn calls(machine: MachineKind, cpus: u32) -> Result<()> {
-    report(Scenario::root("root", machine, cpus).seconds(120).boot()?)
+    report(Scenario::root("root", machine, cpus).seconds(120).boot()?).map(drop)
 }
 
 /// With instructions counted: what other programs of the host do would count as time in EL2 otherwise.
 fn longest() -> Result<()> {
-    report(Scenario::root("root", MachineKind::Virt, 1).icount().bootarg("portico.measure").seconds(240).boot()?)
+    let scenario = Scenario::root("root", MachineKind::Virt, 1).icount().bootarg("portico.measure").seconds(240);
+    let notes = report(scenario.boot()?)?;
+    let note =
+        notes.iter().find_map(|note| note.strip_prefix("longest time in EL2: ")).context("nothing was measured")?;
+    let ticks: u64 = note.split(' ').next().context("no number")?.parse()?;
+    ensure!(ticks < LONGEST, "{note}: more than {LONGEST}");
+    Ok(())
 }
 
 fn lives(cpus: u32) -> Result<()> {
-    report(Scenario::root("root", MachineKind::Virt, cpus).bootarg("only=rounds").seconds(120).boot()?)
+    report(Scenario::root("root", MachineKind::Virt, cpus).bootarg("only=rounds").seconds(120).boot()?).map(drop)
 }
 
 fn fuzz(cpus: u32) -> Result<()> {
     let scenario = Scenario::root("root", MachineKind::Virt, cpus).bootarg("only=fuzz").bootarg("calls=1000000");
     // The same in every run, unless somebody wants to look further.
     let seed = std::env::var("PORTICO_SEED").unwrap_or_else(|_| cpus.to_string());
-    report(scenario.bootarg(&format!("seed={seed}")).seconds(180).boot()?)
+    report(scenario.bootarg(&format!("seed={seed}")).seconds(180).boot()?).map(drop)
 }

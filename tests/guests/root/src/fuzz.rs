@@ -210,24 +210,15 @@ fn end(world: &World) -> Option<Status> {
             let _ = hvc::handle_close(handle);
         }
     });
-    let mut wrong = None;
-    loop {
-        let mut found = None;
-        each_handle(|handle| {
-            if found.is_none() && hvc::handle_info(handle).is_ok_and(|info| info.object == Some(ObjectType::Domain)) {
-                found = Some(handle);
-            }
-        });
-        let Some(domain) = found else { return wrong };
-        if let Err(status) = child::destroy(domain) {
-            // A copy without the right: it goes by itself when the domain is gone.
-            wrong = wrong.or(Some(status));
-            if hvc::handle_close(domain).is_err() {
-                return wrong;
-            }
-            if status == Status::NoRights {
-                wrong = None;
-            }
+    let mut domains = Vec::new();
+    each_handle(|handle| {
+        if hvc::handle_info(handle).is_ok_and(|info| info.object == Some(ObjectType::Domain)) {
+            domains.push(handle);
         }
-    }
+    });
+    // A copy without the right may be all that is left of one, and of one that is gone nothing is.
+    domains
+        .into_iter()
+        .filter_map(|domain| child::destroy(domain).err())
+        .find(|status| !matches!(status, Status::NoRights | Status::BadHandle))
 }
