@@ -2,6 +2,13 @@
 
 pub use crate::barrier::halt;
 
+use aarch64_cpu::registers::{MPIDR_EL1, Readable};
+
+/// Identification of this pCPU (MPIDR_EL1).
+pub fn mpidr() -> u64 {
+    MPIDR_EL1.get()
+}
+
 /// Lets another pCPU go on while this one waits: a spin without it burns a whole slice under emulation.
 #[inline(always)]
 pub fn relax() {

@@ -56,10 +56,6 @@ sysreg! {
     ICC_SRE_EL2 = "s3_4_c12_c9_5";
     /// Hypervisor control of the virtual CPU interface.
     ICH_HCR_EL2 = "s3_4_c12_c11_0";
-    /// Number of list registers and priority bits.
-    ICH_VTR_EL2 = "s3_4_c12_c11_1";
-    /// Empty list registers.
-    ICH_ELRSR_EL2 = "s3_4_c12_c11_5";
     /// The guest's view of ICC_PMR, BPR, CTLR and IGRPEN.
     ICH_VMCR_EL2 = "s3_4_c12_c11_7";
     /// Active priorities, Group 0.
@@ -70,44 +66,8 @@ sysreg! {
     ICH_LR0_EL2 = "s3_4_c12_c12_0";
     /// Hypervisor physical timer: compare value, ticks.
     CNTHP_CVAL_EL2 = "cnthp_cval_el2";
-    /// Hypervisor physical timer: control.
-    CNTHP_CTL_EL2 = "cnthp_ctl_el2";
-    /// Virtual timer: compare value, ticks.
-    CNTV_CVAL_EL0 = "cntv_cval_el0";
-    /// Virtual timer: control.
-    CNTV_CTL_EL0 = "cntv_ctl_el0";
-    /// Physical timer of EL1: control.
-    CNTP_CTL_EL0 = "cntp_ctl_el0";
-    /// Offset of the virtual counter.
-    CNTVOFF_EL2 = "cntvoff_el2";
-    /// Counter frequency in Hz, as firmware set it.
-    CNTFRQ_EL0 = "cntfrq_el0";
-    /// Physical counter.
-    CNTPCT_EL0 = "cntpct_el0";
     /// Cache type: line sizes, I-cache policy.
     CTR_EL0 = "ctr_el0";
     /// Size of the block that `dc zva` zeroes.
     DCZID_EL0 = "dczid_el0";
-    /// Affinity of this pCPU.
-    MPIDR_EL1 = "mpidr_el1";
-    /// Fault address of an exception taken to EL2.
-    FAR_EL2 = "far_el2";
-    /// Syndrome of an exception taken to EL2.
-    ESR_EL2 = "esr_el2";
-    /// Return address of an exception taken to EL2.
-    ELR_EL2 = "elr_el2";
-    /// Saved state of an exception taken to EL2.
-    SPSR_EL2 = "spsr_el2";
-    /// Virtual processor identification.
-    VPIDR_EL2 = "vpidr_el2";
-    /// Virtual multiprocessor affinity.
-    VMPIDR_EL2 = "vmpidr_el2";
-    /// Hypervisor system trap register of AArch32.
-    HSTR_EL2 = "hstr_el2";
-    /// Stage-2 root and VMID.
-    VTTBR_EL2 = "vttbr_el2";
-    /// Stage-1 translation control of EL1.
-    TCR_EL1 = "tcr_el1";
-    /// Interrupt status: what is pending for this pCPU, masked or not.
-    ISR_EL1 = "isr_el1";
 }

@@ -1,6 +1,9 @@
 //! The generic timer as EL2 uses it: its own physical timer for the scheduler, the virtual timer for guests.
 
-use crate::sysreg::{CNTFRQ_EL0, CNTHP_CTL_EL2, CNTHP_CVAL_EL2, CNTPCT_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVOFF_EL2};
+use crate::sysreg::CNTHP_CVAL_EL2;
+use aarch64_cpu::registers::{
+    CNTFRQ_EL0, CNTHP_CTL_EL2, CNTPCT_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVOFF_EL2, Readable, Writeable,
+};
 
 /// `CNT*_CTL`: the timer is enabled.
 pub const CTL_ENABLE: u64 = 1 << 0;
@@ -14,70 +17,70 @@ pub const CTL_ISTATUS: u64 = 1 << 2;
 #[inline(always)]
 #[must_use]
 pub fn now() -> u64 {
-    CNTPCT_EL0::read()
+    CNTPCT_EL0.get()
 }
 
 /// Reads the counter frequency in Hz.
 #[inline]
 #[must_use]
 pub fn frequency_hz() -> u64 {
-    CNTFRQ_EL0::read() & 0xffff_ffff
+    CNTFRQ_EL0.get() & 0xffff_ffff
 }
 
 /// Arms EL2's timer for the absolute tick `deadline`.
 #[inline(always)]
 pub fn set_deadline(deadline: u64) {
     CNTHP_CVAL_EL2::write(deadline);
-    CNTHP_CTL_EL2::write(CTL_ENABLE);
+    CNTHP_CTL_EL2.set(CTL_ENABLE);
 }
 
 /// Stops EL2's timer; its level drops at once.
 #[inline(always)]
 pub fn clear_deadline() {
-    CNTHP_CTL_EL2::write(0);
+    CNTHP_CTL_EL2.set(0);
 }
 
 /// The virtual timer of the vCPU whose context is loaded.
 pub mod guest {
-    use super::{CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVOFF_EL2, CTL_IMASK};
+    use super::{CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVOFF_EL2, CTL_IMASK, Readable, Writeable};
 
     /// Reads `CNTV_CTL_EL0`.
     #[inline(always)]
     #[must_use]
     pub fn ctl() -> u64 {
-        CNTV_CTL_EL0::read()
+        CNTV_CTL_EL0.get()
     }
 
     /// Writes `CNTV_CTL_EL0`.
     #[inline(always)]
     pub fn set_ctl(value: u64) {
-        CNTV_CTL_EL0::write(value);
+        CNTV_CTL_EL0.set(value);
     }
 
     /// Reads the deadline, in ticks of the virtual counter.
     #[inline(always)]
     #[must_use]
     pub fn cval() -> u64 {
-        CNTV_CVAL_EL0::read()
+        CNTV_CVAL_EL0.get()
     }
 
     /// Writes the deadline, in ticks of the virtual counter.
     #[inline(always)]
     pub fn set_cval(value: u64) {
-        CNTV_CVAL_EL0::write(value);
+        CNTV_CVAL_EL0.set(value);
     }
 
     /// Reads the offset that the virtual counter is behind the physical one, in ticks.
     #[inline(always)]
     #[must_use]
     pub fn offset() -> u64 {
-        CNTVOFF_EL2::read()
+        CNTVOFF_EL2.get()
     }
 
     /// Writes the offset.
     #[inline(always)]
     pub fn set_offset(value: u64) {
-        CNTVOFF_EL2::write(value);
+        CNTVOFF_EL2.set(value);
     }
 
     /// Masks the timer's interrupt at its source and returns the old control value: what EL2 does when it fires.

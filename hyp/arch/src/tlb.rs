@@ -5,7 +5,7 @@
 //! EL1 context could then be cached under the other VMID, so EL1's walks are off (`TCR_EL1.EPD0/1`) meanwhile.
 
 use crate::barrier::{dsb_ish, dsb_ishst, dsb_nsh, isb};
-use crate::sysreg::{TCR_EL1, VTTBR_EL2};
+use aarch64_cpu::registers::{Readable, TCR_EL1, VTTBR_EL2, Writeable};
 use core::arch::asm;
 use portico_core::addr::Ipa;
 
@@ -96,23 +96,23 @@ fn with_vttbr(vttbr: u64, invalidate: impl FnOnce()) {
     // Table stores are seen by all walkers before the invalidation, and the invalidation is complete on all pCPUs
     // before the caller goes on to reuse the memory: inner shareable both times.
     dsb_ishst();
-    let loaded = VTTBR_EL2::read();
+    let loaded = VTTBR_EL2.get();
     if loaded == vttbr {
         invalidate();
         dsb_ish();
         isb();
         return;
     }
-    let tcr = TCR_EL1::read();
-    TCR_EL1::write(tcr | TCR_EL1_NO_WALKS);
+    let tcr = TCR_EL1.get();
+    TCR_EL1.set(tcr | TCR_EL1_NO_WALKS);
     isb();
-    VTTBR_EL2::write(vttbr);
+    VTTBR_EL2.set(vttbr);
     isb();
     invalidate();
     dsb_ish();
-    VTTBR_EL2::write(loaded);
+    VTTBR_EL2.set(loaded);
     isb();
-    TCR_EL1::write(tcr);
+    TCR_EL1.set(tcr);
     isb();
 }
 

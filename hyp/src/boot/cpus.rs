@@ -4,7 +4,6 @@ use super::own_pcpu;
 use crate::percpu;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use portico_arch::smp::{self, StartMethod};
-use portico_arch::sysreg::MPIDR_EL1;
 use portico_arch::{context, cpu, gic, mmu, timer};
 use portico_boards::Machine;
 use portico_boards::machine::Psci;
@@ -48,7 +47,7 @@ extern "C" fn portico_secondary(index: u64) -> ! {
     let index = index as usize;
     // SAFETY: the entry code found this pCPU's index; the boot pCPU made the tables.
     unsafe { mmu::activate_root(index) };
-    own_pcpu(index, MPIDR_EL1::read());
+    own_pcpu(index, portico_arch::cpu::mpidr());
     context::init_cpu();
     if gic::init_pcpu().is_err() {
         cpu::halt();

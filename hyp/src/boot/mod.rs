@@ -12,7 +12,6 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use portico_abi::psci::ret;
 use portico_arch::gic::{self, GicLayout};
 use portico_arch::pcpu::{self, MAX_PCPUS, PcpuBase};
-use portico_arch::sysreg::MPIDR_EL1;
 use portico_arch::vectors::{self, VectorKind};
 use portico_arch::{boot, context, mmu, timer};
 use portico_boards::machine::{Gic, Psci, UartInfo, argument};
@@ -24,7 +23,7 @@ pub fn own_tables(image: u64, level: u64) {
     // SAFETY: the entry code calls this first and once, with the place of the image.
     unsafe { mmu::init(image, level) };
     if level == 2 {
-        own_pcpu(0, MPIDR_EL1::read());
+        own_pcpu(0, portico_arch::cpu::mpidr());
     }
 }
 
@@ -128,7 +127,7 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
 #[cold]
 #[inline(never)]
 pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
-    let own = MPIDR_EL1::read() & boot::MPIDR_AFFINITY;
+    let own = portico_arch::cpu::mpidr() & boot::MPIDR_AFFINITY;
     let wanted = argument(machine.bootargs, "portico.cpus").and_then(|count| count.parse().ok()).unwrap_or(usize::MAX);
     let mut order = List::new();
     let _ = order.push(own);
