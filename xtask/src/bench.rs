@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::machine::Line;
 use crate::qemu::Session;
 use crate::system::Request;
-use crate::{project, run, setup};
+use crate::{project, run, setup, toolchain};
 
 /// Most that a figure may be above the baseline, in percent.
 const TOLERANCE_PERCENT: u64 = 3;
@@ -55,8 +55,16 @@ pub struct Options {
 /// The figures of a machine by name.
 pub type Figures = BTreeMap<String, u64>;
 
-/// The baseline: figures by machine.
-type Baseline = BTreeMap<String, Figures>;
+/// What the figures are compared with.
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Baseline {
+    /// Version of the compiler that made what was measured: another one's figures may differ for that alone.
+    #[serde(default)]
+    compiler: String,
+    /// Figures by machine.
+    #[serde(flatten)]
+    machines: BTreeMap<String, Figures>,
+}
 
 /// A row of `peers.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -107,14 +115,24 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
         table::print(&rows, &measured);
     }
     let mut baseline = read_baseline()?;
+    let compiler = toolchain::detect()?.version;
     if options.update_baseline {
-        baseline.extend(measured.iter().map(|(kind, figures)| (kind.name().to_string(), figures.clone())));
+        baseline.compiler = compiler;
+        baseline.machines.extend(measured.iter().map(|(kind, figures)| (kind.name().to_string(), figures.clone())));
         return write_baseline(&baseline).map(|()| ExitCode::SUCCESS);
     }
     let mut worse = Vec::new();
     for (kind, figures) in &measured {
-        let before = baseline.get(kind.name()).cloned().unwrap_or_default();
+        let before = baseline.machines.get(kind.name()).cloned().unwrap_or_default();
         worse.extend(regressions(&before, figures).into_iter().map(|text| format!("{}: {text}", kind.name())));
+    }
+    if baseline.compiler != compiler {
+        eprintln!(
+            "the baseline was made with Rust {}, this is {compiler}: differences are only told",
+            baseline.compiler
+        );
+        worse.iter().for_each(|line| eprintln!("difference: {line}"));
+        return Ok(ExitCode::SUCCESS);
     }
     for line in &worse {
         eprintln!("regression: {line}");
@@ -289,7 +307,7 @@ fn read_baseline() -> Result<Baseline> {
 
 fn read_baseline_at(path: &Path) -> Result<Baseline> {
     if !path.is_file() {
-        return Ok(Baseline::new());
+        return Ok(Baseline::default());
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     toml::from_str(&text).with_context(|| format!("in {}", path.display()))
@@ -298,7 +316,8 @@ fn read_baseline_at(path: &Path) -> Result<Baseline> {
 fn write_baseline(baseline: &Baseline) -> Result<()> {
     let mut text =
         String::from("# Written by `cargo xtask bench --update-baseline`; a later run may be 3 % above at most.\n");
-    for (machine, figures) in baseline {
+    text += &format!("compiler = \"{}\"\n", baseline.compiler);
+    for (machine, figures) in &baseline.machines {
         text += &format!("\n[{machine}]\n");
         for (name, value) in figures {
             text += &format!("{name} = {value}\n");
@@ -349,7 +368,7 @@ mod tests {
     fn the_data_files_can_be_read() {
         let rows = rows().unwrap();
         assert_eq!(rows.len(), 17);
-        for (machine, figures) in read_baseline().unwrap() {
+        for (machine, figures) in read_baseline().unwrap().machines {
             assert!(MachineKind::from_name(&machine).is_some());
             for row in &rows {
                 assert!(figures.contains_key(&row.name), "{machine}: {}", row.name);
