@@ -1,4 +1,4 @@
-//! EL2's spin lock: a ticket lock that waits with `wfe`.
+//! EL2's spin lock: a ticket lock that waits with `yield`.
 //!
 //! Interrupts are always masked in EL2, so a holder is never preempted there. Fair: a pCPU waits for at most one
 //! critical section of each other. A thin layer over [`spin`]'s ticket mutex whose relaxation strategy is `yield`.

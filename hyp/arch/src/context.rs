@@ -1,8 +1,9 @@
 //! The register state of a vCPU, and how it is saved and restored.
 //!
 //! [`VcpuContext`] begins with the frame that the vectors store to: SP_EL2 points at it while the guest
-//! runs. While a handler runs, ELR_EL2 and SPSR_EL2 are still live in the registers and x19..x29 belong to
-//! Rust's callee-saved discipline; all of them are stored only when the handler asks for a switch.
+//! runs. While a handler runs, ELR_EL2 and SPSR_EL2 are still live in the registers. x19..x29 belong to Rust's callee-saved
+//! discipline in calls, interrupts and WFI, and are stored only when the handler asks for a switch; for any other trapped
+//! instruction, which may name any register, they are stored before and loaded after.
 //!
 //! The EL1 registers stay loaded on a pCPU until it runs another vCPU: an idle pCPU keeps the last context.
 //! FP/SIMD state is handled by [`crate::fpsimd`].
