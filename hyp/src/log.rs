@@ -69,7 +69,9 @@ pub fn for_panic() -> Option<Uart> {
 pub fn guest_bytes(domain: u16, name: impl fmt::Display, bytes: &[u8]) {
     /// The domain whose line is open, plus one; 0 for none.
     static OPEN: AtomicU32 = AtomicU32::new(0);
-    let Some(uart) = *UART.lock() else { return };
+    // Held to the end, so that what two guests say at once is not mixed within a call.
+    let held = UART.lock();
+    let Some(uart) = *held else { return };
     let mut sink = Sink(uart);
     let own = u32::from(domain) + 1;
     for &byte in bytes {

@@ -169,7 +169,12 @@ pub fn unmap_piece(graph: &mut Graph, extent: Ref<Extent>) -> Result<(Status, u6
         let mut tables = DomainTables { graph, domain };
         let range = stage2::tail(&tables, domain.stage2_root, whole);
         begin = left - range.pages();
-        stage2::unmap(&mut tables, domain.stage2_root, range, TAIL_ENTRIES).map_err(status_of)?;
+        // One turn does it, as the part ends with one table; but the record must never say less than the tables.
+        let mut left_of_it = Some(range);
+        while let Some(part) = left_of_it {
+            let pages = stage2::unmap(&mut tables, domain.stage2_root, part, TAIL_ENTRIES).map_err(status_of)?;
+            left_of_it = part.skip(pages);
+        }
         barrier::dsb_ishst();
         tlb::stage2_range(vmid::last_vttbr(domain), range.first(), range.pages());
         let mapped = domain.mapped_pages.get(graph);
