@@ -5,6 +5,16 @@
 //!
 //! Encoded it is [`MAGIC`], [`VERSION`] as two little-endian bytes, and the postcard form of [`System`].
 
+mod device;
+mod service;
+
+pub use device::{
+    Bridge, Disk, MAX_LABEL, MAX_PARTITION, MTU, Part, QUEUES, SECTOR_BYTES, Vif, WINDOW_PAGES, label_is_valid,
+    mac_is_valid,
+};
+pub use service::{Service, ServiceKind};
+
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -13,13 +23,19 @@ use serde::{Deserialize, Serialize};
 /// First bytes of an encoded description.
 pub const MAGIC: &[u8; 4] = b"PSYS";
 /// Version of the encoding. Another version is refused: bundle and manager are built together.
-pub const VERSION: u16 = 1;
-/// Longest name of a guest or channel, in bytes: what EL2 keeps of a domain's name.
+pub const VERSION: u16 = 2;
+/// Longest name, of whatever it is, in bytes: what EL2 keeps of a domain's name.
 pub const MAX_NAME: usize = 16;
 /// Most guests of a system description.
 pub const MAX_GUESTS: usize = 256;
 /// Most channels of a system description.
 pub const MAX_CHANNELS: usize = 1024;
+/// Most bridges of a system description.
+pub const MAX_BRIDGES: usize = 64;
+/// Most disks of a guest.
+pub const MAX_DISKS: usize = 16;
+/// Most network interfaces of a guest.
+pub const MAX_VIFS: usize = 16;
 /// Most vCPUs of a guest.
 pub const MAX_VCPUS: u16 = 48;
 /// Largest `cap_permille`: a whole pCPU, the most that a vCPU can use.
@@ -36,6 +52,10 @@ pub struct System {
     pub guests: Vec<Guest>,
     /// The channels between guests.
     pub channels: Vec<Channel>,
+    /// The domains that hold devices and lend them to the guests; at most one of each kind.
+    pub services: Vec<Service>,
+    /// The switches that the guests' network interfaces are at. Those refer to them by their index.
+    pub bridges: Vec<Bridge>,
 }
 
 /// What becomes of a guest that crashed, panicked or missed its watchdog.
@@ -107,8 +127,10 @@ pub struct Guest {
     pub watchdog_ms: u32,
     /// Whether it starts with the machine, or only when told to.
     pub autostart: bool,
-    /// The operator accepts that a device of this guest can reach all of memory.
-    pub trusted_dma: bool,
+    /// Its disks. With one, the system has a block service.
+    pub disks: Vec<Disk>,
+    /// Its network interfaces. With one, the system has a net service.
+    pub vifs: Vec<Vif>,
 }
 
 /// A channel between two guests.
@@ -152,6 +174,14 @@ impl fmt::Display for DescriptionError {
 
 impl core::error::Error for DescriptionError {}
 
+fn rule(holds: bool, text: &'static str) -> Result<(), DescriptionError> {
+    unbroken((!holds).then_some(text))
+}
+
+fn unbroken(broken: Option<&'static str>) -> Result<(), DescriptionError> {
+    broken.map_or(Ok(()), |text| Err(DescriptionError::Inconsistent(text)))
+}
+
 impl System {
     /// Encodes the description.
     ///
@@ -190,11 +220,15 @@ impl System {
     /// # Errors
     /// `Inconsistent` with the first rule that is broken.
     pub fn check(&self) -> Result<(), DescriptionError> {
-        let rule = |holds: bool, text| {
-            if holds { Ok(()) } else { Err(DescriptionError::Inconsistent(text)) }
-        };
+        self.check_guests()?;
+        self.check_channels()?;
+        self.check_services()?;
+        unbroken(device::broken_rule_of_bridges(&self.bridges))?;
+        self.check_devices()
+    }
+
+    fn check_guests(&self) -> Result<(), DescriptionError> {
         rule(self.guests.len() <= MAX_GUESTS, "too many guests")?;
-        rule(self.channels.len() <= MAX_CHANNELS, "too many channels")?;
         for (index, guest) in self.guests.iter().enumerate() {
             rule(name_is_valid(&guest.name), "bad name of a guest")?;
             let earlier = self.guests.get(..index).unwrap_or_default();
@@ -210,7 +244,11 @@ impl System {
             rule(guest.depends.len() <= MAX_GUESTS, "too many dependencies")?;
             rule(guest.depends.iter().all(known), "depends on an unknown guest")?;
         }
-        rule(self.order().is_some(), "guests depend on each other in a circle")?;
+        rule(self.order().is_some(), "guests depend on each other in a circle")
+    }
+
+    fn check_channels(&self) -> Result<(), DescriptionError> {
+        rule(self.channels.len() <= MAX_CHANNELS, "too many channels")?;
         for (index, channel) in self.channels.iter().enumerate() {
             rule(name_is_valid(&channel.name), "bad name of a channel")?;
             let known = usize::from(channel.a.max(channel.b)) < self.guests.len();
@@ -223,6 +261,50 @@ impl System {
             rule(!earlier.iter().any(clash), "two channels of one name at one guest")?;
         }
         Ok(())
+    }
+
+    fn check_services(&self) -> Result<(), DescriptionError> {
+        for (index, service) in self.services.iter().enumerate() {
+            let earlier = self.services.get(..index).unwrap_or_default();
+            rule(!earlier.iter().any(|other| other.kind == service.kind), "two services of one kind")?;
+            unbroken(service.broken_rule())?;
+        }
+        Ok(())
+    }
+
+    /// Checks the guests' disks and network interfaces.
+    fn check_devices(&self) -> Result<(), DescriptionError> {
+        let mut macs = BTreeSet::new();
+        for (index, guest) in (0u16..).zip(&self.guests) {
+            rule(guest.disks.len() <= MAX_DISKS, "too many disks")?;
+            rule(guest.vifs.len() <= MAX_VIFS, "too many network interfaces")?;
+            rule(guest.disks.is_empty() || self.service(ServiceKind::Block).is_some(), "disks without block service")?;
+            rule(
+                guest.vifs.is_empty() || self.service(ServiceKind::Net).is_some(),
+                "network interfaces without net service",
+            )?;
+            let mut names: BTreeSet<&str> = BTreeSet::new();
+            let own = self.channels.iter().filter(|channel| [channel.a, channel.b].contains(&index));
+            names.extend(own.map(|channel| channel.name.as_str()));
+            for disk in &guest.disks {
+                unbroken(disk.broken_rule())?;
+                rule(names.insert(&disk.name), "two channels or devices of one name at one guest")?;
+            }
+            for vif in &guest.vifs {
+                unbroken(vif.broken_rule(self.bridges.len()))?;
+                rule(names.insert(&vif.name), "two channels or devices of one name at one guest")?;
+                rule(macs.insert(vif.mac), "two network interfaces of one MAC address")?;
+            }
+            let earlier = self.guests.get(..usize::from(index)).unwrap_or_default();
+            let conflicts = |disk: &Disk| earlier.iter().flat_map(|other| &other.disks).any(|d| d.conflicts(disk));
+            rule(!guest.disks.iter().any(conflicts), "a guest can write to another guest's disk")?;
+        }
+        Ok(())
+    }
+
+    /// The service of this kind.
+    pub fn service(&self, kind: ServiceKind) -> Option<&Service> {
+        self.services.iter().find(|service| service.kind == kind)
     }
 
     /// Indices of all guests, each after those it depends on and otherwise in the order of the description;
@@ -248,7 +330,7 @@ pub const MAX_MEMORY_PAGES: u64 = 16 << 20;
 /// Largest channel window, in pages: 16 MiB.
 pub const MAX_CHANNEL_PAGES: u32 = 4096;
 
-/// Says whether `name` can name a guest or channel.
+/// Says whether `name` can name a guest, channel, bridge, disk or network interface.
 pub fn name_is_valid(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(allowed)

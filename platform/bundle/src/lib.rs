@@ -32,6 +32,8 @@ pub mod names {
     pub const IMAGE_PREFIX: &str = "image/";
     /// Prefix of the guests' RAM disks: `ramdisk/<name>`.
     pub const RAMDISK_PREFIX: &str = "ramdisk/";
+    /// Prefix of the images of services: `service/block`, as a guest's kernel is.
+    pub const SERVICE_PREFIX: &str = "service/";
 }
 
 /// Alignment of the data of every entry that the writer makes, in bytes: that of a page.

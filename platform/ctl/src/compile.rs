@@ -78,7 +78,7 @@ pub(crate) fn compile(text: &str, path: &Path, options: &LoadOptions<'_>) -> Res
     check_memory(&drafts, &machine, &images, channel_bytes, &mut sink);
 
     let guests = drafts.into_iter().map(|draft| draft.guest).collect();
-    let description = description::System { name, manager_cmdline, guests, channels };
+    let description = description::System { name, manager_cmdline, guests, channels, ..Default::default() };
     // The rules of the encoding are a subset of those above; if one was forgotten there, it is caught here.
     if let (true, Err(error)) = (sink.is_empty(), description.check()) {
         sink.add_whole(error.to_string(), "correct the description");

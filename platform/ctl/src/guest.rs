@@ -144,7 +144,8 @@ pub(crate) fn read<'a>(
         depends: Vec::new(),
         watchdog_ms: watchdog.map_or(0, |watchdog| watchdog.value),
         autostart: section.boolean(sink, "autostart").unwrap_or(true),
-        trusted_dma: false,
+        disks: Vec::new(),
+        vifs: Vec::new(),
     };
     Draft {
         guest,

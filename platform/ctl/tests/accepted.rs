@@ -90,7 +90,8 @@ fn every_key_arrives() {
         depends: vec![1],
         watchdog_ms: 500,
         autostart: true,
-        trusted_dma: false,
+        disks: Vec::new(),
+        vifs: Vec::new(),
     };
     assert_eq!(web, &expected);
     assert_eq!(db.reservation, Some(Reservation { period_us: 1000, budget_us: 200 }));

@@ -1,6 +1,8 @@
 //! Well-formed input for the targets. Random bytes alone never get past a magic number.
 
-use portico_bundle::description::{Channel, Guest, Reservation, System};
+use portico_bundle::description::{
+    Bridge, Channel, Disk, Guest, Part, Reservation, RestartLimit, Service, ServiceKind, System, Vif,
+};
 use portico_bundle::writer::Writer;
 use portico_core::fdt_writer::FdtWriter;
 use std::path::Path;
@@ -38,7 +40,27 @@ pub fn compiled() -> Vec<Vec<u8>> {
     let mut web = guest("web");
     web.depends = vec![1];
     let channel = Channel { name: String::from("link"), a: 0, b: 1, pages: 16 };
-    let system = System { guests: vec![web, guest("db")], channels: vec![channel], ..System::default() };
+    let part = Part::Range { first: 512, bytes: 1024 };
+    web.disks = vec![Disk { name: "root".into(), disk: "data".into(), part, queues: 1, pages: 64, ..Disk::default() }];
+    web.vifs = vec![Vif { name: "net0".into(), mac: [2, 0, 0, 0, 0, 1], pages: 32, ..Vif::default() }];
+    let service = |kind: ServiceKind| Service {
+        kind,
+        image: format!("service/{}", kind.name()),
+        memory_pages: 1024,
+        affinity: 0,
+        weight: 256,
+        cap_permille: 0,
+        reservation: None,
+        trusted_dma: true,
+        restart: RestartLimit::default(),
+    };
+    let system = System {
+        guests: vec![web, guest("db")],
+        channels: vec![channel],
+        services: ServiceKind::ALL.map(service).into(),
+        bridges: vec![Bridge { name: "lan".into(), uplink: true, mtu: 1500 }],
+        ..System::default()
+    };
     [System::default(), system].iter().filter_map(|system| system.encode().ok()).collect()
 }
 
