@@ -104,6 +104,7 @@ fn serve_locked(call: Call, args: &mut Args, graph: &mut Graph) -> Outcome {
         Call::IrqBind => system::irq_bind(args, graph),
         Call::IrqUnbind => system::irq_unbind(args, graph),
         Call::DeviceExtent => system::device_extent(args, graph),
+        Call::ExtentAddress => system::extent_address(args, graph),
         Call::EntropyFeed => system::entropy_feed(args, graph),
         Call::StatsRead => system::stats_read(args, graph),
         // Reserved numbers: known, and not offered in this version.

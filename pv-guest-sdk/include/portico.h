@@ -277,10 +277,141 @@ extern "C" {
 #define PORTICO_DT_COOKIE "portico,cookie"
 /* Property: side of a channel, 0 or 1. */
 #define PORTICO_DT_SIDE "portico,side"
+/* `compatible` of a queue of a disk, at either end. */
+#define PORTICO_DT_BLOCK "portico,block"
+/* `compatible` of a network interface, at either end. */
+#define PORTICO_DT_NET "portico,net"
+/* `compatible` of the control channel between the manager and a service. */
+#define PORTICO_DT_CONTROL "portico,control"
+/* `compatible` of memory that a service may let a device reach. */
+#define PORTICO_DT_DMA "portico,dma"
+/* Property: queues of the disk (32 bits). */
+#define PORTICO_DT_QUEUES "portico,queues"
+/* Property: which queue of the disk this is (32 bits). */
+#define PORTICO_DT_QUEUE "portico,queue"
+/* Property, services only: machine address (64 bits) of the window or memory, for devices. */
+#define PORTICO_DT_MACHINE_ADDRESS "portico,machine-address"
+/* Property, services only: raw handle of the interrupt of a device of the machine. */
+#define PORTICO_DT_INTERRUPT "portico,interrupt"
 /* Name of the node of the boot bundle. */
 #define PORTICO_DT_BUNDLE_NODE "bundle"
 /* Name of the node of the machine's own device tree. */
 #define PORTICO_DT_MACHINE_DTB_NODE "machine-dtb"
+
+/* Layout of a device's window, and its sides */
+/* Side of the back-end: the service. */
+#define PORTICO_DEVICE_BACK 0u
+/* Side of the front-end: the guest. */
+#define PORTICO_DEVICE_FRONT 1u
+/* Offset of the `Offer` in the window. */
+#define PORTICO_DEVICE_OFFER 256u
+/* Offset of the `Accept` in the window. */
+#define PORTICO_DEVICE_ACCEPT 448u
+/* Offset of the first ring. */
+#define PORTICO_DEVICE_RINGS 512u
+
+/* Kinds of devices */
+/* A disk: `block`. */
+#define PORTICO_KIND_BLOCK 1u
+/* A network interface: `net`. */
+#define PORTICO_KIND_NET 2u
+
+/* Why a back-end refused */
+/* Nothing was refused. */
+#define PORTICO_REFUSAL_NONE 0u
+/* The version is not known. */
+#define PORTICO_REFUSAL_VERSION 1u
+/* Features that were not offered, or that exclude each other. */
+#define PORTICO_REFUSAL_FEATURES 2u
+/* The front-end broke the protocol: an index that lies, a slot that makes no sense. */
+#define PORTICO_REFUSAL_PROTOCOL 3u
+/* What stands behind the device is not there: the machine has no such disk or partition. */
+#define PORTICO_REFUSAL_ABSENT 4u
+
+/* Disks */
+/* Version of this protocol. */
+#define PORTICO_BLOCK_VERSION 0x10000u
+/* Bytes of a sector: the unit of `sector`, whatever the disk's own blocks are. */
+#define PORTICO_BLOCK_SECTOR 512u
+/* Segments that a request holds itself. */
+#define PORTICO_BLOCK_INLINE_SEGMENTS 5u
+/* Most segments of a request. */
+#define PORTICO_BLOCK_MAX_SEGMENTS 64u
+/* Smallest data area, in pages. */
+#define PORTICO_BLOCK_MIN_PAGES 8u
+/* Largest data area, in pages. */
+#define PORTICO_BLOCK_MAX_PAGES 4096u
+
+/* Operations of a disk */
+/* Reads into the segments. */
+#define PORTICO_BLOCK_OP_READ 0u
+/* Writes from the segments. */
+#define PORTICO_BLOCK_OP_WRITE 1u
+/* Makes everything durable that was answered before. */
+#define PORTICO_BLOCK_OP_FLUSH 2u
+/* Says that the sectors are not needed: what they hold is undefined afterwards. Needs `DISCARD`. */
+#define PORTICO_BLOCK_OP_DISCARD 3u
+/* Fills the sectors with zeros, without data. Needs `WRITE_ZEROES`. */
+#define PORTICO_BLOCK_OP_WRITE_ZEROES 4u
+
+/* Features of a disk */
+/* `DISCARD`. */
+#define PORTICO_BLOCK_FEATURE_DISCARD 1u
+/* `WRITE_ZEROES`. */
+#define PORTICO_BLOCK_FEATURE_WRITE_ZEROES 2u
+
+/* Flags of a disk */
+/* Writes are refused. */
+#define PORTICO_BLOCK_FLAG_READ_ONLY 1u
+
+/* Status of an answer */
+/* Done. */
+#define PORTICO_BLOCK_STATUS_OK 0u
+/* The device failed. */
+#define PORTICO_BLOCK_STATUS_IO 1u
+/*
+ * The request makes no sense: reserved bits, segments outside the data area, lengths that are not whole
+ * sectors.
+ */
+#define PORTICO_BLOCK_STATUS_INVALID 2u
+/* The operation is not offered. */
+#define PORTICO_BLOCK_STATUS_UNSUPPORTED 3u
+/* The disk is read-only. */
+#define PORTICO_BLOCK_STATUS_READ_ONLY 4u
+/* Beyond the end of the disk. */
+#define PORTICO_BLOCK_STATUS_RANGE 5u
+
+/* Network interfaces */
+/* Version of this protocol. */
+#define PORTICO_NET_VERSION 0x10000u
+/* Bytes of a slot. */
+#define PORTICO_NET_SLOT 64u
+/* Shortest frame: an Ethernet header. Frames are without checksum (FCS) and need no padding. */
+#define PORTICO_NET_MIN_FRAME 14u
+/* Smallest data area of both rings together, in pages. */
+#define PORTICO_NET_MIN_PAGES 2u
+/* Largest data area of both rings together, in pages. */
+#define PORTICO_NET_MAX_PAGES 4096u
+/* Pages before the rings' slots. */
+#define PORTICO_NET_CONTROL_PAGES 1u
+/* Bytes of `FrameHeader`. */
+#define PORTICO_NET_HEADER 16u
+
+/* Flags of an interface */
+/* The bridge has an uplink that is up. */
+#define PORTICO_NET_FLAG_UPLINK 1u
+
+/* Layout of a control page */
+/* Counts changes of the service's ports; the manager adds 1 and notifies. */
+#define PORTICO_CONTROL_CHANGES 256u
+/* 1 as soon as the service serves. Written by the service. */
+#define PORTICO_CONTROL_READY 320u
+/* Adds 1 now and then, from the main loop. Written by the service. */
+#define PORTICO_CONTROL_BEAT 324u
+/* First record of `Counters`, one for each device in the order of the device tree. Written by the service. */
+#define PORTICO_CONTROL_COUNTERS 384u
+/* Most records that fit. */
+#define PORTICO_CONTROL_MAX_DEVICES 116u
 
 /* Types of objects */
 #define PORTICO_TYPE_SYSTEM 1u
@@ -603,6 +734,131 @@ _Static_assert(offsetof(struct portico_pcpu_stats, up_ns) == 24, "up_ns");
 _Static_assert(offsetof(struct portico_pcpu_stats, switches) == 32, "switches");
 _Static_assert(offsetof(struct portico_pcpu_stats, irqs) == 40, "irqs");
 _Static_assert(offsetof(struct portico_pcpu_stats, reserved_permille) == 48, "reserved_permille");
+
+/* What every back-end offers. */
+struct portico_offer {
+	uint32_t kind;
+	uint32_t version;
+	uint64_t features;
+	uint32_t refusal;
+	uint32_t _reserved[3];
+};
+_Static_assert(sizeof(struct portico_offer) == 32, "size");
+_Static_assert(offsetof(struct portico_offer, kind) == 0, "kind");
+_Static_assert(offsetof(struct portico_offer, version) == 4, "version");
+_Static_assert(offsetof(struct portico_offer, features) == 8, "features");
+_Static_assert(offsetof(struct portico_offer, refusal) == 16, "refusal");
+
+/* What the front-end takes of an offer. */
+struct portico_accept {
+	uint32_t version;
+	uint32_t _reserved;
+	uint64_t features;
+};
+_Static_assert(sizeof(struct portico_accept) == 16, "size");
+_Static_assert(offsetof(struct portico_accept, version) == 0, "version");
+_Static_assert(offsetof(struct portico_accept, features) == 8, "features");
+
+/* What a disk's back-end adds to the offer. */
+struct portico_block_disk {
+	uint64_t sectors;
+	uint32_t block_bytes;
+	uint32_t flags;
+	uint32_t max_sectors;
+	uint32_t max_segments;
+	uint32_t max_discard;
+	uint32_t max_zeroes;
+	uint32_t queues;
+	uint32_t queue;
+	uint32_t _reserved[6];
+};
+_Static_assert(sizeof(struct portico_block_disk) == 64, "size");
+_Static_assert(offsetof(struct portico_block_disk, sectors) == 0, "sectors");
+_Static_assert(offsetof(struct portico_block_disk, block_bytes) == 8, "block_bytes");
+_Static_assert(offsetof(struct portico_block_disk, flags) == 12, "flags");
+_Static_assert(offsetof(struct portico_block_disk, max_sectors) == 16, "max_sectors");
+_Static_assert(offsetof(struct portico_block_disk, max_segments) == 20, "max_segments");
+_Static_assert(offsetof(struct portico_block_disk, max_discard) == 24, "max_discard");
+_Static_assert(offsetof(struct portico_block_disk, max_zeroes) == 28, "max_zeroes");
+_Static_assert(offsetof(struct portico_block_disk, queues) == 32, "queues");
+_Static_assert(offsetof(struct portico_block_disk, queue) == 36, "queue");
+
+/* A piece of the window. */
+struct portico_block_segment {
+	uint32_t offset;
+	uint32_t bytes;
+};
+_Static_assert(sizeof(struct portico_block_segment) == 8, "size");
+_Static_assert(offsetof(struct portico_block_segment, offset) == 0, "offset");
+_Static_assert(offsetof(struct portico_block_segment, bytes) == 4, "bytes");
+
+/* A request to a disk. */
+struct portico_block_request {
+	uint32_t id;
+	uint8_t op;
+	uint8_t flags;
+	uint16_t segments;
+	uint64_t sector;
+	uint32_t sectors;
+	uint32_t table;
+	struct portico_block_segment segment[5];
+};
+_Static_assert(sizeof(struct portico_block_request) == 64, "size");
+_Static_assert(offsetof(struct portico_block_request, id) == 0, "id");
+_Static_assert(offsetof(struct portico_block_request, op) == 4, "op");
+_Static_assert(offsetof(struct portico_block_request, flags) == 5, "flags");
+_Static_assert(offsetof(struct portico_block_request, segments) == 6, "segments");
+_Static_assert(offsetof(struct portico_block_request, sector) == 8, "sector");
+_Static_assert(offsetof(struct portico_block_request, sectors) == 16, "sectors");
+_Static_assert(offsetof(struct portico_block_request, table) == 20, "table");
+_Static_assert(offsetof(struct portico_block_request, segment) == 24, "segment");
+
+/* A disk's answer. */
+struct portico_block_response {
+	uint32_t id;
+	uint32_t status;
+	uint64_t _reserved;
+};
+_Static_assert(sizeof(struct portico_block_response) == 16, "size");
+_Static_assert(offsetof(struct portico_block_response, id) == 0, "id");
+_Static_assert(offsetof(struct portico_block_response, status) == 4, "status");
+
+/* What a network back-end adds to the offer. */
+struct portico_net_interface {
+	uint8_t mac[6];
+	uint16_t mtu;
+	uint32_t max_frame;
+	uint32_t flags;
+	uint32_t _reserved[4];
+};
+_Static_assert(sizeof(struct portico_net_interface) == 32, "size");
+_Static_assert(offsetof(struct portico_net_interface, mac) == 0, "mac");
+_Static_assert(offsetof(struct portico_net_interface, mtu) == 6, "mtu");
+_Static_assert(offsetof(struct portico_net_interface, max_frame) == 8, "max_frame");
+_Static_assert(offsetof(struct portico_net_interface, flags) == 12, "flags");
+
+/* First bytes of a frame in a ring. */
+struct portico_net_frame {
+	uint32_t bytes;
+	uint32_t flags;
+	uint64_t _reserved;
+};
+_Static_assert(sizeof(struct portico_net_frame) == 16, "size");
+_Static_assert(offsetof(struct portico_net_frame, bytes) == 0, "bytes");
+_Static_assert(offsetof(struct portico_net_frame, flags) == 4, "flags");
+
+/* What a device has moved since its service started. */
+struct portico_control_counters {
+	uint64_t requests;
+	uint64_t bytes_in;
+	uint64_t bytes_out;
+	uint64_t failed;
+};
+_Static_assert(sizeof(struct portico_control_counters) == 32, "size");
+_Static_assert(offsetof(struct portico_control_counters, requests) == 0, "requests");
+_Static_assert(offsetof(struct portico_control_counters, bytes_in) == 8, "bytes_in");
+_Static_assert(offsetof(struct portico_control_counters, bytes_out) == 16, "bytes_out");
+_Static_assert(offsetof(struct portico_control_counters, failed) == 24, "failed");
 
 #ifdef __aarch64__
 /*
@@ -1205,6 +1461,18 @@ static inline int64_t portico_call_device_extent(uint64_t system, uint64_t pa, u
 
 	if (out_extent)
 		*out_extent = out[0];
+	return status;
+}
+
+/* Machine address of the first page of an extent, for the driver of a device that no IOMMU stands before. */
+#define PORTICO_CALL_EXTENT_ADDRESS 0xc6000144u
+static inline int64_t portico_call_extent_address(uint64_t system, uint64_t extent, uint64_t *out_address)
+{
+	uint64_t out[3];
+	int64_t status = portico_call(PORTICO_CALL_EXTENT_ADDRESS, system, extent, 0, 0, 0, 0, out);
+
+	if (out_address)
+		*out_address = out[0];
 	return status;
 }
 

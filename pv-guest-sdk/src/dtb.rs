@@ -185,6 +185,53 @@ fn channel_of(node: &Node) -> Option<ChannelNode> {
     })
 }
 
+/// A device as the tree describes it: a disk's queue, or a network interface.
+#[derive(Clone, Copy, Debug)]
+pub struct DeviceNode {
+    /// Name of the device, unique among those of the guest; the queues of a disk share it.
+    pub name: &'static str,
+    /// Name of the domain at the other end; empty if not told.
+    pub peer: &'static str,
+    /// The window.
+    pub window: Range,
+    /// Cookie of the port: by it each life of the other side is found.
+    pub cookie: u64,
+    /// Which side the caller is: [`portico_abi::device::BACK`] or [`portico_abi::device::FRONT`].
+    pub side: u32,
+    node: Node,
+}
+
+impl DeviceNode {
+    /// A property that is a number of 4 or 8 bytes.
+    pub fn number(&self, name: &str) -> Option<u64> {
+        property(&self.node, name).and_then(number)
+    }
+
+    /// A property that is text.
+    pub fn text(&self, name: &str) -> Option<&'static str> {
+        text(&self.node, name)
+    }
+
+    /// The bytes of a property.
+    pub fn bytes(&self, name: &str) -> Option<&'static [u8]> {
+        property(&self.node, name)
+    }
+}
+
+/// The children of `/hypervisor` that are `compatible`: devices, at either end.
+pub fn devices(compatible: &str) -> impl Iterator<Item = DeviceNode> {
+    children(dt::HYPERVISOR_PATH).filter(move |(_, node)| is(node, compatible)).filter_map(|(_, node)| {
+        Some(DeviceNode {
+            name: text(&node, dt::NAME).unwrap_or(""),
+            peer: text(&node, dt::PEER).unwrap_or(""),
+            window: ranges(&node).next()?,
+            cookie: property(&node, dt::COOKIE).and_then(number).unwrap_or(0),
+            side: property(&node, dt::SIDE).and_then(number).unwrap_or(0) as u32,
+            node,
+        })
+    })
+}
+
 fn is(node: &Node, compatible: &str) -> bool {
     text(node, "compatible") == Some(compatible)
 }

@@ -619,6 +619,14 @@ pub fn device_extent(system: Handle, pa: u64, pages: u64, cookie: u64) -> Result
     handle(Call::DeviceExtent, [h(system), pa, pages, cookie, 0, 0])
 }
 
+/// Machine address of the first page of an extent.
+///
+/// # Errors
+/// `NoRights`.
+pub fn extent_address(system: Handle, extent: Handle) -> Result<u64, Status> {
+    value(Call::ExtentAddress, [h(system), h(extent), 0, 0, 0, 0])
+}
+
 /// Mixes 32 bytes of entropy into EL2's generator.
 ///
 /// # Errors

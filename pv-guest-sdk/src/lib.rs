@@ -28,6 +28,7 @@ extern crate alloc as alloc_crate;
 pub mod alloc;
 pub mod channel;
 pub mod console;
+pub mod device;
 pub mod dtb;
 pub mod exit;
 #[cfg(not(target_os = "none"))]

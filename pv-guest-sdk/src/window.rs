@@ -5,6 +5,7 @@
 
 use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicU32;
+use portico_abi::ring::{self, Control, Layout};
 
 /// Memory shared with a peer.
 #[derive(Clone, Copy, Debug)]
@@ -22,7 +23,8 @@ impl Window {
     /// Takes a range as a window. `None` if it is not 8-byte aligned or starts at 0.
     ///
     /// # Safety
-    /// The range must be mapped as Normal memory for as long as the window is used, and hold no Rust object.
+    /// The range must be mapped as Normal memory for as long as the window, a part of it or the words of a ring in it are used, and hold no
+    /// Rust object.
     pub unsafe fn new(address: u64, len: usize) -> Option<Window> {
         let base = NonNull::new(ptr::with_exposed_provenance_mut::<u8>(usize::try_from(address).ok()?))?;
         (address.is_multiple_of(8) && address.checked_add(len as u64).is_some()).then_some(Window { base, len })
@@ -59,6 +61,58 @@ impl Window {
         Some(unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) })
     }
 
+    /// The control words of a ring. `None` if the ring is not inside.
+    pub fn control(&self, layout: &Layout) -> Option<Control<'static>> {
+        if layout.end() > self.len {
+            return None;
+        }
+        Some(Control {
+            head: self.static_word(layout.offset + ring::HEAD)?,
+            space_event: self.static_word(layout.offset + ring::SPACE_EVENT)?,
+            tail: self.static_word(layout.offset + ring::TAIL)?,
+            data_event: self.static_word(layout.offset + ring::DATA_EVENT)?,
+        })
+    }
+
+    /// As [`Window::word`], for as long as the maker of the window promised.
+    fn static_word(&self, offset: usize) -> Option<&'static AtomicU32> {
+        self.word(offset)?;
+        // SAFETY: inside and aligned, as just checked; whoever made the window promised that its words stay as long as they are used.
+        Some(unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) })
+    }
+
+    /// Stores a number of 8 bytes. `None`, and nothing stored, if `offset` is not inside or not a multiple of 8.
+    pub fn store(&self, offset: usize, value: u64) -> Option<()> {
+        if !offset.is_multiple_of(8) || offset.checked_add(8)? > self.len {
+            return None;
+        }
+        // SAFETY: inside and aligned, as just checked: the base is aligned to 8.
+        unsafe { ptr::write_volatile(self.base.as_ptr().add(offset).cast::<u64>(), value) };
+        Some(())
+    }
+
+    /// Loads a number of 8 bytes. `None` if `offset` is not inside or not a multiple of 8.
+    pub fn load(&self, offset: usize) -> Option<u64> {
+        if !offset.is_multiple_of(8) || offset.checked_add(8)? > self.len {
+            return None;
+        }
+        // SAFETY: as in `store`.
+        Some(unsafe { ptr::read_volatile(self.base.as_ptr().add(offset).cast::<u64>()) })
+    }
+
+    /// Copies bytes to another window. `None`, and nothing copied, if either range is not inside.
+    #[must_use]
+    pub fn copy_to(&self, offset: usize, to: &Window, at: usize, bytes: usize) -> Option<()> {
+        if offset.checked_add(bytes)? > self.len || at.checked_add(bytes)? > to.len {
+            return None;
+        }
+        // SAFETY: both inside, as just checked.
+        let (from, to) = unsafe { (self.base.as_ptr().add(offset), to.base.as_ptr().add(at)) };
+        // SAFETY: both ranges are inside their windows, which are mapped.
+        unsafe { copy(from, to, bytes) };
+        Some(())
+    }
+
     /// Copies bytes out. `None`, and nothing copied, if the range is not inside.
     #[must_use]
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Option<()> {
@@ -67,16 +121,8 @@ impl Window {
         }
         // SAFETY: inside, as just checked.
         let from = unsafe { self.base.as_ptr().add(offset) };
-        let wide = aligned_len(from.addr(), to.as_ptr().addr(), to.len());
-        let target = to.as_mut_ptr();
-        for at in (0..wide).step_by(8) {
-            // SAFETY: both are aligned and `at + 8 <= wide <= len`.
-            unsafe { target.add(at).cast::<u64>().write(ptr::read_volatile(from.add(at).cast::<u64>())) };
-        }
-        for at in wide..to.len() {
-            // SAFETY: `at < len`.
-            unsafe { target.add(at).write(ptr::read_volatile(from.add(at))) };
-        }
+        // SAFETY: the source is inside; the target is exclusively the caller's.
+        unsafe { copy(from, to.as_mut_ptr(), to.len()) };
         Some(())
     }
 
@@ -88,16 +134,8 @@ impl Window {
         }
         // SAFETY: inside, as just checked.
         let to = unsafe { self.base.as_ptr().add(offset) };
-        let source = from.as_ptr();
-        let wide = aligned_len(to.addr(), source.addr(), from.len());
-        for at in (0..wide).step_by(8) {
-            // SAFETY: both are aligned and `at + 8 <= wide <= len`.
-            unsafe { ptr::write_volatile(to.add(at).cast::<u64>(), source.add(at).cast::<u64>().read()) };
-        }
-        for at in wide..from.len() {
-            // SAFETY: `at < len`.
-            unsafe { ptr::write_volatile(to.add(at), source.add(at).read()) };
-        }
+        // SAFETY: the target is inside; the source is a slice.
+        unsafe { copy(from.as_ptr(), to, from.len()) };
         Some(())
     }
 
@@ -107,9 +145,69 @@ impl Window {
     }
 }
 
-/// How many of `len` bytes can be copied by words of 8: all whole words if both sides are aligned, else none.
-const fn aligned_len(a: usize, b: usize, len: usize) -> usize {
-    if (a | b) & 7 == 0 { len & !7 } else { 0 }
+/// Copies bytes of which one side, or both, may change meanwhile: each is read once.
+///
+/// # Safety
+/// `from` must be readable and `to` writable for `bytes` bytes; they must not overlap.
+unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
+    let mut at = 0;
+    if (from.addr() | to.addr()) & 7 == 0 {
+        // SAFETY: the caller's promise, and both are aligned to 8.
+        at = unsafe { copy_lines(from, to, bytes) };
+        while at + 8 <= bytes {
+            // SAFETY: both are aligned and `at + 8 <= bytes`.
+            unsafe { ptr::write_volatile(to.add(at).cast::<u64>(), ptr::read_volatile(from.add(at).cast::<u64>())) };
+            at += 8;
+        }
+    }
+    while at < bytes {
+        // SAFETY: `at < bytes`.
+        unsafe { ptr::write_volatile(to.add(at), ptr::read_volatile(from.add(at))) };
+        at += 1;
+    }
+}
+
+/// Copies whole pieces of 64 bytes; returns how many bytes that were. In assembly: the compiler cannot pair volatile accesses.
+///
+/// # Safety
+/// As [`copy`], and both must be aligned to 8.
+#[cfg(target_arch = "aarch64")]
+unsafe fn copy_lines(from: *const u8, to: *mut u8, bytes: usize) -> usize {
+    let whole = bytes & !63;
+    if whole > 0 {
+        // SAFETY: reads and writes `whole` bytes, as the caller allows; both pointers are aligned.
+        unsafe {
+            core::arch::asm!(
+                "2: ldp {a}, {b}, [{from}]",
+                "ldp {c}, {d}, [{from}, #16]",
+                "stp {a}, {b}, [{to}]",
+                "stp {c}, {d}, [{to}, #16]",
+                "ldp {a}, {b}, [{from}, #32]",
+                "ldp {c}, {d}, [{from}, #48]",
+                "add {from}, {from}, #64",
+                "stp {a}, {b}, [{to}, #32]",
+                "stp {c}, {d}, [{to}, #48]",
+                "add {to}, {to}, #64",
+                "subs {left}, {left}, #64",
+                "b.ne 2b",
+                a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
+                from = inout(reg) from => _,
+                to = inout(reg) to => _,
+                left = inout(reg) whole => _,
+                options(nostack),
+            );
+        }
+    }
+    whole
+}
+
+/// Elsewhere nothing is gained by pieces.
+///
+/// # Safety
+/// None.
+#[cfg(not(target_arch = "aarch64"))]
+unsafe fn copy_lines(_from: *const u8, _to: *mut u8, _bytes: usize) -> usize {
+    0
 }
 
 #[cfg(test)]

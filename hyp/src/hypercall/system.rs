@@ -103,6 +103,13 @@ pub fn device_extent(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.done([u64::from(handle.raw())])
 }
 
+/// `extent_address(system, extent) -> (address)`.
+pub fn extent_address(args: &mut Args, graph: &mut Graph) -> Outcome {
+    args.system(graph)?;
+    let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
+    args.done([extent.range(graph).first().raw()])
+}
+
 /// `entropy_feed(system, w0, w1, w2, w3)`.
 pub fn entropy_feed(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;

@@ -1,7 +1,8 @@
 //! The constants of the ABI by module, with their values and words.
 
 use crate::source;
-use portico_abi::{call, channel, dt, page, port, ring};
+use portico_abi::device::{block, control, net};
+use portico_abi::{call, channel, device, dt, page, port, ring};
 
 /// Constants that belong together.
 #[derive(Clone, Debug)]
@@ -55,6 +56,10 @@ const PORT: &str = include_str!("../../abi/src/port.rs");
 const PAGE: &str = include_str!("../../abi/src/page.rs");
 const CHANNEL: &str = include_str!("../../abi/src/channel.rs");
 const RING: &str = include_str!("../../abi/src/ring.rs");
+const DEVICE: &str = include_str!("../../abi/src/device/mod.rs");
+const BLOCK: &str = include_str!("../../abi/src/device/block.rs");
+const NET: &str = include_str!("../../abi/src/device/net.rs");
+const CONTROL: &str = include_str!("../../abi/src/device/control.rs");
 const DT: &str = include_str!("../../abi/src/dt.rs");
 const LIB: &str = include_str!("../../abi/src/lib.rs");
 
@@ -88,6 +93,7 @@ fn group(
 pub fn all() -> Result<Vec<Group>, String> {
     let mut groups = calls()?;
     groups.extend(layout()?);
+    groups.extend(devices()?);
     Ok(groups)
 }
 
@@ -195,13 +201,85 @@ fn layout() -> Result<Vec<Group>, String> {
             ("dt", "Names in the device tree", "PORTICO_DT_"),
             &Words(DT, ""),
             &["RAM_BASE", "VCPU_PAGES", "INFO_PAGE", "GICV", "WINDOWS"],
-            texts!(dt; HYPERVISOR, HYPERVISOR_PATH, CONSOLE, CHANNEL, NAME, PEER, PORT, COOKIE, SIDE, BUNDLE_NODE, MACHINE_DTB_NODE),
+            texts!(dt; HYPERVISOR, HYPERVISOR_PATH, CONSOLE, CHANNEL, NAME, PEER, PORT, COOKIE, SIDE, BLOCK, NET, CONTROL, DMA, QUEUES, QUEUE,
+                MACHINE_ADDRESS, INTERRUPT, BUNDLE_NODE, MACHINE_DTB_NODE),
+        )?,
+    ])
+}
+
+fn devices() -> Result<Vec<Group>, String> {
+    Ok(vec![
+        group(
+            ("device", "Layout of a device's window, and its sides", "PORTICO_DEVICE_"),
+            &Words(DEVICE, ""),
+            &[],
+            numbers!(device; BACK, FRONT, OFFER, ACCEPT, RINGS),
+        )?,
+        group(
+            ("kind", "Kinds of devices", "PORTICO_KIND_"),
+            &Words(DEVICE, "kind"),
+            &[],
+            numbers!(device::kind; BLOCK, NET),
+        )?,
+        group(
+            ("refusal", "Why a back-end refused", "PORTICO_REFUSAL_"),
+            &Words(DEVICE, "refusal"),
+            &[],
+            numbers!(device::refusal; NONE, VERSION, FEATURES, PROTOCOL, ABSENT),
+        )?,
+        group(
+            ("block", "Disks", "PORTICO_BLOCK_"),
+            &Words(BLOCK, ""),
+            &[],
+            numbers!(block; VERSION, SECTOR, INLINE_SEGMENTS, MAX_SEGMENTS, MIN_PAGES, MAX_PAGES),
+        )?,
+        group(
+            ("block_op", "Operations of a disk", "PORTICO_BLOCK_OP_"),
+            &Words(BLOCK, "op"),
+            &[],
+            numbers!(block::op; READ, WRITE, FLUSH, DISCARD, WRITE_ZEROES),
+        )?,
+        group(
+            ("block_feature", "Features of a disk", "PORTICO_BLOCK_FEATURE_"),
+            &Words(BLOCK, "feature"),
+            &[],
+            numbers!(block::feature; DISCARD, WRITE_ZEROES),
+        )?,
+        group(
+            ("block_flag", "Flags of a disk", "PORTICO_BLOCK_FLAG_"),
+            &Words(BLOCK, "flag"),
+            &[],
+            numbers!(block::flag; READ_ONLY),
+        )?,
+        group(
+            ("block_status", "Status of an answer", "PORTICO_BLOCK_STATUS_"),
+            &Words(BLOCK, "status"),
+            &[],
+            numbers!(block::status; OK, IO, INVALID, UNSUPPORTED, READ_ONLY, RANGE),
+        )?,
+        group(
+            ("net", "Network interfaces", "PORTICO_NET_"),
+            &Words(NET, ""),
+            &[],
+            numbers!(net; VERSION, SLOT, MIN_FRAME, MIN_PAGES, MAX_PAGES, CONTROL_PAGES, HEADER),
+        )?,
+        group(
+            ("net_flag", "Flags of an interface", "PORTICO_NET_FLAG_"),
+            &Words(NET, "flag"),
+            &[],
+            numbers!(net::flag; UPLINK),
+        )?,
+        group(
+            ("control", "Layout of a control page", "PORTICO_CONTROL_"),
+            &Words(CONTROL, ""),
+            &[],
+            numbers!(control; CHANGES, READY, BEAT, COUNTERS, MAX_DEVICES),
         )?,
     ])
 }
 
 /// Constants of `dt` that are text.
-const DT_TEXTS: [&str; 11] = [
+const DT_TEXTS: [&str; 19] = [
     "HYPERVISOR",
     "HYPERVISOR_PATH",
     "CONSOLE",
@@ -211,6 +289,14 @@ const DT_TEXTS: [&str; 11] = [
     "PORT",
     "COOKIE",
     "SIDE",
+    "BLOCK",
+    "NET",
+    "CONTROL",
+    "DMA",
+    "QUEUES",
+    "QUEUE",
+    "MACHINE_ADDRESS",
+    "INTERRUPT",
     "BUNDLE_NODE",
     "MACHINE_DTB_NODE",
 ];

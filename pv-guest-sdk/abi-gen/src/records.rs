@@ -1,6 +1,10 @@
 //! The structures of the ABI, field by field.
 
 use portico_abi::channel::ChannelHeader;
+use portico_abi::device::block::{Disk, Request, Response, Segment};
+use portico_abi::device::control::Counters;
+use portico_abi::device::net::{FrameHeader, Interface};
+use portico_abi::device::{Accept, Offer};
 use portico_abi::page::{InfoPage, RunState, StolenTime, VcpuPage};
 use portico_abi::record::{DomainStatus, FaultRecord, PcpuStats, SystemStats, VcpuStats};
 use std::mem::{align_of, offset_of, size_of};
@@ -54,6 +58,7 @@ macro_rules! record {
 pub fn all() -> Vec<Record> {
     let mut records = pages();
     records.extend(results());
+    records.extend(devices());
     records
 }
 
@@ -114,6 +119,36 @@ fn results() -> Vec<Record> {
     ]
 }
 
+fn devices() -> Vec<Record> {
+    vec![
+        record!(Offer as "offer", "What every back-end offers." {
+            "uint32_t" kind, "uint32_t" version, "uint64_t" features, "uint32_t" refusal, "uint32_t" _reserved[3],
+        }),
+        record!(Accept as "accept", "What the front-end takes of an offer." {
+            "uint32_t" version, "uint32_t" _reserved, "uint64_t" features,
+        }),
+        record!(Disk as "block_disk", "What a disk's back-end adds to the offer." {
+            "uint64_t" sectors, "uint32_t" block_bytes, "uint32_t" flags, "uint32_t" max_sectors, "uint32_t" max_segments,
+            "uint32_t" max_discard, "uint32_t" max_zeroes, "uint32_t" queues, "uint32_t" queue, "uint32_t" _reserved[6],
+        }),
+        record!(Segment as "block_segment", "A piece of the window." { "uint32_t" offset, "uint32_t" bytes, }),
+        record!(Request as "block_request", "A request to a disk." {
+            "uint32_t" id, "uint8_t" op, "uint8_t" flags, "uint16_t" segments, "uint64_t" sector, "uint32_t" sectors,
+            "uint32_t" table, "struct portico_block_segment" segment[5],
+        }),
+        record!(Response as "block_response", "A disk's answer." { "uint32_t" id, "uint32_t" status, "uint64_t" _reserved, }),
+        record!(Interface as "net_interface", "What a network back-end adds to the offer." {
+            "uint8_t" mac[6], "uint16_t" mtu, "uint32_t" max_frame, "uint32_t" flags, "uint32_t" _reserved[4],
+        }),
+        record!(FrameHeader as "net_frame", "First bytes of a frame in a ring." {
+            "uint32_t" bytes, "uint32_t" flags, "uint64_t" _reserved,
+        }),
+        record!(Counters as "control_counters", "What a device has moved since its service started." {
+            "uint64_t" requests, "uint64_t" bytes_in, "uint64_t" bytes_out, "uint64_t" failed,
+        }),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -124,8 +159,9 @@ mod tests {
                 assert_eq!(field.offset, at, "{}.{}", record.name, field.name);
                 let bytes = match field.ctype {
                     "uint8_t" => 1,
+                    "uint16_t" => 2,
                     "uint32_t" => 4,
-                    "uint64_t" => 8,
+                    "uint64_t" | "struct portico_block_segment" => 8,
                     "struct portico_run_state" | "struct portico_stolen_time" => 64,
                     other => panic!("{other}"),
                 };

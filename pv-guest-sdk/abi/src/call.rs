@@ -191,6 +191,8 @@ calls! {
     0x142 IrqUnbind irq_unbind(irq) -> () Bounded "BIND";
     /// Makes an extent of device memory at machine address `pa`: refused for RAM and for what EL2 uses itself.
     0x143 DeviceExtent device_extent(system, pa, pages, cookie) -> (extent) Bounded "ROOT";
+    /// Machine address of the first page of an extent, for the driver of a device that no IOMMU stands before.
+    0x144 ExtentAddress extent_address(system, extent) -> (address) Bounded "ROOT; OWN on extent";
 
     /// Mixes 32 bytes of entropy into EL2's generator and marks it seeded.
     0x150 EntropyFeed entropy_feed(system, w0, w1, w2, w3) -> () Bounded "ROOT";

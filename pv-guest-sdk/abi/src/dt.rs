@@ -6,6 +6,9 @@
 //!     portico,name = "web";
 //!     console { compatible = "portico,console"; reg = <ipa size>; portico,port = <handle>; portico,side = <1>; };
 //!     channel@N { compatible = "portico,channel"; portico,name = "link"; portico,peer = "db"; reg; portico,port; portico,cookie; portico,side; };
+//!     block@N { compatible = "portico,block"; portico,name = "root"; portico,queue = <0>; portico,queues = <1>; reg; portico,port; portico,cookie; portico,side; };
+//!     net@N { compatible = "portico,net"; portico,name = "net0"; reg; portico,port; portico,cookie; portico,side; };
+//!     control { compatible = "portico,control"; reg; portico,port; portico,side; };   (services only)
 //!     bundle { reg; };         (manager only)
 //!     machine-dtb { reg; };    (manager only)
 //! };
@@ -32,6 +35,22 @@ pub const PORT: &str = "portico,port";
 pub const COOKIE: &str = "portico,cookie";
 /// Property: side of a channel, 0 or 1.
 pub const SIDE: &str = "portico,side";
+/// `compatible` of a queue of a disk, at either end.
+pub const BLOCK: &str = "portico,block";
+/// `compatible` of a network interface, at either end.
+pub const NET: &str = "portico,net";
+/// `compatible` of the control channel between the manager and a service.
+pub const CONTROL: &str = "portico,control";
+/// `compatible` of memory that a service may let a device reach.
+pub const DMA: &str = "portico,dma";
+/// Property: queues of the disk (32 bits).
+pub const QUEUES: &str = "portico,queues";
+/// Property: which queue of the disk this is (32 bits).
+pub const QUEUE: &str = "portico,queue";
+/// Property, services only: machine address (64 bits) of the window or memory, for devices.
+pub const MACHINE_ADDRESS: &str = "portico,machine-address";
+/// Property, services only: raw handle of the interrupt of a device of the machine.
+pub const INTERRUPT: &str = "portico,interrupt";
 /// Name of the node of the boot bundle.
 pub const BUNDLE_NODE: &str = "bundle";
 /// Name of the node of the machine's own device tree.

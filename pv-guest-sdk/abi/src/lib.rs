@@ -3,7 +3,7 @@
 //! Everything that crosses the boundary between a guest and EL2, or between two guests that talk
 //! by a channel, is defined here and nowhere else: call numbers ([`call`]), statuses ([`status`]),
 //! handles and rights ([`handle`]), ports ([`port`]), pages shared with EL2 ([`page`]), records
-//! ([`record`]), rings ([`ring`]), channels ([`channel`]) and the device-tree names by which a
+//! ([`record`]), rings ([`ring`]), channels ([`channel`]), devices ([`device`]) and the device-tree names by which a
 //! guest finds them ([`dt`]). The C header and the reference tables of `ABI.md` are generated from it.
 //!
 //! It holds no code that touches hardware and no policy. It allocates nothing.
@@ -12,6 +12,7 @@
 
 pub mod call;
 pub mod channel;
+pub mod device;
 pub mod dt;
 pub mod handle;
 pub mod page;

@@ -81,17 +81,28 @@ pub struct Layout {
     pub slots: u32,
     /// Bytes of a slot, a multiple of 8.
     pub slot_bytes: usize,
+    /// Offset of slot 0: behind the control words, or apart from them.
+    pub payload: usize,
 }
 
 impl Layout {
     /// Checks a shape. `None` if it is not one, or its size overflows.
     pub const fn new(offset: usize, slots: u32, slot_bytes: usize) -> Option<Layout> {
+        let Some(payload) = offset.checked_add(SLOTS) else { return None };
+        Self::apart(offset, payload, slots, slot_bytes)
+    }
+
+    /// As [`Layout::new`], with slot 0 at `payload`, behind the control words.
+    pub const fn apart(offset: usize, payload: usize, slots: u32, slot_bytes: usize) -> Option<Layout> {
         let shaped = offset.is_multiple_of(64)
+            && payload.is_multiple_of(64)
+            && payload >= SLOTS
+            && payload - SLOTS >= offset
             && slots.is_power_of_two()
             && slots <= MAX_SLOTS
             && slot_bytes.is_multiple_of(8)
             && slot_bytes > 0;
-        let layout = Layout { offset, slots, slot_bytes };
+        let layout = Layout { offset, slots, slot_bytes, payload };
         if shaped && layout.checked_end().is_some() { Some(layout) } else { None }
     }
 
@@ -106,20 +117,19 @@ impl Layout {
     }
 
     const fn checked_end(&self) -> Option<usize> {
-        let Some(payload) = self.slot_bytes.checked_mul(self.slots as usize) else { return None };
-        let Some(bytes) = payload.checked_add(SLOTS) else { return None };
-        self.offset.checked_add(bytes)
+        let Some(bytes) = self.slot_bytes.checked_mul(self.slots as usize) else { return None };
+        self.payload.checked_add(bytes)
     }
 
     /// First offset behind the ring.
     pub const fn end(&self) -> usize {
         // `new` checked that this does not overflow.
-        self.offset + SLOTS + self.slot_bytes * self.slots as usize
+        self.payload + self.slot_bytes * self.slots as usize
     }
 
     /// Offset of the slot of an index.
     pub const fn slot(&self, index: u32) -> usize {
-        self.offset + SLOTS + (index & (self.slots - 1)) as usize * self.slot_bytes
+        self.payload + (index & (self.slots - 1)) as usize * self.slot_bytes
     }
 }
 
@@ -219,6 +229,22 @@ impl<'a> Producer<'a> {
         Ok(true)
     }
 
+    /// Takes the next `count` free slots, without publishing them, for a message that is longer than a slot; the caller fills them. The
+    /// index of the first, or `None` if so many are not free.
+    ///
+    /// # Errors
+    /// As [`Producer::room`].
+    #[inline]
+    pub fn claim(&mut self, count: u32) -> Result<Option<u32>, Corrupt> {
+        let free = self.slots - self.head.wrapping_sub(self.tail);
+        if free < count && self.room()? < count {
+            return Ok(None);
+        }
+        let first = self.head;
+        self.head = first.wrapping_add(count);
+        Ok(Some(first))
+    }
+
     /// Publishes what was pushed. `true`: the consumer wants to be notified.
     #[must_use]
     pub fn publish(&mut self) -> bool {
@@ -290,6 +316,24 @@ impl<'a> Consumer<'a> {
         }
         slots.get(self.tail, message);
         self.tail = self.tail.wrapping_add(1);
+        Ok(true)
+    }
+
+    /// Index of the next slot, which is filled if [`Consumer::available`] says so.
+    pub fn next(&self) -> u32 {
+        self.tail
+    }
+
+    /// Passes over the next `count` slots, as if popped. `false`, and nothing done, if so many are not filled.
+    ///
+    /// # Errors
+    /// As [`Consumer::available`].
+    #[inline]
+    pub fn skip(&mut self, count: u32) -> Result<bool, Corrupt> {
+        if self.head.wrapping_sub(self.tail) < count && self.available()? < count {
+            return Ok(false);
+        }
+        self.tail = self.tail.wrapping_add(count);
         Ok(true)
     }
 

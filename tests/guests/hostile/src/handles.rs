@@ -54,6 +54,7 @@ fn wrong_type() -> Option<(Call, i64)> {
         Call::IrqBind,
         Call::IrqUnbind,
         Call::DeviceExtent,
+        Call::ExtentAddress,
         Call::EntropyFeed,
         Call::StatsRead,
         Call::SystemOff,

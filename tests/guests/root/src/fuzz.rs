@@ -168,6 +168,7 @@ fn arguments(random: &mut Random, world: &World, call: Call) -> [u64; 6] {
         Call::PortPairCreate => arguments[..2].copy_from_slice(&[domain, u64::from(SELF_DOMAIN.raw())]),
         Call::PortBind | Call::IrqBind => arguments = [random.pick(&world.any, 0), 0, 100 + random.below(900), 0, 0, 0],
         Call::DeviceExtent => arguments = [world.system, random.below(1 << 32) & !0xfff, 1 + random.below(16), 0, 0, 0],
+        Call::ExtentAddress => arguments[..2].copy_from_slice(&[world.system, extent]),
         Call::IrqCreate => arguments = [world.system, 32 + random.below(200), random.below(2), 0, 0, 0],
         Call::StatsRead | Call::PoolReclaim | Call::PoolInfo | Call::EntropyFeed | Call::SystemOff => {
             arguments[0] = world.system
