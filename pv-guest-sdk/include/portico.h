@@ -394,6 +394,10 @@ extern "C" {
 #define PORTICO_NET_MAX_PAGES 4096u
 /* Pages before the rings' slots. */
 #define PORTICO_NET_CONTROL_PAGES 1u
+/* Offset of the `Statistics`: behind the control words of both rings. Written by the back-end. */
+#define PORTICO_NET_STATISTICS 768u
+/* Bytes of `Statistics`. */
+#define PORTICO_NET_STATISTICS_BYTES 128u
 /* Bytes of `FrameHeader`. */
 #define PORTICO_NET_HEADER 16u
 
@@ -836,6 +840,34 @@ _Static_assert(offsetof(struct portico_net_interface, mac) == 0, "mac");
 _Static_assert(offsetof(struct portico_net_interface, mtu) == 6, "mtu");
 _Static_assert(offsetof(struct portico_net_interface, max_frame) == 8, "max_frame");
 _Static_assert(offsetof(struct portico_net_interface, flags) == 12, "flags");
+
+/* What a network back-end counted at an interface. */
+struct portico_net_statistics {
+	uint64_t sent;
+	uint64_t sent_bytes;
+	uint64_t received;
+	uint64_t received_bytes;
+	uint64_t bad_size;
+	uint64_t spoofed;
+	uint64_t reserved;
+	uint64_t limited;
+	uint64_t unknown;
+	uint64_t no_room;
+	uint64_t waited;
+	uint64_t _reserved[5];
+};
+_Static_assert(sizeof(struct portico_net_statistics) == 128, "size");
+_Static_assert(offsetof(struct portico_net_statistics, sent) == 0, "sent");
+_Static_assert(offsetof(struct portico_net_statistics, sent_bytes) == 8, "sent_bytes");
+_Static_assert(offsetof(struct portico_net_statistics, received) == 16, "received");
+_Static_assert(offsetof(struct portico_net_statistics, received_bytes) == 24, "received_bytes");
+_Static_assert(offsetof(struct portico_net_statistics, bad_size) == 32, "bad_size");
+_Static_assert(offsetof(struct portico_net_statistics, spoofed) == 40, "spoofed");
+_Static_assert(offsetof(struct portico_net_statistics, reserved) == 48, "reserved");
+_Static_assert(offsetof(struct portico_net_statistics, limited) == 56, "limited");
+_Static_assert(offsetof(struct portico_net_statistics, unknown) == 64, "unknown");
+_Static_assert(offsetof(struct portico_net_statistics, no_room) == 72, "no_room");
+_Static_assert(offsetof(struct portico_net_statistics, waited) == 80, "waited");
 
 /* First bytes of a frame in a ring. */
 struct portico_net_frame {

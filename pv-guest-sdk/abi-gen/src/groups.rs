@@ -261,7 +261,7 @@ fn devices() -> Result<Vec<Group>, String> {
             ("net", "Network interfaces", "PORTICO_NET_"),
             &Words(NET, ""),
             &[],
-            numbers!(net; VERSION, SLOT, MIN_FRAME, MIN_PAGES, MAX_PAGES, CONTROL_PAGES, HEADER),
+            numbers!(net; VERSION, SLOT, MIN_FRAME, MIN_PAGES, MAX_PAGES, CONTROL_PAGES, STATISTICS, STATISTICS_BYTES, HEADER),
         )?,
         group(
             ("net_flag", "Flags of an interface", "PORTICO_NET_FLAG_"),

@@ -3,7 +3,7 @@
 use portico_abi::channel::ChannelHeader;
 use portico_abi::device::block::{Disk, Request, Response, Segment};
 use portico_abi::device::control::Counters;
-use portico_abi::device::net::{FrameHeader, Interface};
+use portico_abi::device::net::{FrameHeader, Interface, Statistics};
 use portico_abi::device::{Accept, Offer};
 use portico_abi::page::{InfoPage, RunState, StolenTime, VcpuPage};
 use portico_abi::record::{DomainStatus, FaultRecord, PcpuStats, SystemStats, VcpuStats};
@@ -139,6 +139,11 @@ fn devices() -> Vec<Record> {
         record!(Response as "block_response", "A disk's answer." { "uint32_t" id, "uint32_t" status, "uint64_t" _reserved, }),
         record!(Interface as "net_interface", "What a network back-end adds to the offer." {
             "uint8_t" mac[6], "uint16_t" mtu, "uint32_t" max_frame, "uint32_t" flags, "uint32_t" _reserved[4],
+        }),
+        record!(Statistics as "net_statistics", "What a network back-end counted at an interface." {
+            "uint64_t" sent, "uint64_t" sent_bytes, "uint64_t" received, "uint64_t" received_bytes, "uint64_t" bad_size,
+            "uint64_t" spoofed, "uint64_t" reserved, "uint64_t" limited, "uint64_t" unknown, "uint64_t" no_room,
+            "uint64_t" waited, "uint64_t" _reserved[5],
         }),
         record!(FrameHeader as "net_frame", "First bytes of a frame in a ring." {
             "uint32_t" bytes, "uint32_t" flags, "uint64_t" _reserved,

@@ -266,6 +266,19 @@ impl<'a> Producer<'a> {
         fence(Ordering::SeqCst);
         Ok(self.room()? == 0)
     }
+
+    /// Asks for a notification when `count` slots are free, all others being published. `true`: so many are not, and the caller may sleep.
+    ///
+    /// # Errors
+    /// As [`Producer::room`].
+    pub fn arm_for(&mut self, count: u32) -> Result<bool, Corrupt> {
+        // So many are free as soon as `tail` has passed this.
+        let event = self.head.wrapping_add(count).wrapping_sub(self.slots).wrapping_sub(1);
+        self.control.space_event.store(event, Ordering::Relaxed);
+        // As in `arm`.
+        fence(Ordering::SeqCst);
+        Ok(self.room()? < count)
+    }
 }
 
 /// The end that reads.
@@ -476,6 +489,27 @@ mod tests {
         fn passing_is_an_interval(event in any::<u32>(), old in any::<u32>(), step in 0_u32..1000) {
             let new = old.wrapping_add(step);
             prop_assert_eq!(passed(event, old, new), event.wrapping_sub(old) < step);
+        }
+    }
+
+    #[test]
+    fn many_slots_are_waited_for() {
+        for start in [0, u32::MAX - 3] {
+            let words = Words::default();
+            let memory = Memory(8, RefCell::new(vec![0; 8]));
+            let mut producer = Producer::start(words.control(), 8, start);
+            let mut consumer = Consumer::start(words.control(), 8, start);
+            assert_eq!(producer.claim(8), Ok(Some(start)));
+            let _ = producer.publish();
+            assert_eq!(producer.arm_for(3), Ok(true));
+            let mut message = [0; 8];
+            for (taken, wanted) in [(1, false), (2, false), (3, true), (4, false)] {
+                assert_eq!(consumer.pop(&memory, &mut message), Ok(true));
+                assert_eq!(consumer.release(), wanted, "{taken} slots of 3");
+            }
+            assert_eq!(producer.arm_for(4), Ok(false));
+            assert_eq!(consumer.skip(4), Ok(true));
+            assert!(!consumer.release(), "there was room when it was armed");
         }
     }
 
