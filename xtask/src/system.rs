@@ -73,6 +73,7 @@ impl Request {
             resolver: Some(&resolver),
             read_images,
             manager_cmdline: self.manager_arguments.join(" "),
+            ..LoadOptions::default()
         };
         portico_ctl::load(path, &options)
     }

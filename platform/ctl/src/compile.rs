@@ -1,29 +1,56 @@
 //! From the text of a description to a checked system: what concerns more than one guest.
 
-use crate::channel;
+use crate::device::{self, bridge, drive, service};
 use crate::diagnostic::{Report, Sink, Span, closest, one_of};
 use crate::guest::{self, Draft};
 use crate::image::Images;
-use crate::machine::{self, Machine, RESERVED_BYTES, SYSTEM_KEYS};
-use crate::section::{Keys, Section};
-use crate::value::{format_cpus, format_size};
-use crate::{LoadOptions, System};
-use portico_bundle::description::{self, MAX_GUESTS, Reservation};
-use portico_core::runq::Admission;
+use crate::machine::{self, SYSTEM_KEYS};
+use crate::section::{Foreign, Keys, Section};
+use crate::{LoadOptions, System, capacity, channel};
+use portico_bundle::description::{self, MAX_GUESTS};
 use std::path::Path;
 use toml::de::DeTable;
 
 const TOP_KEYS: Keys = Keys {
-    known: &["system", "manager", "guest", "channel"],
+    known: &["system", "manager", "block", "net", "console", "disk", "bridge", "forward", "guest", "channel"],
     aliases: &[
+        ("disks", "disk"),
+        ("drive", "disk"),
+        ("bridges", "bridge"),
+        ("network", "bridge"),
+        ("switch", "bridge"),
+        ("forwards", "forward"),
+        ("hostfwd", "forward"),
         ("guests", "guest"),
         ("channels", "channel"),
         ("domain", "guest"),
         ("vm", "guest"),
         ("machine", "system"),
     ],
-    foreign: &[],
-    tables: &["[system]", "[manager]", "[[guest]]", "[[channel]]"],
+    foreign: &[
+        Foreign {
+            key: "vif",
+            message: "a network interface belongs to a guest",
+            help: "write `vif = [\"BRIDGE\"]` in a `[[guest]]`",
+        },
+        Foreign {
+            key: "service",
+            message: "each service has a table of its own name",
+            help: "write `[block]`, `[net]` or `[console]`",
+        },
+    ],
+    tables: &[
+        "[system]",
+        "[manager]",
+        "[block]",
+        "[net]",
+        "[console]",
+        "[[disk]]",
+        "[[bridge]]",
+        "[[forward]]",
+        "[[guest]]",
+        "[[channel]]",
+    ],
 };
 const MANAGER_KEYS: Keys =
     Keys { known: &["cmdline"], aliases: &[("extra", "cmdline"), ("bootargs", "cmdline")], foreign: &[], tables: &[] };
@@ -71,14 +98,19 @@ pub(crate) fn compile(text: &str, path: &Path, options: &LoadOptions<'_>) -> Res
     check_names(&drafts, &mut sink);
     resolve_depends(&mut drafts, &mut sink);
     check_circles(&drafts, &mut sink);
-    check_cpus(&drafts, &machine, &mut sink);
-    check_admission(&drafts, &machine, &mut sink);
     let channels = channel::read_all(&root, &drafts, &mut sink);
-    let channel_bytes = channels.iter().map(|channel| u64::from(channel.pages) * portico_abi::PAGE_SIZE).sum();
-    check_memory(&drafts, &machine, &images, channel_bytes, &mut sink);
+    let drives = drive::read_all(&root, base, &machine, options, &mut sink);
+    let bridges = bridge::read_all(&root, &machine, options, &mut sink);
+    let forwards = bridge::read_forwards(&root, &bridges, &mut sink);
+    device::resolve(&mut drafts, &channels, &drives, &bridges, &name, &mut sink);
+    let context = service::Context { drafts: &drafts, bridges: &bridges, machine: &machine, base, options };
+    let services = service::read_all(&root, &context, &mut images, &mut sink);
+    capacity::check(&drafts, &services, &channels, &images, &machine, &mut sink);
 
     let guests = drafts.into_iter().map(|draft| draft.guest).collect();
-    let description = description::System { name, manager_cmdline, guests, channels, ..Default::default() };
+    let services = services.into_iter().map(|draft| draft.service).collect();
+    let description =
+        description::System { name, manager_cmdline, guests, channels, services, bridges: bridges.list() };
     // The rules of the encoding are a subset of those above; if one was forgotten there, it is caught here.
     if let (true, Err(error)) = (sink.is_empty(), description.check()) {
         sink.add_whole(error.to_string(), "correct the description");
@@ -86,7 +118,8 @@ pub(crate) fn compile(text: &str, path: &Path, options: &LoadOptions<'_>) -> Res
     if !sink.is_empty() {
         return Err(sink.into_report());
     }
-    Ok(System { machine, description, images: images.list })
+    let drives = drives.into_iter().map(|draft| draft.drive).collect();
+    Ok(System { machine, description, images: images.list, drives, forwards, notes: bridges.notes })
 }
 
 fn read_manager(root: &Section<'_>, options: &LoadOptions<'_>, sink: &mut Sink<'_>) -> String {
@@ -214,133 +247,10 @@ fn circle_from(start: usize, drafts: &[Draft<'_>]) -> Option<Vec<usize>> {
     None
 }
 
-fn check_cpus(drafts: &[Draft<'_>], machine: &Machine, sink: &mut Sink<'_>) {
-    for draft in drafts {
-        let Some(cpus) = &draft.cpus else { continue };
-        let beyond = cpus.value & !machine.cpu_mask();
-        if beyond != 0 {
-            let message =
-                format!("`cpus` names {}, the machine has {}", format_cpus(beyond), format_cpus(machine.cpu_mask()));
-            sink.add(
-                &cpus.span,
-                &draft.subject,
-                message,
-                "name processors that there are, or write `cpus` in `[system]`",
-            );
-        }
-    }
-}
-
-/// Refuses reservations that EL2's admission test will refuse on this machine.
-///
-/// For each set of pCPUs that some guest is bound to, what is reserved by guests bound to pCPUs of that set must fit into it. A
-/// system that passes can still be refused by EL2, which places whole vCPUs.
-fn check_admission(drafts: &[Draft<'_>], machine: &Machine, sink: &mut Sink<'_>) {
-    let all = machine.cpu_mask();
-    let mask = |draft: &Draft<'_>| match draft.guest.affinity & all {
-        0 => all,
-        mask => mask,
-    };
-    let permille = |r: Reservation| (u64::from(r.budget_us) * 1000).div_ceil(u64::from(r.period_us.max(1)));
-    let limit = u64::from(Admission::LIMIT_PERMILLE);
-    let mut full: Vec<u64> = Vec::new();
-    for draft in drafts {
-        let Some(reservation) = &draft.reservation else {
-            continue;
-        };
-        let share = permille(reservation.value);
-        if share > limit {
-            let message = format!("reserves {} % of a processor for a vCPU", percent(share));
-            let help = format!("reserve at most {} %", percent(limit));
-            sink.add(&reservation.span, &draft.subject, message, help);
-            continue;
-        }
-        let set = mask(draft);
-        let within = |other: &&Draft<'_>| mask(other) & !set == 0;
-        let reserved: u64 = drafts
-            .iter()
-            .filter(within)
-            .filter_map(|other| {
-                Some(permille(other.reservation.as_ref()?.value).min(limit) * u64::from(other.guest.vcpus))
-            })
-            .sum();
-        let there = limit * u64::from(set.count_ones());
-        if reserved > there && !full.contains(&set) {
-            full.push(set);
-            let message = format!(
-                "{} % of a processor is reserved on processors {}, where {} % can be",
-                percent(reserved),
-                format_cpus(set),
-                percent(there)
-            );
-            sink.add(&reservation.span, &draft.subject, message, "reserve less, or bind guests to other processors");
-        }
-    }
-}
-
-/// Formats thousandths as percent.
-fn percent(permille: u64) -> String {
-    match permille % 10 {
-        0 => (permille / 10).to_string(),
-        tenth => format!("{}.{tenth}", permille / 10),
-    }
-}
-
-/// Which guests start with the machine: those that say so, and all that they depend on.
-fn started(drafts: &[Draft<'_>]) -> Vec<bool> {
-    let mut started = vec![false; drafts.len()];
-    let autostart = |(index, draft): (usize, &Draft<'_>)| draft.guest.autostart.then_some(index);
-    let mut left: Vec<usize> = drafts.iter().enumerate().filter_map(autostart).collect();
-    while let Some(index) = left.pop() {
-        let (Some(flag), Some(draft)) = (started.get_mut(index), drafts.get(index)) else {
-            continue;
-        };
-        if !std::mem::replace(flag, true) {
-            left.extend(draft.guest.depends.iter().map(|needed| usize::from(*needed)));
-        }
-    }
-    started
-}
-
-/// Refuses guests that together need more than the machine has. Those that do not start with it are not counted.
-fn check_memory(drafts: &[Draft<'_>], machine: &Machine, images: &Images, channel_bytes: u64, sink: &mut Sink<'_>) {
-    let bundle: u64 = images.list.iter().map(|image| image.bytes.len() as u64).sum();
-    let bundle = bundle.next_multiple_of(1 << 20);
-    let kept = RESERVED_BYTES
-        .saturating_add(machine.kind.firmware_bytes())
-        .saturating_add(bundle)
-        .saturating_add(channel_bytes.next_multiple_of(1 << 20));
-    let free = machine.memory_bytes.saturating_sub(kept);
-    let mut used = 0u64;
-    for (draft, _) in drafts.iter().zip(started(drafts)).filter(|(_, started)| *started) {
-        let Some(memory) = &draft.memory else {
-            continue;
-        };
-        let before = used;
-        used = used.saturating_add(memory.value);
-        if used > free {
-            let message = format!(
-                "too much memory: with this guest's {} the guests need {}, the machine has {} for them ({} less {} for firmware, hypervisor, manager, bundle and channels)",
-                format_size(memory.value),
-                format_size(used),
-                format_size(free),
-                format_size(machine.memory_bytes),
-                format_size(kept),
-            );
-            let help = if free > before {
-                format!("write at most \"{}M\", or more `memory` in `[system]`", (free - before) >> 20)
-            } else {
-                String::from("write more `memory` in `[system]`")
-            };
-            sink.add(&memory.span, &draft.subject, message, help);
-            return;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{MANAGER_KEYS, TOP_KEYS};
+    use crate::device::{bridge, disk, drive, service, vif};
     use crate::machine::SYSTEM_KEYS;
     use crate::{channel, guest};
 
@@ -354,6 +264,13 @@ mod tests {
             ("`[manager]`", &MANAGER_KEYS),
             ("`[[guest]]`", &guest::KEYS),
             ("`[[channel]]`", &channel::KEYS),
+            ("`disk`", &disk::KEYS),
+            ("`vif`", &vif::KEYS),
+            ("`[[disk]]`", &drive::KEYS),
+            ("`partitions`", &drive::PARTITION_KEYS),
+            ("`[[bridge]]`", &bridge::KEYS),
+            ("`[[forward]]`", &bridge::FORWARD_KEYS),
+            ("`[block]`, `[net]`, `[console]`", &service::KEYS),
         ] {
             let part = parts.iter().find(|part| part.starts_with(heading)).copied().unwrap_or_default();
             let rows = part.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
@@ -361,7 +278,10 @@ mod tests {
             rows.sort_unstable();
             known.sort_unstable();
             assert_eq!(rows, known, "{heading}");
-            assert!(TOP_KEYS.tables.iter().any(|table| heading.contains(table)));
+        }
+        for table in TOP_KEYS.tables {
+            let documented = parts.iter().filter_map(|part| part.lines().next()).any(|line| line.contains(table));
+            assert!(documented, "{table}");
         }
     }
 }

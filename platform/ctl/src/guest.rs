@@ -1,6 +1,8 @@
 //! One `[[guest]]` of a description.
 
 use crate::LoadOptions;
+use crate::device::disk::{self, DiskDraft};
+use crate::device::vif::{self, VifDraft};
 use crate::diagnostic::{Sink, Span, closest, one_of};
 use crate::image::Images;
 use crate::kernel::{self, Refused};
@@ -30,6 +32,8 @@ pub(crate) const KEYS: Keys = Keys {
         "depends",
         "watchdog",
         "autostart",
+        "disk",
+        "vif",
     ],
     aliases: &[
         ("extra", "cmdline"),
@@ -47,16 +51,18 @@ pub(crate) const KEYS: Keys = Keys {
         ("cpu_weight", "weight"),
         ("depends_on", "depends"),
         ("after", "depends"),
+        ("disks", "disk"),
+        ("vifs", "vif"),
+        ("nics", "vif"),
+        ("networks", "vif"),
     ],
     foreign: &[
-        Foreign { key: "disk", message: "`disk` is not in this version", help: "leave it out; use `ramdisk`" },
-        Foreign { key: "vif", message: "`vif` is not in this version", help: "leave it out" },
         Foreign { key: "devices", message: "`devices` is not in this version", help: "leave it out" },
         Foreign { key: "pci", message: "`pci` is not in this version", help: "leave it out" },
         Foreign {
             key: "trusted-dma",
-            message: "`trusted-dma` is not in this version, which gives no device to a guest",
-            help: "leave it out",
+            message: "no guest is given a device; services are",
+            help: "write it in `[block]` or `[net]`",
         },
         Foreign {
             key: "channel",
@@ -83,6 +89,8 @@ const RESERVATION_KEYS: Keys =
 const RESTART_KEYS: Keys =
     Keys { known: &["limit", "window"], aliases: &[("count", "limit"), ("max", "limit")], foreign: &[], tables: &[] };
 
+/// Share of processor time of a guest for which none was written.
+const DEFAULT_WEIGHT: u16 = 256;
 /// Longest command line, in bytes: what Linux takes on arm64, less its NUL.
 const MAX_CMDLINE: usize = 2047;
 
@@ -96,6 +104,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) cpus: Option<At<u64>>,
     pub(crate) reservation: Option<At<Reservation>>,
     pub(crate) depends: Vec<At<&'a str>>,
+    pub(crate) disks: Vec<DiskDraft>,
+    pub(crate) vifs: Vec<VifDraft<'a>>,
 }
 
 /// Reads guest number `number` (from 1).
@@ -114,10 +124,11 @@ pub(crate) fn read<'a>(
     };
     section.check_keys(sink, &KEYS);
     let name = read_name(&section, sink);
+    section.require(sink, "memory", "write `memory = \"64M\"` or as much as it needs");
     let memory = read_memory(&section, sink);
     let vcpus = section.integer(sink, "vcpus", 1..=u64::from(MAX_VCPUS)).map_or(1, |at| at.value);
     let cpus = section.parsed(sink, "cpus", CPUS_HELP, value::cpus);
-    let (weight, cap_permille, reservation) = read_share(&section, sink);
+    let (weight, cap_permille, reservation) = read_share(&section, DEFAULT_WEIGHT, sink);
     let (on_crash, restart) = read_on_crash(&section, sink);
     let (image, ramdisk) = read_images(&section, memory.as_ref(), base, options, images, sink);
     let watchdog = section.parsed(sink, "watchdog", TIME_HELP, |scalar| {
@@ -147,8 +158,12 @@ pub(crate) fn read<'a>(
         disks: Vec::new(),
         vifs: Vec::new(),
     };
+    let disks = disk::read_all(&section, sink);
+    let vifs = vif::read_all(&section, sink);
     Draft {
         guest,
+        disks,
+        vifs,
         subject: section.subject.clone(),
         span: section.span,
         name,
@@ -174,8 +189,8 @@ pub(crate) fn read_name<'a>(section: &Section<'a>, sink: &mut Sink<'_>) -> Optio
     Some(name)
 }
 
-fn read_memory(section: &Section<'_>, sink: &mut Sink<'_>) -> Option<At<u64>> {
-    section.require(sink, "memory", "write `memory = \"64M\"` or as much as it needs");
+/// How much RAM it has, where that is written.
+pub(crate) fn read_memory(section: &Section<'_>, sink: &mut Sink<'_>) -> Option<At<u64>> {
     let memory = section.parsed(sink, "memory", SIZE_HELP, value::size)?;
     if memory.value / PAGE_SIZE > MAX_MEMORY_PAGES {
         sink.add(&memory.span, &section.subject, "`memory` is out of range", "write at most \"64G\"");
@@ -196,7 +211,11 @@ pub(crate) fn read_cmdline(section: &Section<'_>, sink: &mut Sink<'_>) -> String
 }
 
 /// Weight, cap and reservation.
-fn read_share(section: &Section<'_>, sink: &mut Sink<'_>) -> (u16, u32, Option<At<Reservation>>) {
+pub(crate) fn read_share(
+    section: &Section<'_>,
+    default_weight: u16,
+    sink: &mut Sink<'_>,
+) -> (u16, u32, Option<At<Reservation>>) {
     let weight = section.integer(sink, "weight", 1..=65_535);
     let cap = section.parsed(sink, "cap", CAP_HELP, value::cap_permille);
     let reservation = read_reservation(section, sink);
@@ -208,7 +227,7 @@ fn read_share(section: &Section<'_>, sink: &mut Sink<'_>) -> (u16, u32, Option<A
             }
         }
     }
-    let weight = weight.map_or(256, |weight| weight.value as u16);
+    let weight = weight.map_or(default_weight, |weight| weight.value as u16);
     (weight, cap.map_or(0, |cap| cap.value), reservation)
 }
 
@@ -255,19 +274,22 @@ fn read_on_crash(section: &Section<'_>, sink: &mut Sink<'_>) -> (OnCrash, Restar
         }
     });
     let on_crash = on_crash.unwrap_or_default();
-    let help = "write `restart = { limit = 5, window = \"60s\" }`";
-    let Some(mut table) = section.table(sink, "restart", help) else {
-        return (on_crash, RestartLimit::default());
-    };
-    table.check_keys(sink, &RESTART_KEYS);
-    if on_crash != OnCrash::Restart {
+    let restart = read_restart(section, sink);
+    if let (Some(restart), false) = (&restart, on_crash == OnCrash::Restart) {
         sink.add(
-            &table.span,
+            &restart.span,
             &section.subject,
             "`restart` has a meaning only with `on_crash = \"restart\"`",
             "write that too, or leave `restart` out",
         );
     }
+    (on_crash, restart.map_or_else(RestartLimit::default, |restart| restart.value))
+}
+
+/// How often it may be restarted, where that is written.
+pub(crate) fn read_restart(section: &Section<'_>, sink: &mut Sink<'_>) -> Option<At<RestartLimit>> {
+    let mut table = section.table(sink, "restart", "write `restart = { limit = 5, window = \"60s\" }`")?;
+    table.check_keys(sink, &RESTART_KEYS);
     let default = RestartLimit::default();
     let count = table.integer(sink, "limit", 0..=1_000_000).map_or(default.count, |limit| limit.value as u32);
     let window = table.parsed(sink, "window", TIME_HELP, |scalar| match value::time_us(scalar)? {
@@ -275,7 +297,7 @@ fn read_on_crash(section: &Section<'_>, sink: &mut Sink<'_>) -> (OnCrash, Restar
         _ => Err((String::from("is out of range"), String::from("write a time from \"1s\" to \"86400s\""))),
     });
     let window_s = window.map_or(default.window_s, |window| window.value);
-    (on_crash, RestartLimit { count, window_s })
+    Some(At { value: RestartLimit { count, window_s }, span: table.span })
 }
 
 /// Kernel and RAM disk: finds, reads and checks them. Returns their entries.

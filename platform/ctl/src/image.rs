@@ -1,4 +1,4 @@
-//! The files that a bundle carries: kernels and RAM disks, each once however many guests share it.
+//! The files that a bundle carries: kernels and RAM disks, each once however many guests share it, and services.
 
 use crate::{LoadOptions, Resolver};
 use std::path::{Path, PathBuf};
@@ -29,20 +29,27 @@ impl Images {
         base: &Path,
         options: &LoadOptions<'_>,
     ) -> Result<usize, (String, String)> {
-        let (path, name) = match split_scheme(reference) {
-            Some((scheme, name)) => (resolve(options.resolver, options.read_images, scheme, name)?, name.to_owned()),
-            None => {
-                let path = base.join(reference);
-                let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-                (path, name.unwrap_or_default())
-            }
-        };
+        let (path, name) = locate(reference, base, options)?;
         let known = |image: &Image| image.path == path && image.entry.starts_with(prefix);
         if let Some(index) = self.list.iter().position(known) {
             return Ok(index);
         }
         let bytes = if options.read_images { read(&path, reference)? } else { Vec::new() };
         let entry = self.free_entry(prefix, &name);
+        self.list.push(Image { entry, path, bytes });
+        Ok(self.list.len() - 1)
+    }
+
+    /// Finds and reads `reference` for an entry of its own, and returns its index. The error is as above.
+    pub(crate) fn add_as(
+        &mut self,
+        reference: &str,
+        entry: String,
+        base: &Path,
+        options: &LoadOptions<'_>,
+    ) -> Result<usize, (String, String)> {
+        let (path, _) = locate(reference, base, options)?;
+        let bytes = if options.read_images { read(&path, reference)? } else { Vec::new() };
         self.list.push(Image { entry, path, bytes });
         Ok(self.list.len() - 1)
     }
@@ -61,6 +68,16 @@ impl Images {
         }
         entry
     }
+}
+
+/// Path and name of a file that a description refers to.
+fn locate(reference: &str, base: &Path, options: &LoadOptions<'_>) -> Result<(PathBuf, String), (String, String)> {
+    if let Some((scheme, name)) = split_scheme(reference) {
+        return Ok((resolve(options.resolver, options.read_images, scheme, name)?, name.to_owned()));
+    }
+    let path = base.join(reference);
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+    Ok((path, name.unwrap_or_default()))
 }
 
 /// Splits `example:ping`; a path is not split.

@@ -8,8 +8,10 @@
 //! an image here is the manager's own, and the limit of reservations is that of EL2.
 #![forbid(unsafe_code)]
 
+mod capacity;
 mod channel;
 mod compile;
+mod device;
 pub mod diagnostic;
 pub mod fuzz;
 mod guest;
@@ -20,6 +22,8 @@ mod section;
 mod show;
 mod value;
 
+pub use device::bridge::Forward;
+pub use device::drive::{Content, Drive, Partition};
 pub use diagnostic::{Diagnostic, Report};
 pub use image::Image;
 pub use machine::{Machine, MachineKind};
@@ -47,6 +51,10 @@ pub struct LoadOptions<'a> {
     pub read_images: bool,
     /// Arguments for the manager after the description's.
     pub manager_cmdline: String,
+    /// Names of disks that the machine has whatever the description says of them.
+    pub disks: Vec<String>,
+    /// Whether the machine's network device, if it has one, is used.
+    pub uplink: bool,
 }
 
 impl Default for LoadOptions<'_> {
@@ -58,6 +66,8 @@ impl Default for LoadOptions<'_> {
             resolver: None,
             read_images: true,
             manager_cmdline: String::new(),
+            disks: Vec::new(),
+            uplink: true,
         }
     }
 }
@@ -71,6 +81,12 @@ pub struct System {
     pub description: description::System,
     /// The files that go with it.
     pub images: Vec<Image>,
+    /// The machine's disks.
+    pub drives: Vec<Drive>,
+    /// Ports of the machine that runs QEMU by which guests can be reached.
+    pub forwards: Vec<Forward>,
+    /// What differs from what the description says, and why, for people.
+    pub notes: Vec<String>,
 }
 
 /// Loads and checks the description in `path`. Paths in it are relative to its folder.

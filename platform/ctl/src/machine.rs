@@ -59,6 +59,38 @@ impl MachineKind {
         }
     }
 
+    /// Most disks that it has.
+    pub const fn max_disks(self) -> usize {
+        match self {
+            MachineKind::Virt | MachineKind::VirtGicv2 => 8,
+            MachineKind::Raspi4b => 1,
+        }
+    }
+
+    /// The name of its disk, for a board that has one of its own.
+    pub const fn fixed_disk(self) -> Option<&'static str> {
+        match self {
+            MachineKind::Virt | MachineKind::VirtGicv2 => None,
+            MachineKind::Raspi4b => Some("sd"),
+        }
+    }
+
+    /// Whether its disks are bus masters that no IOMMU holds back. The card of a Raspberry Pi is read by the processor.
+    pub const fn disk_reaches_memory(self) -> bool {
+        match self {
+            MachineKind::Virt | MachineKind::VirtGicv2 => true,
+            MachineKind::Raspi4b => false,
+        }
+    }
+
+    /// Whether it has a network device that is driven. Where there is one, it is a bus master that no IOMMU holds back.
+    pub const fn has_net(self) -> bool {
+        match self {
+            MachineKind::Virt | MachineKind::VirtGicv2 => true,
+            MachineKind::Raspi4b => false,
+        }
+    }
+
     /// Most processors that it has and EL2 drives.
     const fn max_cpus(self) -> u32 {
         match self {

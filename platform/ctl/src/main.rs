@@ -83,6 +83,7 @@ impl Input {
             resolver: if self.images.is_some() { Some(&resolver) } else { None },
             read_images,
             manager_cmdline: manager_cmdline.to_owned(),
+            ..LoadOptions::default()
         };
         load(&self.file, &options)
     }

@@ -4,6 +4,7 @@
 
 use crate::section::Scalar;
 use portico_abi::PAGE_SIZE;
+use portico_bundle::description::SECTOR_BYTES;
 
 /// Message and help.
 pub(crate) type Wrong = (String, String);
@@ -21,26 +22,7 @@ pub(crate) fn size(value: Scalar<'_>) -> Result<u64, Wrong> {
     let bytes = match value {
         Scalar::Integer(mib) => u64::try_from(mib).ok().and_then(|mib| mib.checked_mul(1 << 20)),
         Scalar::Float(_) => return wrong("is a float", SIZE_HELP),
-        Scalar::Text(text) => {
-            let (digits, unit) = split_unit(text);
-            if digits.is_empty() {
-                return wrong(format!("is \"{text}\", which is not a size"), SIZE_HELP);
-            }
-            let shift = match unit.to_ascii_lowercase().as_str() {
-                "k" | "kb" | "kib" => 10,
-                "m" | "mb" | "mib" => 20,
-                "g" | "gb" | "gib" => 30,
-                "" => {
-                    let help = format!("write \"{digits}K\", \"{digits}M\" or \"{digits}G\"");
-                    return wrong(format!("is \"{text}\", without a unit"), help);
-                }
-                _ => {
-                    let help = format!("write \"{digits}K\", \"{digits}M\" or \"{digits}G\"");
-                    return wrong(format!("has the unknown unit `{unit}`"), help);
-                }
-            };
-            digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift))
-        }
+        Scalar::Text(text) => bytes(text, SIZE_HELP)?,
     };
     match bytes {
         Some(0) => wrong("is 0", SIZE_HELP),
@@ -51,6 +33,101 @@ pub(crate) fn size(value: Scalar<'_>) -> Result<u64, Wrong> {
         Some(bytes) => Ok(bytes),
         None => wrong("is out of range", SIZE_HELP),
     }
+}
+
+/// Parses text with the unit K, M or G into bytes; `None` if those are too many.
+fn bytes(text: &str, what: &str) -> Result<Option<u64>, Wrong> {
+    let (digits, unit) = split_unit(text);
+    if digits.is_empty() {
+        return wrong(format!("is \"{text}\", which is not a size"), what);
+    }
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "" => {
+            let help = format!("write \"{digits}K\", \"{digits}M\" or \"{digits}G\"");
+            return wrong(format!("is \"{text}\", without a unit"), help);
+        }
+        _ => {
+            let help = format!("write \"{digits}K\", \"{digits}M\" or \"{digits}G\"");
+            return wrong(format!("has the unknown unit `{unit}`"), help);
+        }
+    };
+    Ok(digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift)))
+}
+
+/// Parses a place on a disk: a size, 0, or a number of sectors as in "2048s". The result is in bytes and a multiple
+/// of the sector's size.
+pub(crate) fn place(text: &str) -> Result<u64, Wrong> {
+    const HELP: &str = "write a size such as \"1M\", or sectors such as \"2048s\"";
+    let (digits, unit) = split_unit(text);
+    let bytes = match unit {
+        "" if digits.parse() == Ok(0) => Some(0),
+        "s" => digits.parse::<u64>().ok().and_then(|sectors| sectors.checked_mul(SECTOR_BYTES)),
+        _ => bytes(text, HELP)?,
+    };
+    bytes.map_or_else(|| wrong("is out of range", HELP), Ok)
+}
+
+/// What a rate may look like.
+pub(crate) const RATE_HELP: &str = "write the bytes in a second, such as \"10M\"";
+
+/// Parses a rate: a size, and `/s` if one likes. The result is in bytes in a second, and not 0.
+pub(crate) fn rate(value: Scalar<'_>) -> Result<u64, Wrong> {
+    let text = match value {
+        Scalar::Text(text) => text.trim(),
+        Scalar::Integer(number) => {
+            let help = format!("write \"{number}K\" or \"{number}M\", which are bytes in a second");
+            return wrong(format!("is {number}, without a unit"), help);
+        }
+        Scalar::Float(_) => return wrong("is a float", RATE_HELP),
+    };
+    let amount = text.strip_suffix("/s").unwrap_or(text);
+    let (digits, unit) = split_unit(amount);
+    if let (Some(prefix @ ("k" | "K" | "m" | "M" | "g" | "G")), Ok(bits)) =
+        (unit.strip_suffix('b'), digits.parse::<u64>())
+    {
+        let help = format!("write the bytes in a second: \"{}{}\"", (bits / 8).max(1), prefix.to_uppercase());
+        return wrong(format!("is \"{text}\", which are bits"), help);
+    }
+    match bytes(amount, RATE_HELP)? {
+        Some(0) => wrong("is 0", format!("{RATE_HELP}, or leave it out for no limit")),
+        Some(rate) => Ok(rate),
+        None => wrong("is out of range", RATE_HELP),
+    }
+}
+
+/// What a MAC address may look like.
+pub(crate) const MAC_HELP: &str = "write six pairs of hexadecimal digits, such as \"02:00:00:00:00:01\"";
+
+/// Parses a MAC address of one station.
+pub(crate) fn mac(value: Scalar<'_>) -> Result<[u8; 6], Wrong> {
+    let Scalar::Text(text) = value else {
+        return wrong("is a number", MAC_HELP);
+    };
+    let parts: Vec<&str> = text.trim().split([':', '-']).collect();
+    let pair = |part: &&str| match part.len() {
+        2 if part.bytes().all(|byte| byte.is_ascii_hexdigit()) => u8::from_str_radix(part, 16).ok(),
+        _ => None,
+    };
+    let Some(Ok(mac)) = parts.iter().map(pair).collect::<Option<Vec<u8>>>().map(<[u8; 6]>::try_from) else {
+        return wrong(format!("is \"{text}\", which is not a MAC address"), MAC_HELP);
+    };
+    let [first, ..] = mac;
+    if first & 1 != 0 {
+        let single = format_mac([first & !1 | 2, mac[1], mac[2], mac[3], mac[4], mac[5]]);
+        return wrong(format!("is \"{text}\", the address of a group"), format!("write \"{single}\""));
+    }
+    if mac == [0; 6] {
+        return wrong("is 0", MAC_HELP);
+    }
+    Ok(mac)
+}
+
+/// Formats a MAC address.
+pub(crate) fn format_mac(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 /// What a time may look like.
@@ -191,7 +268,7 @@ pub(crate) fn format_size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{cap_permille, cpus, format_cpus, format_size, size, time_us};
+    use super::{cap_permille, cpus, format_cpus, format_mac, format_size, mac, place, rate, size, time_us};
     use crate::section::Scalar::{Float, Integer, Text};
 
     #[test]
@@ -207,6 +284,41 @@ mod tests {
         assert_eq!(size(Text("6K")).unwrap_err().1, "write \"8K\"");
         assert_eq!(format_size(3 << 20), "3M");
         assert_eq!(format_size(2 << 30), "2G");
+    }
+
+    #[test]
+    fn places_on_a_disk() {
+        for (text, bytes) in [("0", 0), ("0K", 0), ("1K", 1024), ("3s", 1536), ("2G", 2 << 30)] {
+            assert_eq!(place(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "s", "1", "512", "1b", "18446744073709551615s", "-1M"] {
+            assert!(place(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        for (text, bytes) in [("10M", 10 << 20), ("1K/s", 1024), ("1 MB/s", 1 << 20), ("2g", 2 << 30)] {
+            assert_eq!(rate(Text(text)), Ok(bytes), "{text}");
+        }
+        for text in ["", "10", "0K", "10M/h", "10M@20ms", "/s", "99999999999999999999K"] {
+            assert!(rate(Text(text)).is_err(), "{text}");
+        }
+        assert!(rate(Integer(1)).is_err() && rate(Float(1.0)).is_err());
+        assert_eq!(rate(Text("80Mb/s")).unwrap_err().1, "write the bytes in a second: \"10M\"");
+    }
+
+    #[test]
+    fn addresses() {
+        assert_eq!(mac(Text("02:00:0a:FF:00:01")), Ok([2, 0, 10, 255, 0, 1]));
+        assert_eq!(mac(Text("00-16-3e-00-00-01")), Ok([0, 0x16, 0x3e, 0, 0, 1]));
+        for text in
+            ["", "02:00:00:00:00", "02:00:00:00:00:01:02", "2:0:0:0:0:1", "02:00:00:00:00:0g", "00:00:00:00:00:00"]
+        {
+            assert!(mac(Text(text)).is_err(), "{text}");
+        }
+        assert_eq!(mac(Text("ff:ff:ff:ff:ff:ff")).unwrap_err().1, "write \"fe:ff:ff:ff:ff:ff\"");
+        assert_eq!(format_mac([2, 0, 10, 255, 0, 1]), "02:00:0a:ff:00:01");
     }
 
     #[test]

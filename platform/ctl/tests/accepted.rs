@@ -5,10 +5,67 @@ mod kernels;
 
 use kernels::Kernels;
 use portico_bundle::cpio::Archive;
-use portico_ctl::description::{self, OnCrash, Reservation, RestartLimit};
-use portico_ctl::{BundleError, LoadOptions, MachineKind, Report, System, load_text};
+use portico_ctl::description::{self, Disk, OnCrash, Part, Reservation, RestartLimit, Vif};
+use portico_ctl::{BundleError, Content, Drive, LoadOptions, MachineKind, Report, System, load_text};
 use std::path::Path;
 use std::process::Command;
+
+const DEVICES: &str = r#"
+[system]
+name = "shop"
+
+[block]
+kernel = "test:good"
+trusted-dma = true
+memory = "8M"
+cpus = "1"
+cap = 50
+restart = { limit = 100, window = "10s" }
+
+[net]
+kernel = "test:image"
+trusted-dma = true
+reservation = { budget = "100us", period = "1ms" }
+
+[console]
+kernel = "test:good"
+
+[[disk]]
+name = "sd"
+file = "card.img"
+partitions = [{ label = "boot", size = "1M" }, { label = "root", size = "16M", files = "" }]
+
+[[bridge]]
+name = "lan"
+
+[[bridge]]
+name = "dmz"
+mtu = 9000
+
+[[forward]]
+to = "10.0.2.15:80"
+port = 8080
+
+[[forward]]
+to = "10.0.2.15:22"
+
+[[guest]]
+name = "web"
+kernel = "test:good"
+memory = "8M"
+disk = [
+    "sd:1",
+    { name = "root", source = "sd:root", mode = "ro", iops = 500, bandwidth = "10M", burst = 64, queues = 2, window = "512K" },
+]
+vif = ["lan", { name = "front", bridge = "dmz", mac = "02:00:00:00:00:01", rate = "1M", burst = "32K", window = "64K" }]
+
+[[guest]]
+name = "db"
+kernel = "test:good"
+memory = "8M"
+disk = [{ source = "sd:2", mode = "ro", iops = 10 }]
+vif = [{ bridge = "lan", rate = "10K" }]
+"#;
 
 const EVERYTHING: &str = r#"
 [system]
@@ -99,6 +156,98 @@ fn every_key_arrives() {
     assert_eq!((spare.autostart, spare.on_crash, spare.weight), (false, OnCrash::Destroy, 256));
     let channels: Vec<_> = description.channels.iter().map(|c| (c.name.as_str(), c.a, c.b, c.pages)).collect();
     assert_eq!(channels, [("sql", 0, 1, 32), ("log", 1, 2, 16)]);
+}
+
+#[test]
+fn every_device_arrives() {
+    let system = load(DEVICES, |_| {}).unwrap();
+    let description = &system.description;
+    let [web, db] = description.guests.as_slice() else { panic!("two guests") };
+    let disk = |name: &str, part: Part| Disk {
+        name: name.into(),
+        disk: "sd".into(),
+        part,
+        queues: 1,
+        pages: 64,
+        ..Disk::default()
+    };
+    let root = Disk {
+        read_only: true,
+        iops: 500,
+        bytes_per_s: 10 << 20,
+        burst: 64,
+        queues: 2,
+        pages: 128,
+        ..disk("root", Part::Label("root".into()))
+    };
+    assert_eq!(web.disks, [disk("disk0", Part::Number(1)), root]);
+    assert_eq!(db.disks, [Disk { read_only: true, iops: 10, burst: 32, ..disk("disk0", Part::Number(2)) }]);
+    let front = Vif {
+        name: "front".into(),
+        bridge: 1,
+        mac: [2, 0, 0, 0, 0, 1],
+        bytes_per_s: 1 << 20,
+        burst: 32 << 10,
+        pages: 16,
+    };
+    assert_eq!((web.vifs[0].name.as_str(), web.vifs[0].bridge, web.vifs[0].pages), ("net0", 0, 32));
+    assert_eq!(web.vifs[1], front);
+    assert_eq!((db.vifs[0].bytes_per_s, db.vifs[0].burst), (10 << 10, 64 << 10));
+    let [block, net, console] = description.services.as_slice() else { panic!("three services") };
+    let entries = [block, net, console].map(|service| service.image.as_str());
+    assert_eq!(entries, ["service/block", "service/net", "service/console"]);
+    assert_eq!((block.memory_pages, block.affinity, block.cap_permille, block.weight), (2048, 2, 500, 1024));
+    assert_eq!((block.restart, block.trusted_dma), (RestartLimit { count: 100, window_s: 10 }, true));
+    assert_eq!(net.reservation, Some(Reservation { period_us: 1000, budget_us: 100 }));
+    assert_eq!((net.memory_pages, console.memory_pages, console.trusted_dma), (1024, 512, false));
+    let bridges: Vec<_> = description.bridges.iter().map(|b| (b.name.as_str(), b.uplink, b.mtu)).collect();
+    assert_eq!(bridges, [("lan", true, 1500), ("dmz", false, 9000)]);
+    let [drive] = system.drives.as_slice() else { panic!("one disk") };
+    assert_eq!((drive.file.as_deref(), drive.bytes), (Some(Path::new("dir/card.img")), Some(19 << 20)));
+    assert_eq!(drive.layout(), [(1 << 20, 1 << 20), (2 << 20, 16 << 20)]);
+    assert_eq!(drive.partitions[1].content, Content::Readme);
+    let forwards: Vec<_> = system.forwards.iter().map(|forward| (forward.to.to_string(), forward.port)).collect();
+    assert_eq!(forwards, [("10.0.2.15:80".into(), Some(8080)), ("10.0.2.15:22".into(), None)]);
+    assert!(system.notes.is_empty());
+    let bundle = system.bundle(&kernels::image(1 << 20)).unwrap();
+    assert!(Archive::new(&bundle).find("service/net").unwrap().is_some());
+    let shown = system.summary();
+    for line in [
+        "web: disk root = sd:root, read-only, 500 requests/s, 10M/s, 64 at once, 2 queues of 512K",
+        "web: vif front at dmz, 02:00:00:00:00:01, 1M/s, 32K at once, window 64K",
+        "bridge lan: with the uplink, MTU 1500",
+        "service block: 8M, cpus 1, weight 1024, cap 50 %, restart (100 in 10 s), trusted with all memory",
+        "disk sd: dir/card.img, 19M; 1 boot 1M, 2 root 16M",
+        "forward: port 8080 to 10.0.2.15:80",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
+    }
+}
+
+#[test]
+fn a_machine_uses_what_it_has_of_devices() {
+    let on_a_board =
+        load(&DEVICES.replace("trusted-dma = true", ""), |options| options.machine = Some("raspi4b".into()));
+    let system = on_a_board.unwrap();
+    assert!(system.forwards.is_empty() && !system.description.bridges.iter().any(|bridge| bridge.uplink));
+    assert_eq!(system.notes, ["bridge \"lan\" is without uplink: machine `raspi4b` has no network device"]);
+    assert!(system.summary().contains("note: bridge \"lan\" is without uplink"));
+    // Without the device nothing must be trusted with it.
+    let without = load(&DEVICES.replacen("trusted-dma = true", "", 2), |options| options.uplink = false).unwrap_err();
+    assert_eq!(without.diagnostics.len(), 1, "{without}");
+    // Of a file that is asked for nothing is known.
+    let text = DEVICES.replace("sd:root", "sd:data").replace("sd:2", "sd:9");
+    assert_eq!(load(&text, |_| {}).unwrap_err().diagnostics.len(), 2);
+    let system = load(&text, |options| options.disks = vec!["sd".into(), "more".into()]).unwrap();
+    let named = |name: &str| Drive { name: name.into(), ..Drive::default() };
+    assert_eq!(system.drives, [named("sd"), named("more")]);
+    let said = load(DEVICES, |options| {
+        (options.machine, options.disks) = (Some("raspi4b".into()), vec!["data".into()]);
+    });
+    assert_eq!(
+        said.unwrap_err().to_string(),
+        "dir/shop.toml: machine `raspi4b` has one disk, the card `sd`, and `data` was asked for: ask for `sd`"
+    );
 }
 
 #[test]
