@@ -86,6 +86,10 @@ fn scan(parent: &Path, prefix: &str, suffix: &str, guests: &mut Vec<Guest>) -> R
 fn add(folder: &Path, reference: String, guests: &mut Vec<Guest>) -> Result<()> {
     let manifest = folder.join("Cargo.toml");
     let kind = if manifest.is_file() {
+        // A folder of services may hold libraries too.
+        if !["src/main.rs", "src/run/main.rs"].iter().any(|main| folder.join(main).is_file()) {
+            return Ok(());
+        }
         rust_kind(&manifest)?
     } else {
         let mut sources = list(folder)?;
@@ -146,6 +150,9 @@ mod tests {
             std::fs::write(path, text).unwrap();
         };
         make("hello/Cargo.toml", "[package]\nname = \"example-hello\"\n");
+        make("hello/src/main.rs", "");
+        make("named/src/run/main.rs", "");
+        make("library/Cargo.toml", "[package]\nname = \"library\"\n");
         make("named/Cargo.toml", "[package]\nname = \"p\"\n[[bin]]\nname = \"b\"\n");
         make("c/hello/hello.c", "");
         make("notes/README.md", "");

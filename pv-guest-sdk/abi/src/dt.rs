@@ -66,3 +66,33 @@ pub const INFO_PAGE: u64 = 0x0810_0000;
 pub const GICV: u64 = 0x0820_0000;
 /// IPA from which channel windows are placed.
 pub const WINDOWS: u64 = 0x0900_0000;
+
+/// Properties of the nodes of services, at the back-ends' side: between the manager and its services, not for guests.
+pub mod service {
+    /// Text: name of the machine's disk behind a virtual one.
+    pub const DISK: &str = "portico,disk";
+    /// 64 bits: first byte of the range of that disk, if it is a range.
+    pub const FIRST: &str = "portico,first";
+    /// 64 bits: bytes of the range.
+    pub const BYTES: &str = "portico,bytes";
+    /// 32 bits: number of the partition, from 1, if it is one.
+    pub const PARTITION: &str = "portico,partition";
+    /// Text: name of the partition, if it is named so.
+    pub const LABEL: &str = "portico,label";
+    /// Empty: writes are refused.
+    pub const READ_ONLY: &str = "portico,read-only";
+    /// 32 bits: requests a second; absent for no limit.
+    pub const IOPS: &str = "portico,iops";
+    /// 64 bits: bytes a second; absent for no limit.
+    pub const RATE: &str = "portico,rate";
+    /// 32 bits: how much may exceed the rate at once: requests of a disk, bytes of an interface.
+    pub const BURST: &str = "portico,burst";
+    /// Text: name of the bridge of an interface.
+    pub const BRIDGE: &str = "portico,bridge";
+    /// 6 bytes: address of an interface.
+    pub const MAC: &str = "portico,mac";
+    /// 32 bits: largest payload of a frame on the bridge.
+    pub const MTU: &str = "portico,mtu";
+    /// Empty: the bridge of this interface has the uplink.
+    pub const UPLINK: &str = "portico,uplink";
+}

@@ -14,7 +14,7 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
 use portico_abi::channel::{ChannelHeader, ChannelState};
-use portico_abi::device::{ACCEPT, Accept, BACK, FRONT, OFFER, Offer};
+use portico_abi::device::{ACCEPT, Accept, BACK, FRONT, OFFER, Offer, refusal};
 use portico_abi::handle::SELF_DOMAIN;
 use portico_abi::{Handle, ObjectType, Status};
 
@@ -193,6 +193,9 @@ impl Link {
             }
             Phase::Refused(epoch) => {
                 if self.peer_epoch() != epoch {
+                    if self.side == BACK {
+                        self.store(OFFER + offset_of!(Offer, refusal), refusal::NONE);
+                    }
                     self.begin();
                 }
                 Event::Nothing

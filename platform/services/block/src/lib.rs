@@ -1,0 +1,8 @@
+//! What the block service decides, apart from the devices it drives: which requests make sense, and where partitions are.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod gpt;
+pub mod request;

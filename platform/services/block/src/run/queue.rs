@@ -1,0 +1,470 @@
+//! The back-end of one queue of a guest's disk.
+
+use crate::disk::{Tag, Work};
+use crate::virtio::VirtioDisk;
+use alloc::vec::Vec;
+use portico_abi::device::block::{
+    Disk as Details, Request, Response, SECTOR, Segment, Shape, VERSION, flag, op, shape_of_window, status,
+};
+use portico_abi::device::control::Counters;
+use portico_abi::device::{Offer, kind, refusal};
+use portico_abi::dt::{self, service as property};
+use portico_abi::ring::{Consumer, Layout, Producer, Slots};
+use portico_block::gpt::{self, Which};
+use portico_block::request::{Limits, Segments, check, check_segments, table_is_inside};
+use portico_sdk::device::{DeviceError, Event, Link};
+use portico_sdk::dtb::DeviceNode;
+use portico_sdk::window::Window;
+use portico_service::limit::Limit;
+
+/// Requests taken from one queue in a turn: nobody waits long behind another.
+const PER_TURN: usize = 32;
+/// Most sectors of a read or write, if the data area is larger.
+const MAX_SECTORS: u32 = 2048;
+
+/// What of which disk of the machine it is.
+#[derive(Clone, Copy, Debug)]
+struct Target {
+    disk: usize,
+    first: u64,
+    limits: Limits,
+    block_bytes: u32,
+}
+
+#[derive(Debug)]
+struct Rings {
+    requests: Consumer<'static>,
+    responses: Producer<'static>,
+}
+
+#[derive(Clone, Copy)]
+struct WindowSlots(Window, Layout);
+
+impl Slots for WindowSlots {
+    #[inline]
+    fn put(&self, index: u32, message: &[u8]) {
+        // Inside: the ring's words were taken by `Window::control`, which checked the whole ring.
+        let _ = self.0.write(self.1.slot(index), message);
+    }
+
+    #[inline]
+    fn get(&self, index: u32, message: &mut [u8]) {
+        let _ = self.0.read(self.1.slot(index), message);
+    }
+}
+
+/// Eight bytes of alignment, so that slots are copied by words.
+#[repr(align(8))]
+struct Aligned<const N: usize>([u8; N]);
+
+/// One queue.
+#[derive(Debug)]
+pub struct GuestQueue {
+    link: Link,
+    shape: Shape,
+    machine: u64,
+    target: Option<Target>,
+    rings: Option<Rings>,
+    /// Counts connections.
+    connection: u32,
+    /// Requests at the disk, of this connection and of those before.
+    in_flight: u32,
+    ops: Limit,
+    bytes: Limit,
+    /// Not before this time, in nanoseconds: over its rate.
+    not_before: u64,
+    /// A request that was taken from the ring and had no room at the disk.
+    waiting: Option<Request>,
+    /// Notified, or not done with its ring.
+    is_active: bool,
+    /// Answers that were not published.
+    is_unpublished: bool,
+    segments: Vec<Segment>,
+    /// What it has moved.
+    pub counters: Counters,
+}
+
+impl GuestQueue {
+    /// Takes the queue that the device tree describes, on one of `disks`.
+    ///
+    /// # Errors
+    /// `BadWindow`.
+    pub fn new(node: &DeviceNode, disks: &mut [VirtioDisk]) -> Result<GuestQueue, DeviceError> {
+        // SAFETY: the manager mapped the window for the life of the domain, and nothing else of the service is there.
+        let link = unsafe { Link::new(node) }?;
+        let shape = shape_of_window(link.window().len()).ok_or(DeviceError::BadWindow)?;
+        let target = find_target(node, disks, &shape);
+        let details = Details {
+            sectors: target.map_or(0, |target| target.limits.sectors),
+            block_bytes: target.map_or(512, |target| target.block_bytes),
+            flags: if target.is_some_and(|target| target.limits.is_read_only) { flag::READ_ONLY } else { 0 },
+            max_sectors: target.map_or(0, |target| target.limits.max_sectors),
+            max_segments: target.map_or(0, |target| target.limits.max_segments),
+            max_discard: target.map_or(0, |target| target.limits.max_discard),
+            max_zeroes: target.map_or(0, |target| target.limits.max_zeroes),
+            queues: node.number(dt::QUEUES).unwrap_or(1) as u32,
+            queue: node.number(dt::QUEUE).unwrap_or(0) as u32,
+            ..Details::default()
+        };
+        link.offer(
+            &Offer {
+                kind: kind::BLOCK,
+                version: VERSION,
+                features: target.map_or(0, |target| target.limits.features),
+                refusal: if target.is_some() { refusal::NONE } else { refusal::ABSENT },
+                ..Offer::default()
+            },
+            &bytes_of(&details),
+        );
+        let burst = node.number(property::BURST).unwrap_or(0);
+        let rate = node.number(property::RATE).unwrap_or(0);
+        Ok(GuestQueue {
+            link,
+            shape,
+            machine: node.number(dt::MACHINE_ADDRESS).unwrap_or(0),
+            target,
+            rings: None,
+            connection: 0,
+            in_flight: 0,
+            ops: Limit::new(node.number(property::IOPS).unwrap_or(0), burst),
+            bytes: Limit::new(rate, burst.saturating_mul(4096)),
+            not_before: 0,
+            waiting: None,
+            is_active: true,
+            is_unpublished: false,
+            segments: Vec::new(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Whether what stands behind it is there.
+    pub fn has_disk(&self) -> bool {
+        self.target.is_some()
+    }
+
+    /// Lets it look for a new port in the next turn.
+    pub fn ports_have_changed(&mut self) {
+        self.is_active = true;
+    }
+
+    /// Does what there is to do, a bounded piece. Returns whether anything was done.
+    #[inline]
+    pub fn turn(&mut self, number: u32, disks: &mut [VirtioDisk], now_ns: u64) -> bool {
+        if self.link.port().is_some_and(|port| port.take()) {
+            self.is_active = true;
+        }
+        if !self.is_active || now_ns < self.not_before {
+            return false;
+        }
+        if !self.step() {
+            return false;
+        }
+        self.serve(number, disks, now_ns)
+    }
+
+    /// Keeps the link alive. Returns whether it is connected.
+    #[inline]
+    fn step(&mut self) -> bool {
+        if self.rings.is_none() && self.in_flight > 0 {
+            // What the disk still does with the window ends first; each answer makes it active again.
+            self.is_active = false;
+            return false;
+        }
+        match self.link.step() {
+            Event::Nothing => {}
+            event => self.step_slow(event),
+        }
+        if self.rings.is_none() {
+            self.is_active = false;
+        }
+        self.rings.is_some()
+    }
+
+    #[cold]
+    fn step_slow(&mut self, event: Event) {
+        match event {
+            Event::Nothing | Event::Connected => {}
+            Event::Lost => {
+                self.rings = None;
+                self.waiting = None;
+                self.is_unpublished = false;
+                if self.in_flight == 0 {
+                    let event = self.link.step();
+                    self.step_slow(event);
+                }
+            }
+            Event::Peer => self.greet(),
+        }
+    }
+
+    /// Reads what the front-end accepted, and agrees or not.
+    fn greet(&mut self) {
+        let accept = self.link.read_accept();
+        let Some(target) = &mut self.target else { return self.link.refuse(refusal::ABSENT) };
+        if accept.version >> 16 != VERSION >> 16 {
+            return self.link.refuse(refusal::VERSION);
+        }
+        if accept.features & !target.limits.features != 0 {
+            return self.link.refuse(refusal::FEATURES);
+        }
+        let window = self.link.window();
+        let words = window.control(&self.shape.requests).zip(window.control(&self.shape.responses));
+        let Some((requests, responses)) = words else { return self.link.refuse(refusal::PROTOCOL) };
+        self.rings = Some(Rings {
+            requests: Consumer::start(requests, self.shape.requests.slots, 0),
+            responses: Producer::start(responses, self.shape.responses.slots, 0),
+        });
+        self.connection = self.connection.wrapping_add(1);
+        self.link.welcome();
+    }
+
+    #[inline]
+    fn serve(&mut self, number: u32, disks: &mut [VirtioDisk], now_ns: u64) -> bool {
+        let Some(target) = self.target else { return false };
+        let Some(disk) = disks.get_mut(target.disk) else { return false };
+        let slots = WindowSlots(self.link.window(), self.shape.requests);
+        let mut is_busy = false;
+        for _ in 0..PER_TURN {
+            // An answer needs room: what is not answered has a slot reserved.
+            let Some(rings) = &mut self.rings else { return is_busy };
+            let request = match self.waiting.take() {
+                Some(request) => request,
+                None => {
+                    let room = match rings.responses.room() {
+                        Ok(room) => room,
+                        Err(_) => return self.give_up(),
+                    };
+                    if room <= self.in_flight {
+                        // A front-end that does not take its answers waits until it notifies for something else.
+                        self.is_active = false;
+                        return is_busy;
+                    }
+                    let mut raw = Aligned([0_u8; size_of::<Request>()]);
+                    match rings.requests.pop(&slots, &mut raw.0) {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            // Nobody waits for room: a front-end has a slot for each request.
+                            let _ = rings.requests.release();
+                            return is_busy | self.sleep();
+                        }
+                        Err(_) => return self.give_up(),
+                    }
+                    Request::from_bytes(&raw.0)
+                }
+            };
+            if let Err(at) = self.pass(&request, now_ns) {
+                (self.waiting, self.not_before) = (Some(request), at);
+                break;
+            }
+            if !self.begin(&request, &target, disk, number) {
+                self.waiting = Some(request);
+                // The disk is full: each of its answers makes room.
+                break;
+            }
+            is_busy = true;
+        }
+        if let Some(rings) = &mut self.rings {
+            let _ = rings.requests.release();
+        }
+        is_busy
+    }
+
+    /// Whether the disk's limits let a request pass now; when, if not.
+    #[inline]
+    fn pass(&mut self, request: &Request, now_ns: u64) -> Result<(), u64> {
+        if self.ops.is_none() && self.bytes.is_none() {
+            return Ok(());
+        }
+        self.ops.check(now_ns)?;
+        let is_data = matches!(request.op, op::READ | op::WRITE);
+        self.bytes.take(if is_data { u64::from(request.sectors) * SECTOR } else { 0 }, now_ns)?;
+        self.ops.take(1, now_ns)
+    }
+
+    /// Begins a request at the disk, or answers it at once. `false`: the disk has no room.
+    #[inline]
+    fn begin(&mut self, request: &Request, target: &Target, disk: &mut VirtioDisk, number: u32) -> bool {
+        match self.collect(request, target) {
+            Ok(()) => {}
+            Err(status) => {
+                self.answer(request.id, status);
+                return true;
+            }
+        }
+        if request.op == op::FLUSH && !disk.has_flush() {
+            self.answer(request.id, status::OK);
+            return true;
+        }
+        let bytes = if matches!(request.op, op::READ | op::WRITE) { request.sectors * SECTOR as u32 } else { 0 };
+        let is_read = request.op == op::READ;
+        let tag = Tag {
+            queue: number,
+            connection: self.connection,
+            id: request.id,
+            bytes_in: if is_read { bytes } else { 0 },
+            bytes_out: if is_read { 0 } else { bytes },
+        };
+        let work = Work {
+            op: request.op,
+            sector: target.first + request.sector,
+            sectors: request.sectors,
+            segments: &self.segments,
+            machine: self.machine,
+        };
+        let is_begun = disk.submit(&work, tag);
+        self.in_flight += u32::from(is_begun);
+        is_begun
+    }
+
+    /// Checks a request and copies its segments.
+    #[inline]
+    fn collect(&mut self, request: &Request, target: &Target) -> Result<(), u32> {
+        self.segments.clear();
+        match check(request, &target.limits)? {
+            Segments::Inline(count) => self.segments.extend(request.segment.iter().take(count)),
+            Segments::Table(offset, count) => {
+                if !table_is_inside(&self.shape, offset, count) {
+                    return Err(status::INVALID);
+                }
+                for index in 0..count {
+                    let word = self.link.window().load(offset + 8 * index).ok_or(status::INVALID)?;
+                    self.segments.push(Segment::from_word(word));
+                }
+            }
+        }
+        if self.segments.is_empty() {
+            return Ok(());
+        }
+        check_segments(&self.segments, request.sectors, &self.shape)
+    }
+
+    /// Takes an answer of the disk.
+    #[inline]
+    pub fn done(&mut self, tag: &Tag, status: u32) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.is_active = true;
+        if tag.connection != self.connection || self.rings.is_none() {
+            return;
+        }
+        self.counters.requests += 1;
+        self.counters.bytes_in += u64::from(tag.bytes_in);
+        self.counters.bytes_out += u64::from(tag.bytes_out);
+        self.answer(tag.id, status);
+    }
+
+    #[inline]
+    fn answer(&mut self, id: u32, status: u32) {
+        if status != status::OK {
+            self.counters.failed += 1;
+        }
+        let slots = WindowSlots(self.link.window(), self.shape.responses);
+        let message = Aligned(Response { id, status, _reserved: 0 }.to_bytes());
+        if let Some(rings) = &mut self.rings {
+            // There is room: a slot was reserved when the request was taken.
+            match rings.responses.push(&slots, &message.0) {
+                Ok(true) => self.is_unpublished = true,
+                Ok(false) | Err(_) => {
+                    self.give_up();
+                }
+            }
+        }
+    }
+
+    /// Publishes answers, and tells the guest if it wants to know.
+    #[inline]
+    pub fn publish(&mut self) {
+        if core::mem::take(&mut self.is_unpublished)
+            && let Some(rings) = &mut self.rings
+            && rings.responses.publish()
+        {
+            self.link.tell();
+        }
+    }
+
+    /// Asks for a notification of the next request. Returns whether one has come meanwhile.
+    fn sleep(&mut self) -> bool {
+        let Some(rings) = &mut self.rings else { return false };
+        match rings.requests.arm() {
+            Ok(is_empty) => {
+                self.is_active = !is_empty;
+                !is_empty
+            }
+            Err(_) => self.give_up(),
+        }
+    }
+
+    /// The front-end breaks the protocol: this connection ends.
+    #[cold]
+    fn give_up(&mut self) -> bool {
+        self.rings = None;
+        self.waiting = None;
+        self.is_unpublished = false;
+        self.counters.failed += 1;
+        self.link.refuse(refusal::PROTOCOL);
+        false
+    }
+
+    /// When it has to be looked at again though nobody notifies, in nanoseconds.
+    pub fn due(&self) -> Option<u64> {
+        (self.is_active && self.waiting.is_some() && self.not_before > 0).then_some(self.not_before)
+    }
+}
+
+fn bytes_of(details: &Details) -> [u8; size_of::<Details>()] {
+    let mut bytes = [0; size_of::<Details>()];
+    let sectors = [details.sectors as u32, (details.sectors >> 32) as u32];
+    let words = [
+        details.block_bytes,
+        details.flags,
+        details.max_sectors,
+        details.max_segments,
+        details.max_discard,
+        details.max_zeroes,
+        details.queues,
+        details.queue,
+    ];
+    for (to, word) in bytes.chunks_exact_mut(4).zip(sectors.into_iter().chain(words)) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    bytes
+}
+
+/// Finds the disk, partition or range that the manager named. `None` if the machine has no such thing.
+fn find_target(node: &DeviceNode, disks: &mut [VirtioDisk], shape: &Shape) -> Option<Target> {
+    let name = node.text(property::DISK)?;
+    let (index, disk) = disks.iter_mut().enumerate().find(|(_, disk)| disk.is_named(name))?;
+    let all = disk.abilities.sectors;
+    let (first, sectors) =
+        match (node.number(property::PARTITION), node.text(property::LABEL), node.number(property::FIRST)) {
+            (Some(number), ..) => partition(disk, Which::Number(number as u32))?,
+            (_, Some(label), _) => partition(disk, Which::Label(label))?,
+            (_, _, Some(first)) => (first / SECTOR, node.number(property::BYTES)? / SECTOR),
+            _ => (0, all),
+        };
+    if sectors == 0 || first.checked_add(sectors).is_none_or(|end| end > all) {
+        return None;
+    }
+    let is_read_only = disk.abilities.is_read_only || node.bytes(property::READ_ONLY).is_some();
+    let abilities = disk.abilities;
+    let limits = Limits {
+        sectors,
+        is_read_only,
+        features: if is_read_only { 0 } else { abilities.features },
+        max_sectors: MAX_SECTORS.min((shape.data_bytes as u64 / SECTOR) as u32),
+        max_segments: abilities.max_segments,
+        max_discard: abilities.max_discard,
+        max_zeroes: abilities.max_zeroes,
+    };
+    Some(Target { disk: index, first, limits, block_bytes: abilities.block_bytes })
+}
+
+fn partition(disk: &mut VirtioDisk, which: Which<'_>) -> Option<(u64, u64)> {
+    let sectors = disk.abilities.sectors;
+    let mut sector = [0_u8; gpt::SECTOR];
+    disk.read(1, &mut sector)?;
+    let header = gpt::header(&sector, sectors)?;
+    let mut entries = alloc::vec![0_u8; header.bytes];
+    disk.read(header.entries, &mut entries)?;
+    let found = gpt::find(&header, &entries, which)?;
+    Some((found.first, found.sectors))
+}

@@ -1,0 +1,83 @@
+//! The service's end of its control page.
+
+use core::mem::size_of;
+use core::sync::atomic::Ordering;
+use core::time::Duration;
+use portico_abi::device::control::{BEAT, CHANGES, COUNTERS, Counters, MAX_DEVICES, READY};
+use portico_abi::{Handle, dt};
+use portico_sdk::port::Port;
+use portico_sdk::window::Window;
+use portico_sdk::{dtb, time};
+
+/// How often a service shows that its main loop turns.
+pub const BEAT_EVERY: Duration = Duration::from_millis(500);
+
+/// The control page.
+#[derive(Debug)]
+pub struct Control {
+    window: Window,
+    port: Port,
+    /// Changes that were taken.
+    seen: u32,
+    /// When the next beat is due, a value of CNTVCT_EL0.
+    beat_at: u64,
+}
+
+impl Control {
+    /// Opens the control page that the device tree names. `None` if there is none: the program was not started as a service.
+    pub fn open() -> Option<Control> {
+        let node = dtb::devices(dt::CONTROL).next()?;
+        // SAFETY: the manager mapped the page for the life of the domain, and nothing else of the guest is there.
+        let window = unsafe { Window::new(node.window.base, node.window.len as usize) }?;
+        let port = Port::bind(Handle::from_raw(node.number(dt::PORT)? as u32)).ok()?;
+        let seen = window.word(CHANGES)?.load(Ordering::Acquire);
+        Some(Control { window, port, seen, beat_at: 0 })
+    }
+
+    /// Says that the service serves.
+    pub fn ready(&self) {
+        self.set(READY, 1);
+        let _ = self.port.notify();
+    }
+
+    /// Whether ports of its devices have changed since the last call: links that are unplugged may find one now.
+    pub fn has_changed(&mut self) -> bool {
+        if !self.port.take() {
+            return false;
+        }
+        let now = self.window.word(CHANGES).map_or(0, |word| word.load(Ordering::Acquire));
+        core::mem::replace(&mut self.seen, now) != now
+    }
+
+    /// Shows that the main loop turns, if that is due. To be called in each turn.
+    pub fn beat(&mut self) {
+        if time::passed(self.beat_at) {
+            self.beat_at = time::deadline(BEAT_EVERY);
+            let beat = self.window.word(BEAT).map_or(0, |word| word.load(Ordering::Relaxed));
+            self.set(BEAT, beat.wrapping_add(1));
+        }
+    }
+
+    /// When the main loop must turn again, a value of CNTVCT_EL0.
+    pub fn deadline(&self) -> u64 {
+        self.beat_at
+    }
+
+    /// Shows what device number `index` of the device tree has moved.
+    pub fn count(&self, index: usize, counters: &Counters) {
+        if index >= MAX_DEVICES {
+            return;
+        }
+        let at = COUNTERS + index * size_of::<Counters>();
+        let words = [counters.requests, counters.bytes_in, counters.bytes_out, counters.failed];
+        for (offset, word) in (at..).step_by(8).zip(words) {
+            let _ = self.window.store(offset, word);
+        }
+    }
+
+    fn set(&self, at: usize, value: u32) {
+        if let Some(word) = self.window.word(at) {
+            word.store(value, Ordering::Release);
+        }
+    }
+}
