@@ -1,10 +1,12 @@
-//! Paravirtual devices: disks ([`block`]), and the link under them.
+//! Paravirtual devices: disks ([`block`]), network interfaces ([`net`]), and the link under them.
 //!
 //! A [`Link`] is one side of a device's channel, as [`portico_abi::device`] describes it: it finds its port, shakes hands, notices that the
 //! other side is gone or began anew, and shakes hands again, without ever blocking. Both a guest's front-end and a service's back-end are
 //! built on it; `PORTING.md` tells how to write either.
 
 pub mod block;
+pub mod frames;
+pub mod net;
 
 use crate::dtb::DeviceNode;
 use crate::port::Port;
@@ -117,6 +119,13 @@ impl Link {
             phase: Phase::Unplugged,
         };
         Ok(link)
+    }
+
+    /// As if it had been made on another vCPU.
+    #[cfg(not(target_os = "none"))]
+    pub(crate) fn on_vcpu(mut self, vcpu: u32) -> Link {
+        self.vcpu = vcpu;
+        self
     }
 
     /// Its window.

@@ -25,7 +25,7 @@ pub fn slot_of(handle: Handle) -> usize {
 pub fn add_pair(ports: &mut Vec<PortEnd>) {
     let first = ports.len();
     for peer in [first + 1, first] {
-        ports.push(PortEnd { peer, bound: None, notified: false, gone: false });
+        ports.push(PortEnd { cookie: 0, peer, bound: None, notified: false, gone: false });
     }
 }
 
@@ -77,7 +77,19 @@ fn dispatch(call: Call, arguments: [u64; 6]) -> Answer {
         Call::HandleInfo => with(|world| {
             let end = world.ports.get(slot_of(raw(a1))).ok_or(Status::BadHandle)?;
             let rights = Rights::NOTIFY | Rights::BIND | Rights::INSPECT;
-            Ok([ObjectType::Port as u64 | u64::from(rights.bits()) << 16, 0, u64::from(end.gone)])
+            Ok([ObjectType::Port as u64 | u64::from(rights.bits()) << 16, end.cookie, u64::from(end.gone)])
+        }),
+        Call::HandleNext if raw(a1) == SELF_DOMAIN => with(|world| {
+            let slot = usize::try_from(a2).map_err(|_| Status::Invalid)?;
+            if slot >= world.ports.len() {
+                return Err(Status::NotFound);
+            }
+            Ok([u64::from(handle_of(slot).raw()), a2 + 1, 0])
+        }),
+        Call::HandleClose => with(|world| {
+            let end = world.ports.get_mut(slot_of(raw(a1))).ok_or(Status::BadHandle)?;
+            (end.gone, end.bound, end.cookie) = (true, None, 0);
+            Ok([0; 3])
         }),
         Call::PortNotify => with(|world| world.notify(raw(a1))),
         Call::PortNotifyWait => {

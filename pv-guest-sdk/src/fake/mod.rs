@@ -25,6 +25,7 @@ mod calls;
 mod tree;
 
 use crate::channel::{Channel, ChannelError};
+use crate::device::{DeviceError, Link};
 use crate::dtb::{ChannelNode, Range};
 use crate::pipe::{Consumer, Pipe, Producer};
 use crate::window::Window;
@@ -33,8 +34,9 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use portico_abi::channel::ChannelHeader;
 use portico_abi::channel::console::WINDOW_BYTES;
+use portico_abi::device::{BACK, FRONT};
 use portico_abi::page::{InfoPage, VcpuPage};
-use portico_abi::{Call, Handle};
+use portico_abi::{Call, Handle, dt};
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -73,6 +75,8 @@ impl Block {
 }
 
 struct PortEnd {
+    /// 0 for none.
+    cookie: u64,
     peer: usize,
     bound: Option<(u32, u16)>,
     notified: bool,
@@ -109,6 +113,16 @@ pub struct Exit {
 /// Thrown by the call that ends the guest, and caught by [`Machine::run`].
 struct Ended;
 
+/// Memory to test with that is never given back, all zero.
+pub fn window(bytes: usize) -> Window {
+    let memory = vec![0_u64; bytes.div_ceil(8)].leak();
+    // SAFETY: leaked, and reached by the window only.
+    match unsafe { Window::new(memory.as_mut_ptr().expose_provenance() as u64, bytes) } {
+        Some(window) => window,
+        None => unreachable!("words are aligned"),
+    }
+}
+
 fn world() -> MutexGuard<'static, Option<World>> {
     WORLD.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -125,6 +139,7 @@ fn with<T>(body: impl FnOnce(&mut World) -> T) -> T {
 pub struct Builder {
     bootargs: String,
     channels: Vec<(String, usize)>,
+    devices: Vec<(&'static str, String, usize)>,
     no_console: bool,
 }
 
@@ -140,6 +155,14 @@ impl Builder {
     #[must_use]
     pub fn channel(mut self, name: &str, pages: usize) -> Self {
         self.channels.push((name.into(), pages));
+        self
+    }
+
+    /// Adds a device ([`portico_abi::dt::BLOCK`], [`portico_abi::dt::NET`]) with a window of `pages` pages in all. Its back-end
+    /// is the test, by [`Machine::back_end`].
+    #[must_use]
+    pub fn device(mut self, compatible: &'static str, name: &str, pages: usize) -> Self {
+        self.devices.push((compatible, name.into(), pages));
         self
     }
 
@@ -169,8 +192,17 @@ impl Builder {
         for (name, pages) in &self.channels {
             channels.push(channel_node(String::leak(name.clone()), window(pages * 4096), &mut ports));
         }
+        let mut devices = Vec::new();
+        for (number, (compatible, name, pages)) in self.devices.iter().enumerate() {
+            let mut node = channel_node(String::leak(name.clone()), window(pages * 4096), &mut ports);
+            node.cookie = cookie_of(number, FRONT);
+            if let Some([.., front, back]) = ports.get_mut(..) {
+                (front.cookie, back.cookie) = (node.cookie, cookie_of(number, BACK));
+            }
+            devices.push((*compatible, node));
+        }
         write_info(info);
-        let blob: &'static [u8] = Vec::leak(tree::write(&self.bootargs, &channels, self.no_console));
+        let blob: &'static [u8] = Vec::leak(tree::write(&self.bootargs, &channels, &devices, self.no_console));
         let (Some(out), Some(input)) = (Pipe::console_out(console), Pipe::console_in(console)) else {
             unreachable!("the window has the size of a console")
         };
@@ -207,6 +239,11 @@ impl Builder {
         irq::unmask();
         Machine { _one: one }
     }
+}
+
+/// Cookie of the ports of a device's end.
+fn cookie_of(device: usize, side: u32) -> u64 {
+    (device as u64 + 1) << 8 | u64::from(side)
 }
 
 /// Makes a window with a header and a pair of ports: the guest's end gets the even slot, the peer's the odd one.
@@ -292,6 +329,38 @@ impl Machine {
         node.port = Handle::from_raw(node.port.raw() + 1);
         // SAFETY: the world keeps the window.
         unsafe { Channel::open_node_on(&node, OUTSIDE) }
+    }
+
+    /// The back-end's side of a device.
+    ///
+    /// # Errors
+    /// `NotFound` if the machine has no such device.
+    pub fn back_end(&self, name: &str) -> Result<Link, DeviceError> {
+        let nodes = [dt::BLOCK, dt::NET].into_iter().flat_map(dtb::devices);
+        let mut node = nodes.into_iter().find(|node| node.name == name).ok_or(DeviceError::NotFound)?;
+        (node.side, node.cookie) = (BACK, node.cookie - u64::from(FRONT) + u64::from(BACK));
+        // SAFETY: the world keeps the window.
+        Ok(unsafe { Link::new(&node) }?.on_vcpu(OUTSIDE))
+    }
+
+    /// Gives a device's ends a new pair of ports, as if the domain at `side` had ended and begun again: what the other end holds notifies nobody.
+    ///
+    /// # Errors
+    /// `NotFound` if the machine has no such device.
+    pub fn replug(&self, name: &str) -> Result<(), DeviceError> {
+        let nodes = [dt::BLOCK, dt::NET].into_iter().flat_map(dtb::devices);
+        let node = nodes.into_iter().find(|node| node.name == name).ok_or(DeviceError::NotFound)?;
+        with(|world| {
+            let cookies = [node.cookie, node.cookie - u64::from(FRONT) + u64::from(BACK)];
+            for end in world.ports.iter_mut().filter(|end| cookies.contains(&end.cookie)) {
+                end.gone = true;
+            }
+            calls::add_pair(&mut world.ports);
+            if let Some([.., front, back]) = world.ports.get_mut(..) {
+                (front.cookie, back.cookie) = cookies.into();
+            }
+        });
+        Ok(())
     }
 
     /// Adds a closure that runs, with interrupts masked, each time the guest blocks: the world outside.

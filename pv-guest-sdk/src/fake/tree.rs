@@ -61,7 +61,12 @@ impl Writer {
 }
 
 /// Writes the tree; the first of `channels` is the console.
-pub fn write(bootargs: &str, channels: &[ChannelNode], no_console: bool) -> Vec<u8> {
+pub fn write(
+    bootargs: &str,
+    channels: &[ChannelNode],
+    devices: &[(&'static str, ChannelNode)],
+    no_console: bool,
+) -> Vec<u8> {
     let mut tree = Writer::default();
     tree.node("", |tree| {
         tree.number("#address-cells", 2);
@@ -93,6 +98,14 @@ pub fn write(bootargs: &str, channels: &[ChannelNode], no_console: bool) -> Vec<
                         tree.channel(node);
                     });
                 }
+            }
+            for (number, (compatible, node)) in devices.iter().enumerate() {
+                tree.node(&format!("device@{number}"), |tree| {
+                    tree.text("compatible", compatible);
+                    tree.text(dt::NAME, node.name);
+                    tree.channel(node);
+                    tree.property(dt::COOKIE, &node.cookie.to_be_bytes());
+                });
             }
         });
     });

@@ -1,0 +1,545 @@
+//! Rings of frames: by these both ends of a network interface move them.
+//!
+//! A frame lies in slots one behind the other, round the end of the ring where that comes: a [`Span`] hides the seam. The receiver
+//! copies the first slot, a [`Head`], checks that copy and works on it; a peer that changes the slot afterwards changes nothing.
+//! What is behind the head is copied once, to where it belongs, and nobody looks at it on the way.
+
+use crate::window::Window;
+use portico_abi::device::net::{FrameHeader, HEADER, SLOT, slots_of};
+use portico_abi::ring::{Consumer, Corrupt, Layout, Producer};
+
+/// Bytes of a frame that its first slot holds.
+pub const HEAD: usize = SLOT - HEADER;
+
+/// Where the bytes of a frame are.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    window: Window,
+    /// Offset of the frame's first byte.
+    first: usize,
+    /// Offset behind the last byte before the seam.
+    end: usize,
+    /// Offset at which it goes on behind the seam.
+    wrap: usize,
+    bytes: u32,
+}
+
+impl Span {
+    /// Bytes of a window that are one behind the other. `None` if they are not inside.
+    pub fn flat(window: Window, first: usize, bytes: u32) -> Option<Span> {
+        let end = first.checked_add(bytes as usize)?;
+        (end <= window.len()).then_some(Span { window, first, end, wrap: first, bytes })
+    }
+
+    /// A frame of `bytes` bytes in the slots from `index` on.
+    #[inline]
+    fn in_ring(window: Window, layout: &Layout, index: u32, bytes: u32) -> Span {
+        Span { window, first: layout.slot(index) + HEADER, end: layout.end(), wrap: layout.payload, bytes }
+    }
+
+    /// Length of the frame.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Offset in the window of the byte `at`, and how many are one behind the other from there on.
+    #[inline]
+    fn place(&self, at: usize) -> (usize, usize) {
+        let (offset, left) = (self.first + at, self.len() - at);
+        if offset < self.end { (offset, left.min(self.end - offset)) } else { (offset - self.end + self.wrap, left) }
+    }
+
+    /// Whether the frame has `bytes` bytes from `at` on.
+    #[inline]
+    fn has(&self, at: usize, bytes: usize) -> Option<()> {
+        (at.checked_add(bytes)? <= self.len()).then_some(())
+    }
+
+    /// Copies bytes out. `None` if the frame does not have so many.
+    #[inline]
+    pub fn read(&self, at: usize, to: &mut [u8]) -> Option<()> {
+        self.has(at, to.len())?;
+        let (offset, run) = self.place(at);
+        match to.split_at_mut_checked(run) {
+            Some((to, behind)) if !behind.is_empty() => {
+                self.window.read(offset, to)?;
+                self.window.read(self.wrap, behind)
+            }
+            _ => self.window.read(offset, to),
+        }
+    }
+
+    /// Copies bytes in. `None` if the frame does not have so many.
+    #[inline]
+    pub fn write(&self, at: usize, from: &[u8]) -> Option<()> {
+        self.has(at, from.len())?;
+        let (offset, run) = self.place(at);
+        match from.split_at_checked(run) {
+            Some((from, behind)) if !behind.is_empty() => {
+                self.window.write(offset, from)?;
+                self.window.write(self.wrap, behind)
+            }
+            _ => self.window.write(offset, from),
+        }
+    }
+
+    /// Copies everything from `at` on to the same place of another frame of the same length. `None` if it has another.
+    #[inline]
+    pub fn copy_to(&self, at: usize, to: &Span) -> Option<()> {
+        if to.bytes != self.bytes {
+            return None;
+        }
+        let mut at = at;
+        // Each has one seam: at most three pieces.
+        while at < self.len() {
+            let ((from_offset, from_run), (to_offset, to_run)) = (self.place(at), to.place(at));
+            let run = from_run.min(to_run);
+            self.window.copy_to(from_offset, &to.window, to_offset, run)?;
+            at += run;
+        }
+        Some(())
+    }
+
+    /// Its bytes as one window or two, to fill or read them in place. The first begins at a multiple of 8.
+    pub fn pieces(&self) -> (Option<Window>, Option<Window>) {
+        let (offset, run) = self.place(0);
+        let behind = self.len() - run;
+        let second = if behind > 0 { self.window.part(self.wrap, behind) } else { None };
+        (self.window.part(offset, run), second)
+    }
+}
+
+/// A private copy of a frame's first slot.
+#[derive(Clone, Debug)]
+#[repr(align(8))]
+pub struct Head {
+    slot: [u8; SLOT],
+}
+
+impl Head {
+    /// The head of a frame that is not in a ring.
+    pub fn of(span: &Span) -> Option<Head> {
+        let mut head = Head { slot: [0; SLOT] };
+        let header = FrameHeader { bytes: span.bytes, ..FrameHeader::default() };
+        *head.slot.first_chunk_mut()? = header.to_bytes();
+        span.read(0, head.slot.get_mut(HEADER..)?.get_mut(..span.len().min(HEAD))?)?;
+        Some(head)
+    }
+
+    /// The first bytes of the frame: [`HEAD`], of which a shorter frame has set only its own.
+    #[inline]
+    pub fn bytes(&self) -> &[u8; HEAD] {
+        match self.slot.last_chunk() {
+            Some(bytes) => bytes,
+            None => unreachable!("a slot is longer than the head"),
+        }
+    }
+}
+
+/// The end of a ring that frames are put in by.
+#[derive(Debug)]
+pub struct FrameSender {
+    ring: Producer<'static>,
+    window: Window,
+    layout: Layout,
+    is_unpublished: bool,
+}
+
+impl FrameSender {
+    /// Starts the ring anew: the producer's words are set. `None` if it is not inside the window.
+    pub fn start(window: Window, layout: Layout) -> Option<FrameSender> {
+        let ring = Producer::start(window.control(&layout)?, layout.slots, 0);
+        Some(FrameSender { ring, window, layout, is_unpublished: false })
+    }
+
+    /// Longest frame that there can ever be room for.
+    pub fn capacity(&self) -> u32 {
+        capacity(&self.layout)
+    }
+
+    /// Takes the slots of a frame of `bytes` bytes, for the caller to fill. `None` if there is no room.
+    ///
+    /// # Errors
+    /// The other side's index lies.
+    #[inline]
+    pub fn claim(&mut self, bytes: u32) -> Result<Option<Span>, Corrupt> {
+        let Some(index) = self.ring.claim(slots_of(bytes))? else { return Ok(None) };
+        self.is_unpublished = true;
+        let at = self.layout.slot(index);
+        // Inside: `control` checked the whole ring.
+        let _ = self.window.store(at, u64::from(bytes));
+        let _ = self.window.store(at + 8, 0);
+        Ok(Some(Span::in_ring(self.window, &self.layout, index, bytes)))
+    }
+
+    /// Puts a frame in that is somewhere else, of which `head` was copied and checked. `false` if there is no room.
+    ///
+    /// # Errors
+    /// The other side's index lies.
+    #[inline]
+    pub fn forward(&mut self, head: &Head, from: &Span) -> Result<bool, Corrupt> {
+        let Some(index) = self.ring.claim(slots_of(from.bytes))? else { return Ok(false) };
+        self.is_unpublished = true;
+        let _ = self.window.write(self.layout.slot(index), &head.slot);
+        if from.len() > HEAD {
+            let _ = from.copy_to(HEAD, &Span::in_ring(self.window, &self.layout, index, from.bytes));
+        }
+        Ok(true)
+    }
+
+    /// Whether there is room for a frame of `bytes` bytes.
+    ///
+    /// # Errors
+    /// The other side's index lies.
+    pub fn has_room(&mut self, bytes: u32) -> Result<bool, Corrupt> {
+        Ok(self.ring.room()? >= slots_of(bytes))
+    }
+
+    /// Publishes what was put in. `true`: the other side wants to be notified.
+    #[must_use]
+    #[inline]
+    pub fn publish(&mut self) -> bool {
+        core::mem::take(&mut self.is_unpublished) && self.ring.publish()
+    }
+
+    /// Asks for a notification when a frame of `bytes` bytes has room and, so that there are few notifications, a quarter of the ring is free.
+    /// `true`: there is none, and the caller may sleep. What was put in must be published.
+    ///
+    /// # Errors
+    /// The other side's index lies.
+    pub fn arm(&mut self, bytes: u32) -> Result<bool, Corrupt> {
+        if self.has_room(bytes)? {
+            return Ok(false);
+        }
+        self.ring.arm_for(slots_of(bytes).max(self.layout.slots / 4))
+    }
+}
+
+/// Longest frame for which a ring has slots.
+pub fn capacity(layout: &Layout) -> u32 {
+    (layout.slots as usize * SLOT - HEADER).min(u32::MAX as usize) as u32
+}
+
+/// A frame at the end of a ring.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Its first bytes, copied.
+    pub head: Head,
+    /// All its bytes, as they are in the window.
+    pub span: Span,
+}
+
+impl Incoming {
+    /// Copies its bytes out, as many as there is place for. What was in the head comes from the copy.
+    #[inline]
+    pub fn read(&self, to: &mut [u8]) -> usize {
+        let wanted = to.len().min(self.span.len());
+        let head = self.head.bytes();
+        match to.get_mut(..wanted).and_then(|to| to.split_at_mut_checked(HEAD)) {
+            Some((to, behind)) => {
+                to.copy_from_slice(head);
+                let _ = self.span.read(HEAD, behind);
+            }
+            None => to.iter_mut().zip(head).take(wanted).for_each(|(to, from)| *to = *from),
+        }
+        wanted
+    }
+}
+
+/// The end of a ring that frames are taken out by.
+#[derive(Debug)]
+pub struct FrameReceiver {
+    ring: Consumer<'static>,
+    window: Window,
+    layout: Layout,
+    /// Slots that were seen to be filled and were not taken.
+    filled: u32,
+    /// Slots that were taken and not given back.
+    held: u32,
+}
+
+impl FrameReceiver {
+    /// Starts the ring anew: the consumer's words are set. `None` if it is not inside the window.
+    pub fn start(window: Window, layout: Layout) -> Option<FrameReceiver> {
+        let ring = Consumer::start(window.control(&layout)?, layout.slots, 0);
+        Some(FrameReceiver { ring, window, layout, filled: 0, held: 0 })
+    }
+
+    /// Looks at the next frame, if there is one.
+    ///
+    /// # Errors
+    /// The other side's index lies, or its header does.
+    #[inline]
+    pub fn look(&mut self) -> Result<Option<Incoming>, Corrupt> {
+        if self.filled == 0 {
+            self.filled = self.ring.available()?;
+            if self.filled == 0 {
+                return Ok(None);
+            }
+        }
+        let index = self.ring.next();
+        let mut head = Head { slot: [0; SLOT] };
+        // Inside: `control` checked the whole ring.
+        let _ = self.window.read(self.layout.slot(index), &mut head.slot);
+        let bytes = head.slot.first_chunk().and_then(FrameHeader::length_of).ok_or(Corrupt)?;
+        // The head moves by whole frames: what is not all there never will be.
+        if slots_of(bytes) > self.filled {
+            return Err(Corrupt);
+        }
+        Ok(Some(Incoming { head, span: Span::in_ring(self.window, &self.layout, index, bytes) }))
+    }
+
+    /// Takes the frame that [`FrameReceiver::look`] has shown. Its slots are the other side's again after [`FrameReceiver::release`].
+    #[inline]
+    pub fn take(&mut self, frame: &Incoming) {
+        let count = slots_of(frame.span.bytes);
+        if self.ring.skip(count) == Ok(true) {
+            self.filled = self.filled.saturating_sub(count);
+            self.held += count;
+        }
+    }
+
+    /// Gives the slots of what was taken back. `true`: the other side wants to be notified.
+    #[must_use]
+    #[inline]
+    pub fn release(&mut self) -> bool {
+        core::mem::take(&mut self.held) > 0 && self.ring.release()
+    }
+
+    /// Whether so much was taken that it should be given back though more is there.
+    #[inline]
+    pub fn wants_release(&self) -> bool {
+        self.held > self.layout.slots / 4
+    }
+
+    /// Whether it has seen frames that were not taken.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        self.filled > 0
+    }
+
+    /// Asks for a notification of the next frame. `true`: there is none, and the caller may sleep.
+    ///
+    /// # Errors
+    /// The other side's index lies.
+    #[inline]
+    pub fn arm(&mut self) -> Result<bool, Corrupt> {
+        let is_empty = self.ring.arm()?;
+        Ok(is_empty && self.filled == 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FrameReceiver, FrameSender, HEAD, Head, Incoming, Span, capacity};
+    use crate::fake;
+    use crate::window::Window;
+    use core::sync::atomic::Ordering;
+    use portico_abi::device::net::shape;
+    use portico_abi::ring::{Corrupt, HEAD as HEAD_INDEX, Layout, TAIL};
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+    use std::collections::VecDeque;
+
+    const PAGES: u64 = 2;
+
+    fn ring() -> (Window, Layout) {
+        let layout = shape(PAGES).unwrap().transmit;
+        (fake::window((PAGES as usize + 1) * 4096), layout)
+    }
+
+    fn bytes_of(frame: &Incoming) -> Vec<u8> {
+        let mut bytes = vec![0; frame.span.len()];
+        assert_eq!(frame.read(&mut bytes), bytes.len());
+        bytes
+    }
+
+    fn content(seed: u64, bytes: usize) -> Vec<u8> {
+        (0..bytes as u64).map(|index| (seed.wrapping_mul(31) + index * 7) as u8).collect()
+    }
+
+    proptest! {
+        /// Frames of any length come out as they went in, in order, whole, wherever the seam is; by slices, in place, or forwarded.
+        #[test]
+        fn frames_arrive(frames in proptest::collection::vec((0_usize..2200, 0_u8..3, any::<bool>()), 1..60)) {
+            let (window, layout) = ring();
+            let mut sender = FrameSender::start(window, layout).unwrap();
+            let mut receiver = FrameReceiver::start(window, layout).unwrap();
+            let outside = fake::window(4096);
+            let mut expected = VecDeque::new();
+            for (seed, (bytes, way, drain)) in frames.into_iter().enumerate() {
+                let frame = content(seed as u64, bytes);
+                let has_room = sender.has_room(bytes as u32).unwrap();
+                let put = match way {
+                    0 => sender.claim(bytes as u32).unwrap().map(|span| span.write(0, &frame).unwrap()).is_some(),
+                    1 => sender.claim(bytes as u32).unwrap().map(|span| {
+                        let (first, second) = span.pieces();
+                        let (first, second) = (first.unwrap(), second);
+                        first.write(0, &frame[..first.len()]).unwrap();
+                        prop_assert_eq!(first.len() + second.map_or(0, |piece| piece.len()), bytes);
+                        if let Some(second) = second {
+                            second.write(0, &frame[first.len()..]).unwrap();
+                        }
+                        Ok(())
+                    }).transpose()?.is_some(),
+                    _ => {
+                        outside.write(12, &frame).unwrap();
+                        let span = Span::flat(outside, 12, bytes as u32).unwrap();
+                        sender.forward(&Head::of(&span).unwrap(), &span).unwrap()
+                    }
+                };
+                prop_assert_eq!(put, has_room);
+                if put {
+                    expected.push_back(frame);
+                }
+                if drain || !put {
+                    let _ = sender.publish();
+                    while let Some(frame) = receiver.look().unwrap() {
+                        prop_assert_eq!(&bytes_of(&frame), &expected.pop_front().unwrap());
+                        let mut short = [0; 50];
+                        let read = frame.read(&mut short);
+                        prop_assert_eq!(read, frame.span.len().min(50));
+                        receiver.take(&frame);
+                    }
+                    let _ = receiver.release();
+                    prop_assert!(expected.is_empty());
+                }
+            }
+        }
+
+        /// From one ring to another, each with its own seam.
+        #[test]
+        fn frames_are_forwarded(frames in proptest::collection::vec(0_usize..2000, 1..80), skew in 0_u32..64) {
+            let ((from, layout), (to, _)) = (ring(), ring());
+            let mut source = FrameSender::start(from, layout).unwrap();
+            let mut receiver = FrameReceiver::start(from, layout).unwrap();
+            let mut sender = FrameSender::start(to, layout).unwrap();
+            let mut sink = FrameReceiver::start(to, layout).unwrap();
+            for _ in 0..skew {
+                sender.claim(10).unwrap().unwrap();
+            }
+            let _ = sender.publish();
+            while let Some(frame) = sink.look().unwrap() {
+                sink.take(&frame);
+            }
+            let _ = sink.release();
+            for (seed, bytes) in frames.into_iter().enumerate() {
+                let frame = content(seed as u64, bytes);
+                source.claim(bytes as u32).unwrap().unwrap().write(0, &frame).unwrap();
+                let _ = source.publish();
+                let incoming = receiver.look().unwrap().unwrap();
+                prop_assert!(sender.forward(&incoming.head, &incoming.span).unwrap());
+                receiver.take(&incoming);
+                let _ = receiver.release();
+                let _ = sender.publish();
+                let arrived = sink.look().unwrap().unwrap();
+                prop_assert_eq!(bytes_of(&arrived), frame);
+                sink.take(&arrived);
+                let _ = sink.release();
+            }
+        }
+
+        /// Whatever the other side writes anywhere in the window: an answer or `Corrupt`, never a panic and never a byte from outside.
+        #[test]
+        fn lies_are_bounded(lies in proptest::collection::vec((0_usize..8192 / 8, any::<u64>(), 0_u8..5), 1..200)) {
+            let (window, layout) = ring();
+            let mut receiver = FrameReceiver::start(window, layout).unwrap();
+            let mut sender = FrameSender::start(window, layout).unwrap();
+            for (at, lie, what) in lies {
+                match what {
+                    0 => window.store(at * 8, lie).unwrap(),
+                    // Plausible lies: lengths in headers, indices.
+                    1 => window.store(layout.slot(at as u32), lie % 5000).unwrap(),
+                    2 => window.word(layout.offset + HEAD_INDEX).unwrap().store(lie as u32 % 80, Ordering::Relaxed),
+                    3 => window.word(layout.offset + TAIL).unwrap().store(lie as u32 % 80, Ordering::Relaxed),
+                    _ => {}
+                }
+                if let Ok(Some(frame)) = receiver.look() {
+                    prop_assert!(frame.span.len() <= layout.slots as usize * 64);
+                    prop_assert!(bytes_of(&frame).len() <= capacity(&layout) as usize);
+                    receiver.take(&frame);
+                    let _ = receiver.release();
+                }
+                let _ = receiver.arm();
+                if let Ok(Some(span)) = sender.claim(lie as u32 % 6000) {
+                    prop_assert!(span.write(0, &content(lie, span.len())).is_some());
+                    let _ = sender.publish();
+                }
+                let _ = sender.arm(lie as u32);
+            }
+        }
+    }
+
+    #[test]
+    fn spans_have_ends() {
+        let window = fake::window(256);
+        assert!(Span::flat(window, 200, 57).is_none() && Span::flat(window, usize::MAX, 1).is_none());
+        let span = Span::flat(window, 12, 100).unwrap();
+        let mut bytes = [0; 20];
+        assert!(span.read(80, &mut bytes).is_some() && span.read(81, &mut bytes).is_none());
+        assert!(span.write(81, &bytes).is_none() && span.read(usize::MAX, &mut bytes).is_none());
+        assert!(span.copy_to(0, &Span::flat(window, 120, 99).unwrap()).is_none());
+    }
+
+    #[test]
+    fn a_header_that_changes_is_not_looked_at_again() {
+        let (window, layout) = ring();
+        let mut sender = FrameSender::start(window, layout).unwrap();
+        let mut receiver = FrameReceiver::start(window, layout).unwrap();
+        sender.claim(100).unwrap().unwrap().write(0, &content(1, 100)).unwrap();
+        let _ = sender.publish();
+        let frame = receiver.look().unwrap().unwrap();
+        // Length and first bytes.
+        window.store(layout.slot(0), 4000).unwrap();
+        window.store(layout.slot(0) + 16, 0).unwrap();
+        assert_eq!((frame.span.len(), frame.head.bytes().to_vec()), (100, content(1, HEAD)));
+        assert_eq!(bytes_of(&frame), content(1, 100));
+        receiver.take(&frame);
+        assert!(!receiver.has_more());
+    }
+
+    #[test]
+    fn frames_that_are_not_all_there_are_lies() {
+        let (window, layout) = ring();
+        let mut sender = FrameSender::start(window, layout).unwrap();
+        let mut receiver = FrameReceiver::start(window, layout).unwrap();
+        sender.claim(48).unwrap().unwrap();
+        let _ = sender.publish();
+        window.store(layout.slot(0), 49).unwrap();
+        assert_eq!(receiver.look().map(|frame| frame.is_some()), Err(Corrupt));
+        window.store(layout.slot(0), u64::from(u32::MAX)).unwrap();
+        assert_eq!(receiver.look().map(|frame| frame.is_some()), Err(Corrupt));
+        window.store(layout.slot(0), 1 << 32 | 48).unwrap();
+        assert_eq!(receiver.look().map(|frame| frame.is_some()), Err(Corrupt));
+        window.store(layout.slot(0), 48).unwrap();
+        assert_eq!(receiver.look().map(|frame| frame.is_some()), Ok(true));
+    }
+
+    #[test]
+    fn notifications_come_when_they_are_wanted() {
+        let (window, layout) = ring();
+        let mut sender = FrameSender::start(window, layout).unwrap();
+        let mut receiver = FrameReceiver::start(window, layout).unwrap();
+        assert!(!sender.publish(), "nothing was put in");
+        assert_eq!(receiver.arm(), Ok(true));
+        sender.claim(60).unwrap().unwrap();
+        assert!(sender.publish());
+        sender.claim(60).unwrap().unwrap();
+        assert!(!sender.publish(), "the receiver is at work");
+        while sender.claim(60).unwrap().is_some() {}
+        let _ = sender.publish();
+        assert_eq!(sender.arm(60), Ok(true));
+        let mut wanted = 0;
+        for _ in 0..layout.slots / 2 {
+            let frame = receiver.look().unwrap().unwrap();
+            receiver.take(&frame);
+            wanted += u32::from(receiver.release());
+        }
+        assert_eq!(wanted, 1, "once, when a quarter is free");
+    }
+}

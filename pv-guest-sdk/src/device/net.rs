@@ -1,0 +1,641 @@
+//! The network front-end: an interface.
+//!
+//! [`Interface`] sends and receives Ethernet frames, without checksum (FCS), through the window. When the back-end goes and comes back it
+//! shakes hands again; frames that were on their way then are lost, as on every Ethernet. While the back-end is away
+//! there is no room to send, and nothing arrives.
+//!
+//! ```ignore
+//! let mut net = Interface::open("net0", time::deadline(Duration::from_secs(10)))?;
+//! net.try_send(&frame)?;
+//! net.publish();
+//! while net.receive(&mut buffer)?.is_none() {
+//!     net.wait(DEADLINE_NEVER)?;
+//! }
+//! ```
+//!
+//! Sending and taking only move bytes; the back-end hears of it with [`Interface::publish`], which [`Interface::wait`] does too: once for many frames, and only
+//! if the back-end sleeps.
+
+use super::frames::{FrameReceiver, FrameSender, Incoming, Span, capacity};
+use super::{DeviceError, Event, Link, wait};
+use crate::dtb::{self, DeviceNode};
+use crate::port::Port;
+use portico_abi::device::net::{
+    Interface as Details, MIN_FRAME, STATISTICS, Shape, Statistics, VERSION, flag, shape_of_window,
+};
+use portico_abi::device::{Accept, kind, refusal};
+use portico_abi::dt;
+
+/// Bytes of a frame besides its payload: an Ethernet header.
+const ETHERNET_HEADER: u32 = 14;
+
+/// Why a frame was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetError {
+    /// It is shorter than an Ethernet header, or longer than the interface takes.
+    Size,
+    /// The device cannot be used.
+    Device(DeviceError),
+}
+
+impl From<DeviceError> for NetError {
+    fn from(error: DeviceError) -> Self {
+        Self::Device(error)
+    }
+}
+
+/// What an interface is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Info {
+    /// Its address. Frames from any other are dropped.
+    pub mac: [u8; 6],
+    /// Largest payload of a frame, in bytes.
+    pub mtu: u16,
+    /// Largest frame, in bytes.
+    pub max_frame: u32,
+    /// The bridge has an uplink that is up.
+    pub has_uplink: bool,
+}
+
+#[derive(Debug)]
+struct Rings {
+    transmit: FrameSender,
+    receive: FrameReceiver,
+}
+
+/// A network interface.
+#[derive(Debug)]
+pub struct Interface {
+    link: Link,
+    shape: Shape,
+    info: Info,
+    rings: Option<Rings>,
+    /// An offer was accepted: a refusal that is read now is the answer to that.
+    has_accepted: bool,
+    /// Times that the back-end was lost.
+    lost: u64,
+}
+
+impl Interface {
+    /// Opens the interface `name` and waits for its back-end until `deadline` (a value of CNTVCT_EL0).
+    ///
+    /// # Errors
+    /// Any of [`DeviceError`].
+    pub fn open(name: &str, deadline: u64) -> Result<Interface, DeviceError> {
+        let node = dtb::devices(dt::NET).find(|node| node.name == name).ok_or(DeviceError::NotFound)?;
+        let mut interface = Self::new(&node)?;
+        interface.connect(deadline)?;
+        Ok(interface)
+    }
+
+    /// Takes an interface that the tree describes, without waiting for its back-end.
+    ///
+    /// # Errors
+    /// `BadWindow`.
+    pub fn new(node: &DeviceNode) -> Result<Interface, DeviceError> {
+        // SAFETY: the manager mapped the window for the life of the domain, and nothing else of the guest is there.
+        let link = unsafe { Link::new(node) }?;
+        let shape = shape_of_window(link.window().len()).ok_or(DeviceError::BadWindow)?;
+        Ok(Interface { link, shape, info: Info::default(), rings: None, has_accepted: false, lost: 0 })
+    }
+
+    /// The names of all interfaces.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        dtb::devices(dt::NET).map(|node| node.name)
+    }
+
+    /// What the interface is, as the back-end said when it was last met.
+    pub fn info(&self) -> Info {
+        self.info
+    }
+
+    /// Its address.
+    pub fn mac(&self) -> [u8; 6] {
+        self.info.mac
+    }
+
+    /// Largest payload of a frame, in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.info.mtu
+    }
+
+    /// How often the back-end was lost.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Whether the back-end is there.
+    pub fn is_connected(&self) -> bool {
+        self.rings.is_some()
+    }
+
+    /// The port by which the back-end notifies, if it is there.
+    pub fn port(&self) -> Option<Port> {
+        self.link.port()
+    }
+
+    /// What the back-end counted, as it said last.
+    pub fn statistics(&self) -> Statistics {
+        let window = self.link.window();
+        Statistics::from_words(core::array::from_fn(|index| window.load(STATISTICS + index * 8).unwrap_or(0)))
+    }
+
+    /// Waits until the back-end is there.
+    ///
+    /// # Errors
+    /// Any of [`DeviceError`].
+    pub fn connect(&mut self, deadline: u64) -> Result<(), DeviceError> {
+        loop {
+            self.step()?;
+            if self.rings.is_some() {
+                return Ok(());
+            }
+            wait(&self.link, deadline)?;
+        }
+    }
+
+    /// Puts a frame into the ring, for [`Interface::publish`] to tell. `false`: there is no room now.
+    ///
+    /// # Errors
+    /// `Size`, and those of a back-end that came back and is not what it was.
+    #[inline]
+    pub fn try_send(&mut self, frame: &[u8]) -> Result<bool, NetError> {
+        self.try_send_with(frame.len(), |span| {
+            let _ = span.write(0, frame);
+        })
+    }
+
+    /// As [`Interface::try_send`], for a frame of `bytes` bytes that is written in place: by [`Span::write`], or into its [`Span::pieces`].
+    ///
+    /// # Errors
+    /// As [`Interface::try_send`].
+    #[inline]
+    pub fn try_send_with(&mut self, bytes: usize, fill: impl FnOnce(&Span)) -> Result<bool, NetError> {
+        self.step()?;
+        let Some(rings) = &mut self.rings else { return Ok(false) };
+        let bytes = u32::try_from(bytes).map_err(|_| NetError::Size)?;
+        if bytes < MIN_FRAME || bytes > self.info.max_frame {
+            return Err(NetError::Size);
+        }
+        match rings.transmit.claim(bytes) {
+            Ok(Some(span)) => {
+                fill(&span);
+                Ok(true)
+            }
+            Ok(None) => Ok(false),
+            Err(_) => {
+                self.abandon();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Whether a frame of `bytes` bytes could be sent now.
+    ///
+    /// # Errors
+    /// As [`Interface::try_send`].
+    #[inline]
+    pub fn has_room(&mut self, bytes: usize) -> Result<bool, DeviceError> {
+        self.step()?;
+        let Some(rings) = &mut self.rings else { return Ok(false) };
+        match rings.transmit.has_room(u32::try_from(bytes).unwrap_or(u32::MAX)) {
+            Ok(has_room) => Ok(has_room),
+            Err(_) => {
+                self.abandon();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Sends a frame, waits for room if there is none, and publishes.
+    ///
+    /// # Errors
+    /// As [`Interface::try_send`], and `TimedOut` at `deadline`.
+    pub fn send(&mut self, frame: &[u8], deadline: u64) -> Result<(), NetError> {
+        while !self.try_send(frame)? {
+            self.wait_for_room(frame.len(), deadline)?;
+        }
+        self.publish();
+        Ok(())
+    }
+
+    /// Tells the back-end of what was sent, if it wants to know.
+    #[inline]
+    pub fn publish(&mut self) {
+        if let Some(rings) = &mut self.rings
+            && rings.transmit.publish()
+        {
+            self.link.tell();
+        }
+    }
+
+    /// Takes the next frame, if there is one: as many of its bytes as `to` holds. The answer is its length, which may be more.
+    ///
+    /// # Errors
+    /// `Incompatible` or `Refused`: the back-end that came back is not what it was.
+    #[inline]
+    pub fn receive(&mut self, to: &mut [u8]) -> Result<Option<usize>, DeviceError> {
+        self.receive_with(|frame| {
+            frame.read(to);
+            frame.span.len()
+        })
+    }
+
+    /// As [`Interface::receive`], for a frame that is looked at where it is. Its head is a private copy; the rest is in the window, and
+    /// what is read there twice may differ.
+    ///
+    /// # Errors
+    /// As [`Interface::receive`].
+    #[inline]
+    pub fn receive_with<T>(&mut self, take: impl FnOnce(&Incoming) -> T) -> Result<Option<T>, DeviceError> {
+        self.step()?;
+        let Some(rings) = &mut self.rings else { return Ok(None) };
+        match rings.receive.look() {
+            Ok(Some(frame)) => {
+                let taken = take(&frame);
+                rings.receive.take(&frame);
+                if rings.receive.wants_release() {
+                    self.release();
+                }
+                Ok(Some(taken))
+            }
+            Ok(None) => {
+                self.release();
+                Ok(None)
+            }
+            Err(_) => {
+                self.abandon();
+                Ok(None)
+            }
+        }
+    }
+
+    /// Asks for a notification of the next frame. `true`: there is none, and the caller may sleep until its port is notified.
+    ///
+    /// # Errors
+    /// As [`Interface::receive`].
+    #[inline]
+    pub fn arm(&mut self) -> Result<bool, DeviceError> {
+        self.step()?;
+        self.release();
+        let Some(rings) = &mut self.rings else { return Ok(true) };
+        match rings.receive.arm() {
+            Ok(is_empty) => Ok(is_empty),
+            Err(_) => {
+                self.abandon();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Publishes, and waits until there may be a frame, or the back-end came back.
+    ///
+    /// # Errors
+    /// As [`Interface::receive`], and `TimedOut` at `deadline`.
+    pub fn wait(&mut self, deadline: u64) -> Result<(), DeviceError> {
+        self.publish();
+        if self.arm()? { wait(&self.link, deadline) } else { Ok(()) }
+    }
+
+    /// Publishes, and waits until a frame of `bytes` bytes may have room.
+    ///
+    /// # Errors
+    /// As [`Interface::wait`].
+    pub fn wait_for_room(&mut self, bytes: usize, deadline: u64) -> Result<(), DeviceError> {
+        self.publish();
+        self.step()?;
+        let sleeps = match &mut self.rings {
+            Some(rings) => rings.transmit.arm(u32::try_from(bytes).unwrap_or(u32::MAX)),
+            None => Ok(true),
+        };
+        match sleeps {
+            Ok(true) => wait(&self.link, deadline),
+            Ok(false) => Ok(()),
+            Err(_) => {
+                self.abandon();
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the slots of what was taken back.
+    #[inline]
+    fn release(&mut self) {
+        if let Some(rings) = &mut self.rings
+            && rings.receive.release()
+        {
+            self.link.tell();
+        }
+    }
+
+    /// Keeps the link alive.
+    #[inline]
+    fn step(&mut self) -> Result<(), DeviceError> {
+        match self.link.step() {
+            Event::Nothing => Ok(()),
+            event => self.step_slow(event),
+        }
+    }
+
+    #[cold]
+    fn step_slow(&mut self, event: Event) -> Result<(), DeviceError> {
+        match event {
+            Event::Nothing => Ok(()),
+            Event::Lost => {
+                self.rings = None;
+                self.lost += 1;
+                self.step()
+            }
+            Event::Peer => {
+                self.greet()?;
+                self.step()
+            }
+            Event::Connected => {
+                // `greet` set the words; here only the private indices are made again.
+                self.rings = Some(self.start_rings()?);
+                Ok(())
+            }
+        }
+    }
+
+    fn start_rings(&self) -> Result<Rings, DeviceError> {
+        let window = self.link.window();
+        let transmit = FrameSender::start(window, self.shape.transmit).ok_or(DeviceError::BadWindow)?;
+        let receive = FrameReceiver::start(window, self.shape.receive).ok_or(DeviceError::BadWindow)?;
+        Ok(Rings { transmit, receive })
+    }
+
+    /// Reads the back-end's offer, and accepts it.
+    fn greet(&mut self) -> Result<(), DeviceError> {
+        let mut raw = [0; size_of::<Details>()];
+        let offer = self.link.read_offer(&mut raw);
+        // What was refused before this life is not for us.
+        if core::mem::take(&mut self.has_accepted) && offer.refusal != refusal::NONE {
+            self.link.refuse(refusal::NONE);
+            return Err(DeviceError::Refused(offer.refusal));
+        }
+        if offer.kind != kind::NET || offer.version >> 16 != VERSION >> 16 {
+            self.link.refuse(refusal::NONE);
+            return Err(DeviceError::Incompatible);
+        }
+        self.info = self.read_info(&raw);
+        self.start_rings()?;
+        self.has_accepted = true;
+        self.link.accept(&Accept { version: VERSION, ..Accept::default() });
+        Ok(())
+    }
+
+    /// What the offer says, as far as it can be.
+    fn read_info(&self, raw: &[u8; size_of::<Details>()]) -> Info {
+        let [m0, m1, m2, m3, m4, m5, t0, t1, f0, f1, f2, f3, g0, g1, g2, g3, ..] = *raw;
+        let max_frame = u32::from_le_bytes([f0, f1, f2, f3]).min(capacity(&self.shape.transmit));
+        let payload = u16::try_from(max_frame.saturating_sub(ETHERNET_HEADER)).unwrap_or(u16::MAX);
+        Info {
+            mac: [m0, m1, m2, m3, m4, m5],
+            mtu: u16::from_le_bytes([t0, t1]).min(payload),
+            max_frame,
+            has_uplink: u32::from_le_bytes([g0, g1, g2, g3]) & flag::UPLINK != 0,
+        }
+    }
+
+    #[cold]
+    fn abandon(&mut self) {
+        self.rings = None;
+        self.has_accepted = false;
+        self.lost += 1;
+        self.link.restart();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::frames::{FrameReceiver, FrameSender};
+    use super::{DeviceError, Info, Interface, NetError, Statistics};
+    use crate::device::{Event, Link};
+    use crate::fake::Machine;
+    use crate::time;
+    use core::sync::atomic::Ordering;
+    use core::time::Duration;
+    use portico_abi::device::net::{STATISTICS, VERSION, shape_of_window};
+    use portico_abi::device::{ACCEPT, Offer, kind, refusal};
+    use portico_abi::ring::HEAD;
+    use portico_abi::{Status, dt};
+    use std::sync::{Arc, Mutex};
+
+    const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
+
+    fn details(mtu: u16) -> [u8; 32] {
+        let mut details = [0; 32];
+        details[..6].copy_from_slice(&MAC);
+        details[6..8].copy_from_slice(&mtu.to_le_bytes());
+        details[8..12].copy_from_slice(&(u32::from(mtu) + 18).to_le_bytes());
+        details[12] = 1;
+        details
+    }
+
+    /// A back-end that sends every frame back.
+    struct Echo {
+        link: Link,
+        rings: Option<(FrameReceiver, FrameSender)>,
+        welcomes: u32,
+        echoed: u32,
+    }
+
+    impl Echo {
+        fn new(machine: &Machine) -> Echo {
+            let link = machine.back_end("net0").unwrap();
+            link.offer(&Offer { kind: kind::NET, version: VERSION, ..Offer::default() }, &details(1500));
+            Echo { link, rings: None, welcomes: 0, echoed: 0 }
+        }
+
+        fn step(&mut self) {
+            match self.link.step() {
+                Event::Peer => {
+                    let window = self.link.window();
+                    let shape = shape_of_window(window.len()).unwrap();
+                    assert_eq!(self.link.read_accept().version, VERSION);
+                    let receiver = FrameReceiver::start(window, shape.transmit).unwrap();
+                    self.rings = Some((receiver, FrameSender::start(window, shape.receive).unwrap()));
+                    self.welcomes += 1;
+                    self.link.welcome();
+                }
+                Event::Lost => self.rings = None,
+                Event::Nothing | Event::Connected => {}
+            }
+            let Some((receiver, sender)) = &mut self.rings else { return };
+            loop {
+                while let Ok(Some(frame)) = receiver.look() {
+                    self.echoed += u32::from(sender.forward(&frame.head, &frame.span).unwrap());
+                    receiver.take(&frame);
+                }
+                if receiver.release() | sender.publish() {
+                    self.link.tell();
+                }
+                if receiver.arm() != Ok(false) {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn machine() -> (Machine, Arc<Mutex<Echo>>) {
+        let machine = Machine::builder().device(dt::NET, "net0", 9).start();
+        let echo = Arc::new(Mutex::new(Echo::new(&machine)));
+        let outside = echo.clone();
+        machine.on_block(move || outside.lock().unwrap().step());
+        (machine, echo)
+    }
+
+    fn soon() -> u64 {
+        time::deadline(Duration::from_secs(1))
+    }
+
+    #[test]
+    fn frames_go_and_come() {
+        let (machine, echo) = machine();
+        let mut net = Interface::open("net0", soon()).unwrap();
+        assert_eq!(net.info(), Info { mac: MAC, mtu: 1500, max_frame: 1518, has_uplink: true });
+        let calls = machine.calls();
+        let mut buffer = [0; 1600];
+        for round in 0..300_u32 {
+            let frame: Vec<u8> = (0..14 + round * 5).map(|byte| (byte + round) as u8).collect();
+            net.send(&frame, soon()).unwrap();
+            let bytes = loop {
+                match net.receive(&mut buffer).unwrap() {
+                    Some(bytes) => break bytes,
+                    None => net.wait(soon()).unwrap(),
+                }
+            };
+            assert_eq!(buffer[..bytes], frame);
+        }
+        assert_eq!((net.lost(), echo.lock().unwrap().echoed), (0, 300));
+        assert!(machine.calls() - calls <= 4 * 300, "a notification each way and a block, each round");
+        assert_eq!(net.try_send(&[0; 13]), Err(NetError::Size));
+        assert_eq!(net.try_send(&[0; 1519]), Err(NetError::Size));
+        assert_eq!(Interface::open("net1", soon()).err(), Some(DeviceError::NotFound));
+        assert_eq!(Interface::names().collect::<Vec<_>>(), ["net0"]);
+    }
+
+    #[test]
+    fn many_frames_take_few_notifications() {
+        let (machine, _echo) = machine();
+        let mut net = Interface::open("net0", soon()).unwrap();
+        let (calls, mut received) = (machine.calls(), 0);
+        let mut buffer = [0; 1600];
+        for _ in 0..100 {
+            for _ in 0..50 {
+                assert_eq!(net.try_send_with(100, |span| span.write(0, &[3; 100]).unwrap()), Ok(true));
+            }
+            net.wait(soon()).unwrap();
+            while net.receive(&mut buffer).unwrap().is_some() {
+                received += 1;
+            }
+        }
+        assert_eq!(received, 5000);
+        assert!(machine.calls() - calls <= 600, "{} calls", machine.calls() - calls);
+    }
+
+    #[test]
+    fn a_full_ring_is_waited_for() {
+        let (_machine, echo) = machine();
+        let mut net = Interface::open("net0", soon()).unwrap();
+        while net.try_send(&[1; 1000]).unwrap() {}
+        assert_eq!(net.has_room(1000), Ok(false));
+        net.wait_for_room(1000, soon()).unwrap();
+        assert_eq!(net.try_send(&[1; 1000]), Ok(true));
+        echo.lock().unwrap().rings = None;
+        while net.try_send(&[1; 1000]).unwrap() {}
+        assert_eq!(net.send(&[1; 1000], soon()), Err(NetError::Device(DeviceError::TimedOut)));
+    }
+
+    #[test]
+    fn a_back_end_comes_back() {
+        let (machine, echo) = machine();
+        let mut net = Interface::open("net0", soon()).unwrap();
+        for life in 1..20 {
+            net.try_send(&[7; 60]).unwrap();
+            machine.replug("net0").unwrap();
+            *echo.lock().unwrap() = Echo::new(&machine);
+            let mut buffer = [0; 64];
+            let deadline = time::deadline(Duration::from_secs(5));
+            net.connect(deadline).unwrap();
+            while net.lost() < life {
+                let _ = net.receive(&mut buffer).unwrap();
+                let _ = net.wait(time::deadline(Duration::from_millis(300)));
+            }
+            net.connect(deadline).unwrap();
+            net.send(&[life as u8; 60], deadline).unwrap();
+            while net.receive(&mut buffer).unwrap().is_none() {
+                net.wait(deadline).unwrap();
+            }
+            assert_eq!(buffer[..60], [life as u8; 60]);
+            assert_eq!((net.lost(), echo.lock().unwrap().welcomes), (life, 1));
+        }
+    }
+
+    #[test]
+    fn a_back_end_that_lies_is_left() {
+        let (_machine, echo) = machine();
+        let mut net = Interface::open("net0", soon()).unwrap();
+        let shape = shape_of_window(net.link.window().len()).unwrap();
+        let mut buffer = [0; 64];
+        for (at, lie) in [(0, 5_000_u32), (0, 1), (64, 77)] {
+            let window = net.link.window();
+            let lost = net.lost();
+            // The back-end's indices: far ahead, one slot whose header is rubbish, ahead of what was sent.
+            window.store(shape.receive.slot(0), u64::MAX).unwrap();
+            let ring = if at == 0 { shape.receive } else { shape.transmit };
+            window.word(ring.offset + HEAD + at).unwrap().store(lie, Ordering::Relaxed);
+            assert_eq!((net.receive(&mut buffer), net.has_room(60)), (Ok(None), Ok(false)));
+            assert_eq!(net.lost(), lost + 1);
+            net.connect(soon()).unwrap();
+            net.send(&[9; 60], soon()).unwrap();
+            while net.receive(&mut buffer).unwrap().is_none() {
+                net.wait(soon()).unwrap();
+            }
+            assert_eq!(buffer[..60], [9; 60]);
+        }
+        assert_eq!(echo.lock().unwrap().welcomes, 4);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let machine = Machine::builder().device(dt::NET, "net0", 9).device(dt::NET, "odd", 8).start();
+        assert_eq!(Interface::open("odd", soon()).err(), Some(DeviceError::BadWindow));
+        let echo = Arc::new(Mutex::new(Echo::new(&machine)));
+        let offer = Offer { kind: kind::BLOCK, version: VERSION, ..Offer::default() };
+        echo.lock().unwrap().link.offer(&offer, &details(1500));
+        let outside = echo.clone();
+        machine.on_block(move || outside.lock().unwrap().step());
+        assert_eq!(Interface::open("net0", soon()).err(), Some(DeviceError::Incompatible));
+    }
+
+    #[test]
+    fn a_refusal_is_told_to_whom_it_concerns() {
+        let machine = Machine::builder().device(dt::NET, "net0", 9).start();
+        let mut link = machine.back_end("net0").unwrap();
+        // The guest's earlier life broke the protocol.
+        let offer = Offer { kind: kind::NET, version: VERSION, refusal: refusal::PROTOCOL, ..Offer::default() };
+        link.offer(&offer, &details(9000));
+        machine.on_block(move || {
+            if link.step() == Event::Peer {
+                link.refuse(refusal::VERSION);
+            }
+        });
+        let node = crate::dtb::devices(dt::NET).next().unwrap();
+        let mut net = Interface::new(&node).unwrap();
+        assert_eq!(net.connect(soon()), Err(DeviceError::Refused(refusal::VERSION)));
+        assert_eq!(net.connect(soon()), Err(DeviceError::TimedOut));
+        assert_eq!((net.mtu(), net.link.window().load(ACCEPT)), (9000, Some(u64::from(VERSION))));
+        assert_eq!(DeviceError::from(Status::PeerGone), DeviceError::Call(Status::PeerGone));
+    }
+
+    #[test]
+    fn statistics_are_read() {
+        let machine = Machine::builder().device(dt::NET, "net0", 9).start();
+        let net = Interface::new(&crate::dtb::devices(dt::NET).next().unwrap()).unwrap();
+        let window = machine.back_end("net0").unwrap().window();
+        window.store(STATISTICS + 40, 12).unwrap();
+        assert_eq!(net.statistics(), Statistics { spoofed: 12, ..Statistics::default() });
+    }
+}
