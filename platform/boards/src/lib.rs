@@ -7,6 +7,7 @@
 //! The device tree comes from the boot loader, before any guest runs: a malformed one is an error, never a panic.
 #![no_std]
 
+pub mod devices;
 pub mod list;
 pub mod machine;
 pub mod ram;

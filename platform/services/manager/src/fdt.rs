@@ -36,6 +36,36 @@ pub struct ChannelNode<'a> {
     pub link: Link,
 }
 
+/// A property of a device's node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing: that it is there says all.
+    Empty,
+    /// 32 bits.
+    Word(u32),
+    /// 64 bits.
+    Long(u64),
+    /// Text.
+    Text(String),
+    /// Bytes as they are.
+    Bytes(Vec<u8>),
+}
+
+/// A device: a disk's queue, an interface, a device of the machine, memory for devices, the control page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceNode {
+    /// Name of the node without its number: `block`.
+    pub node: &'static str,
+    /// Its `compatible`.
+    pub compatible: &'static str,
+    /// IPA of its window or registers.
+    pub ipa: u64,
+    /// Size of that in bytes.
+    pub size: u64,
+    /// What else is said of it.
+    pub properties: Vec<(&'static str, Value)>,
+}
+
 /// Everything that a guest is told.
 #[derive(Clone, Debug)]
 pub struct Description<'a> {
@@ -55,6 +85,8 @@ pub struct Description<'a> {
     pub console: Option<Link>,
     /// Its channels.
     pub channels: Vec<ChannelNode<'a>>,
+    /// Its devices.
+    pub devices: Vec<DeviceNode>,
 }
 
 /// MPIDR affinity of vCPU `index`: sixteen to a cluster, as interrupt controllers and kernels like it.
@@ -138,6 +170,21 @@ fn hypervisor(guest: &Description<'_>) -> DeviceTreeNode {
         add_link(&mut child, channel.link);
         hypervisor.add_child(child);
     }
+    for (index, device) in guest.devices.iter().enumerate() {
+        let mut child = node(format!("{}@{index:x}", device.node));
+        child.add_property(property("compatible", device.compatible));
+        child.add_property(reg(device.ipa, device.size));
+        for (name, value) in &device.properties {
+            child.add_property(match value {
+                Value::Empty => property(name, &b""[..]),
+                Value::Word(word) => property(name, *word),
+                Value::Long(long) => property(name, *long),
+                Value::Text(text) => property(name, text.as_str()),
+                Value::Bytes(bytes) => property(name, bytes.as_slice()),
+            });
+        }
+        hypervisor.add_child(child);
+    }
     hypervisor
 }
 
@@ -166,7 +213,7 @@ fn property<T: ToPropertyValue>(name: &str, value: T) -> DeviceTreeProperty {
 
 #[cfg(test)]
 mod tests {
-    use super::{ChannelNode, Description, Link, build, mpidr};
+    use super::{ChannelNode, Description, DeviceNode, Link, Value, build, mpidr};
     use dtoolkit::fdt::Fdt;
     use dtoolkit::{Node, Property};
 
@@ -181,6 +228,19 @@ mod tests {
             rng_seed: Some([9; 32]),
             console: Some(link),
             channels: [ChannelNode { name: "link", peer: "db", cookie: 7, link }].into(),
+            devices: [DeviceNode {
+                node: "block",
+                compatible: portico_abi::dt::BLOCK,
+                ipa: 0x910_0000,
+                size: 0x42000,
+                properties: [
+                    (portico_abi::dt::NAME, Value::Text("root".into())),
+                    (portico_abi::dt::QUEUE, Value::Word(0)),
+                    (portico_abi::dt::COOKIE, Value::Long(5)),
+                ]
+                .into(),
+            }]
+            .into(),
         })
     }
 
@@ -197,6 +257,9 @@ mod tests {
         assert_eq!(value("/chosen", "linux,initrd-start"), 0x4300_0000u64.to_be_bytes());
         assert_eq!(value("/hypervisor/channel@0", "portico,peer"), b"db\0");
         assert_eq!(value("/hypervisor/console", "portico,port"), [0, 1, 0, 3]);
+        assert_eq!(value("/hypervisor/block@0", "portico,name"), b"root\0");
+        assert_eq!(value("/hypervisor/block@0", "reg")[..8], 0x910_0000u64.to_be_bytes());
+        assert_eq!(value("/hypervisor/block@0", "portico,cookie"), 5u64.to_be_bytes());
         assert_eq!(value("/cpus/cpu@1", "enable-method"), b"psci\0");
         assert_eq!(value("/memory@40000000", "reg")[..8], 0x4000_0000u64.to_be_bytes());
         assert_eq!(value("/psci", "method"), b"hvc\0");

@@ -13,6 +13,7 @@ pub mod edit;
 pub mod event;
 pub mod fdt;
 pub mod history;
+pub mod links;
 pub mod loader;
 pub mod memory;
 pub mod mux;

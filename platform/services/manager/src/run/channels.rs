@@ -1,8 +1,8 @@
-//! Channels between guests.
+//! The windows between domains: channels of guests, and the devices that services serve.
 //!
-//! A channel's window belongs to the manager and outlives both guests. Each new instance of a guest gets the window lent,
+//! A window belongs to the manager and outlives both its ends. Each new instance of a domain gets the window lent,
 //! and a fresh pair of ports with every peer that has a domain. The cookie of both handles is [`cookie`] of
-//! the channel: by it a guest finds its new port after its peer was restarted.
+//! the channel: by it a domain finds its new port after its peer was restarted.
 
 use alloc::vec::Vec;
 use core::mem::offset_of;
@@ -10,98 +10,138 @@ use core::sync::atomic::Ordering;
 use portico_abi::call::extent_flags;
 use portico_abi::channel::{ChannelHeader, ChannelState};
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
-use portico_bundle::description::{Channel as Description, MAX_CHANNEL_PAGES};
+use portico_manager::fdt::{DeviceNode, Value};
+use portico_manager::links::{Link, Purpose, is_service};
 use portico_manager::memory::Piece;
 use portico_sdk::hvc;
 use portico_sdk::window::Window;
 
 use crate::hv::{self, Machine};
 
-/// IPA from which channel windows are mapped in the manager, each at a place of its own.
+/// IPA from which windows are mapped in the manager, each at a place of its own.
 const WINDOWS: u64 = 0x8_0000_0000;
-/// Bytes between them: the largest window.
-const STRIDE: u64 = MAX_CHANNEL_PAGES as u64 * PAGE_SIZE;
+/// Bytes between them: more than the largest window.
+const STRIDE: u64 = 32 << 20;
 
-/// A channel.
+/// A window and its ports.
 #[derive(Debug)]
 pub struct Channel {
     /// What it is to be.
-    pub description: Description,
+    pub link: Link,
     window: Option<(Piece<Handle>, Window)>,
-    /// Ports of side 0 and 1, in their guests' tables; stale when the peer is gone.
+    /// Ports of side 0 and 1, in their domains' tables; stale when the peer is gone.
     pub ports: [Handle; 2],
 }
 
 /// Cookie of the ports of channel `index`.
 pub fn cookie(index: usize) -> u64 {
-    u64::from_le_bytes(*b"channel\0") ^ (index as u64) << 56
+    u64::from_le_bytes(*b"channel\0") ^ (index as u64) << 56 ^ (index as u64 >> 8) << 40
 }
 
-/// The channels of the description.
+/// All channels of the system.
 #[derive(Debug, Default)]
 pub struct Channels {
     list: Vec<Channel>,
 }
 
 impl Channels {
-    /// Takes the description's channels.
-    pub fn new(descriptions: Vec<Description>) -> Self {
-        let fresh = |description| Channel { description, window: None, ports: [Handle::NONE; 2] };
-        Self { list: descriptions.into_iter().map(fresh).collect() }
+    /// Takes the system's links.
+    pub fn new(links: Vec<Link>) -> Self {
+        let fresh = |link| Channel { link, window: None, ports: [Handle::NONE; 2] };
+        Self { list: links.into_iter().map(fresh).collect() }
     }
 
-    /// Channels of a guest: number, its side, and the channel.
-    pub fn of(&self, guest: u16) -> impl Iterator<Item = (usize, usize, &Channel)> {
+    /// Channels of a domain: number, its side, and the channel.
+    pub fn of(&self, number: u16) -> impl Iterator<Item = (usize, usize, &Channel)> {
         self.list
             .iter()
             .enumerate()
-            .filter_map(move |(index, channel)| side_of(&channel.description, guest).map(|side| (index, side, channel)))
+            .filter_map(move |(index, channel)| side_of(&channel.link, number).map(|side| (index, side, channel)))
     }
 
-    /// Pages of all windows of a guest.
-    pub fn pages_of(&self, guest: u16) -> u64 {
-        self.of(guest).map(|(_, _, channel)| u64::from(channel.description.pages)).sum()
+    /// Pages of all windows of a domain.
+    pub fn pages_of(&self, number: u16) -> u64 {
+        self.of(number).map(|(_, _, channel)| channel.link.pages).sum()
     }
 
-    /// IPA of the window of channel `index` in a guest: they stand one behind the other after the console.
-    pub fn ipa_in(&self, guest: u16, index: usize) -> u64 {
-        let before = self.of(guest).take_while(|&(other, ..)| other < index);
-        let pages: u64 = before.map(|(_, _, channel)| u64::from(channel.description.pages)).sum();
-        dt::WINDOWS + (crate::console::PAGES + pages) * PAGE_SIZE
+    /// IPA of the window of channel `index` in a domain: they stand one behind the other after the console and, in a service,
+    /// the control page.
+    pub fn ipa_in(&self, number: u16, index: usize) -> u64 {
+        let before = self.of(number).take_while(|&(other, ..)| other < index);
+        let pages: u64 = before.map(|(_, _, channel)| channel.link.pages).sum();
+        first_window(number) + pages * PAGE_SIZE
     }
 
-    /// Lends all windows of a guest to its new domain, and makes ports with the peers that have one.
+    /// First IPA behind all windows of a domain.
+    pub fn end_in(&self, number: u16) -> u64 {
+        first_window(number) + self.pages_of(number) * PAGE_SIZE
+    }
+
+    /// Lends all windows of a domain to its new instance, and makes ports with the peers that have one.
+    /// Returns the services among these, which are to be told.
     ///
     /// # Errors
     /// What went wrong, as memory or call error.
     pub fn connect(
         &mut self,
         machine: &mut Machine,
-        guest: u16,
+        number: u16,
         domain: Handle,
         domain_of: impl Fn(u16) -> Option<Handle>,
-    ) -> Result<(), Status> {
-        let mine: Vec<(usize, usize)> = self.of(guest).map(|(index, side, _)| (index, side)).collect();
+    ) -> Result<Vec<u16>, Status> {
+        let mine: Vec<(usize, usize)> = self.of(number).map(|(index, side, _)| (index, side)).collect();
+        let mut services = Vec::new();
         for (index, side) in mine {
-            let ipa = self.ipa_in(guest, index);
+            let ipa = self.ipa_in(number, index);
             self.open(machine, index)?;
             let Some(channel) = self.list.get_mut(index) else { continue };
             let Some((piece, _)) = channel.window else { continue };
-            hv::lend(piece.extent, piece.pages, domain, ipa)?;
-            let peer = if side == 0 { channel.description.b } else { channel.description.a };
+            machine.lend(piece.extent, piece.pages, domain, ipa, hv::READ_WRITE)?;
+            let [a, b] = channel.link.sides;
+            let peer = if side == 0 { b } else { a };
             let Some(other) = domain_of(peer) else { continue };
             let (first, second) = if side == 0 { (domain, other) } else { (other, domain) };
-            let (first, second) = hvc::port_pair_create(first, second, cookie(index), cookie(index))?;
+            let pair = || hvc::port_pair_create(first, second, cookie(index), cookie(index));
+            let (first, second) = machine.with_budgets([domain, other], pair)?;
             channel.ports = [first, second];
+            if is_service(peer) && !services.contains(&peer) {
+                services.push(peer);
+            }
         }
-        Ok(())
+        Ok(services)
     }
 
-    /// Marks a guest's sides closed. To be done when its domain no longer runs and before its ports go, so that a peer that is
+    /// Nodes of the devices of a domain: at its side 0 they also tell the machine address of the window.
+    pub fn device_nodes<'a>(
+        &self,
+        machine: &Machine,
+        number: u16,
+        name_of: impl Fn(u16) -> &'a str,
+    ) -> Vec<DeviceNode> {
+        let devices = self.of(number).filter(|(_, _, channel)| channel.link.purpose != Purpose::Channel);
+        let node = |(index, side, channel): (usize, usize, &Channel)| {
+            let (node, compatible) = channel.link.node();
+            let peer = channel.link.sides.get(1 - side).copied().unwrap_or(number);
+            let mut properties = channel.link.properties(side, name_of(peer));
+            properties.push((dt::PORT, Value::Word(channel.ports.get(side).map_or(0, |port| port.raw()))));
+            properties.push((dt::COOKIE, Value::Long(cookie(index))));
+            if side == 0
+                && let Some((piece, _)) = &channel.window
+                && let Ok(address) = hvc::extent_address(machine.system, piece.extent)
+            {
+                properties.push((dt::MACHINE_ADDRESS, Value::Long(address)));
+            }
+            let size = channel.link.pages * PAGE_SIZE;
+            DeviceNode { node, compatible, ipa: self.ipa_in(number, index), size, properties }
+        };
+        devices.map(node).collect()
+    }
+
+    /// Marks a domain's sides closed. To be done when it no longer runs and before its ports go, so that a peer that is
     /// told of that finds it.
-    pub fn disconnect(&mut self, guest: u16) {
+    pub fn disconnect(&mut self, number: u16) {
         for channel in &mut self.list {
-            let Some(side) = side_of(&channel.description, guest) else { continue };
+            let Some(side) = side_of(&channel.link, number) else { continue };
             let at = if side == 0 { offset_of!(ChannelHeader, state0) } else { offset_of!(ChannelHeader, state1) };
             channel.ports = [Handle::NONE; 2];
             if let Some(word) = channel.window.as_ref().and_then(|(_, window)| window.word(at)) {
@@ -110,7 +150,7 @@ impl Channels {
         }
     }
 
-    /// Gives back the windows that no guest has any more.
+    /// Gives back the windows that no domain has any more.
     pub fn release(&mut self, machine: &mut Machine) {
         for channel in &mut self.list {
             let is_unused = |piece: &Piece<Handle>| {
@@ -123,14 +163,14 @@ impl Channels {
         }
     }
 
-    /// Makes the window of a channel, the first time that one of its guests is built.
+    /// Makes the window of a channel, the first time that one of its ends is built.
     fn open(&mut self, machine: &mut Machine, index: usize) -> Result<(), Status> {
         let ipa = WINDOWS + index as u64 * STRIDE;
         let Some(channel) = self.list.get_mut(index) else { return Ok(()) };
         if let Some((piece, window)) = channel.window {
             return renew(&piece, window);
         }
-        let pages = u64::from(channel.description.pages);
+        let pages = channel.link.pages;
         let piece = machine.take(pages).map_err(|_| Status::NoBudget)?;
         if let Err(status) = hv::map_here(piece.extent, ipa, hv::READ_WRITE) {
             machine.memory.put_dirty(piece);
@@ -145,7 +185,7 @@ impl Channels {
     }
 }
 
-/// Begins a window anew if neither guest is there.
+/// Begins a window anew if neither end is there.
 fn renew(piece: &Piece<Handle>, window: Window) -> Result<(), Status> {
     let flags = hvc::extent_info(piece.extent)?.flags;
     if flags & extent_flags::LENT != 0 || flags & extent_flags::DIRTY == 0 {
@@ -155,12 +195,12 @@ fn renew(piece: &Piece<Handle>, window: Window) -> Result<(), Status> {
     initialize(window, window.len()).ok_or(Status::Invalid)
 }
 
-fn side_of(channel: &Description, guest: u16) -> Option<usize> {
-    match guest {
-        guest if guest == channel.a => Some(0),
-        guest if guest == channel.b => Some(1),
-        _ => None,
-    }
+fn first_window(number: u16) -> u64 {
+    dt::WINDOWS + (crate::console::PAGES + u64::from(is_service(number))) * PAGE_SIZE
+}
+
+fn side_of(link: &Link, number: u16) -> Option<usize> {
+    link.sides.iter().position(|side| *side == number)
 }
 
 fn initialize(window: Window, bytes: usize) -> Option<()> {

@@ -4,17 +4,22 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use portico_abi::record::DomainStatus;
 use portico_abi::{BLOCK_SIZE, Handle, PAGE_SIZE};
-use portico_bundle::description::Guest as Description;
+use portico_bundle::description::{Guest as Description, OnCrash, Service, ServiceKind};
+use portico_manager::fdt::DeviceNode;
 use portico_manager::memory::Piece;
 use portico_manager::restart::{Policy, RestartState};
 use portico_manager::watchdog::Watchdog;
 use portico_sdk::hvc;
 
 use crate::console::Console;
+use crate::control::{self, Control};
 use crate::load::Load;
 
 /// Shortest watchdog that a guest can ask for itself, in milliseconds.
 const MIN_WATCHDOG_MS: u32 = 50;
+
+/// First and longest wait before a service is built again, in nanoseconds.
+const SERVICE_BACKOFF_NS: (u64, u64) = (1_000_000, 1_000_000_000);
 
 /// What comes after a guest was destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +75,8 @@ pub struct Instance {
     pub ram: Vec<Piece<Handle>>,
     /// The guest's end of its console port.
     pub console_port: Handle,
+    /// Nodes of what only a service has: control page, devices of the machine.
+    pub nodes: Vec<DeviceNode>,
     /// When it started, in nanoseconds.
     pub started_ns: u64,
     /// Watches its heartbeat.
@@ -91,10 +98,32 @@ pub struct Guest {
     pub restarts: RestartState,
     /// What exists of it.
     pub instance: Option<Instance>,
+    /// What it serves, if it is a service.
+    pub service: Option<ServiceKind>,
+    /// Its control page, if it is a service that was built.
+    pub control: Option<Control>,
     /// Its console, as long as it has a window.
     pub console: Option<Console>,
     /// How it last ended, in words.
     pub last_end: Option<String>,
+}
+
+/// A service as a guest: it is built and watched like one.
+pub fn description_of(service: &Service) -> Description {
+    Description {
+        name: service.kind.name().into(),
+        image: service.image.clone(),
+        memory_pages: service.memory_pages,
+        vcpus: 1,
+        affinity: service.affinity,
+        weight: service.weight,
+        cap_permille: service.cap_permille,
+        reservation: service.reservation,
+        on_crash: OnCrash::Restart,
+        restart: service.restart,
+        autostart: true,
+        ..Description::default()
+    }
 }
 
 impl Guest {
@@ -107,6 +136,8 @@ impl Guest {
             source,
             restarts: RestartState::default(),
             instance: None,
+            service: None,
+            control: None,
             console: None,
             last_end: None,
         }
@@ -117,9 +148,15 @@ impl Guest {
         &self.description.name
     }
 
-    /// Its restart policy.
+    /// Its restart policy. Guests wait for a service: it comes back at once.
     pub fn policy(&self) -> Policy {
-        Policy::of(&self.description)
+        let policy = Policy::of(&self.description);
+        match self.service {
+            None => policy,
+            Some(_) => {
+                Policy { backoff_first_ns: SERVICE_BACKOFF_NS.0, backoff_last_ns: SERVICE_BACKOFF_NS.1, ..policy }
+            }
+        }
     }
 
     /// Whether it exists, or is about to.
@@ -156,6 +193,9 @@ pub fn budget_pages(description: &Description, channel_pages: u64) -> u64 {
 impl Guest {
     /// Milliseconds within which its heartbeat must change: as described, or else as it asks itself. 0 for never.
     pub fn watchdog_ms(&self) -> u32 {
+        if self.control.is_some() {
+            return control::PATIENCE_MS;
+        }
         match self.description.watchdog_ms {
             0 => match self.console.as_ref().map_or(0, |console| console.heartbeat().1) {
                 0 => 0,
@@ -163,6 +203,14 @@ impl Guest {
                 asked => asked.max(MIN_WATCHDOG_MS),
             },
             described => described,
+        }
+    }
+
+    /// What must change within that time.
+    pub fn heartbeat(&self) -> u32 {
+        match &self.control {
+            Some(control) => control.beat(),
+            None => self.console.as_ref().map_or(0, |console| console.heartbeat().0),
         }
     }
 

@@ -11,6 +11,9 @@ use portico_sdk::hvc::{self, Progress};
 /// Attributes of memory that the manager maps for itself.
 pub const READ_WRITE: u64 = attrs::READ | attrs::WRITE;
 
+/// Pages by which a budget is raised that turns out too small.
+const BUDGET_STEP: u64 = 8;
+
 /// Makes the extent calls.
 #[derive(Clone, Copy, Debug)]
 pub struct Calls;
@@ -124,6 +127,50 @@ impl Machine {
                 other => return other,
             }
         }
+    }
+
+    /// Makes a call that the budget of `domain` pays, and raises that if it is too small.
+    ///
+    /// # Errors
+    /// Those of the call, and as [`Machine::create_domain`].
+    pub fn with_budget<T>(&mut self, domain: Handle, call: impl FnMut() -> Result<T, Status>) -> Result<T, Status> {
+        self.with_budgets([domain], call)
+    }
+
+    /// As [`Machine::with_budget`], for a call that several pay.
+    ///
+    /// # Errors
+    /// As [`Machine::with_budget`].
+    pub fn with_budgets<T, const N: usize>(
+        &mut self,
+        domains: [Handle; N],
+        mut call: impl FnMut() -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        match call() {
+            Err(Status::NoBudget) => {}
+            other => return other,
+        }
+        for domain in domains {
+            self.raise_budget(domain, BUDGET_STEP)?;
+        }
+        call()
+    }
+
+    /// Lends a whole extent to a domain and maps it there with `attributes`; raises its budget as that needs.
+    ///
+    /// # Errors
+    /// Those of `extent_lend` and `extent_map`, and as [`Machine::create_domain`].
+    pub fn lend(
+        &mut self,
+        extent: Handle,
+        pages: u64,
+        domain: Handle,
+        ipa: u64,
+        attributes: u64,
+    ) -> Result<(), Status> {
+        let grant = self.with_budget(domain, || hvc::extent_lend(extent, domain, 0, pages, attributes))?;
+        let map = || hvc::complete(|| hvc::grant_map(grant, domain, ipa, attributes));
+        self.with_budget(domain, map).map(|_| ())
     }
 
     fn grow_pool(&mut self) -> Result<(), Status> {

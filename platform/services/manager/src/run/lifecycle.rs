@@ -7,6 +7,8 @@ use portico_abi::call::{config, run, sched};
 use portico_abi::record::{DomainState, EndReason};
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
 use portico_bundle::description::{Guest as Description, OnCrash};
+use portico_manager::fdt::{DeviceNode, Value};
+use portico_manager::links::Purpose;
 use portico_manager::memory::MemoryError;
 use portico_manager::restart::{Decision, Ending};
 use portico_manager::watchdog::Watchdog;
@@ -15,6 +17,7 @@ use portico_sdk::hvc::{self, Progress, Sched};
 use portico_sdk::time;
 
 use crate::console::{self, Console};
+use crate::control::Control;
 use crate::guest::{self, Guest, Instance, Next, State};
 use crate::hv::Calls;
 use crate::load::{Bytes, Load, Put, Step};
@@ -139,6 +142,7 @@ impl Manager {
             vcpus: Vec::new(),
             ram,
             console_port: Handle::NONE,
+            nodes: Vec::new(),
             started_ns: 0,
             watchdog: Watchdog::new(0, 0),
         });
@@ -153,7 +157,40 @@ impl Manager {
                 Some(instance.domain)
             };
             let connected = self.channels.connect(&mut self.machine, index, domain, domain_of);
-            connected.map_err(|status| Failure::from(("its channels", status)))?;
+            let services = connected.map_err(|status| Failure::from(("its channels", status)))?;
+            for service in services {
+                let control = self.guests.iter().find(|guest| guest.index == Some(service));
+                control.and_then(|guest| guest.control.as_ref()).inspect(|control| control.tell_changes());
+            }
+        }
+        self.equip(id, domain)
+    }
+
+    /// Gives a service what only a service has.
+    fn equip(&mut self, id: usize, domain: Handle) -> Result<(), Failure> {
+        let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
+        let (Some(kind), Some(number)) = (guest.service, guest.index) else { return Ok(()) };
+        if guest.control.is_none() {
+            let piece = self.machine.memory.take(&mut Calls, 1)?;
+            let opened = Control::open(piece, id as u64).map_err(|status| Failure::from(("its control page", status)));
+            guest.control = Some(opened?);
+        }
+        let Some(control) = guest.control.as_mut() else { return Ok(()) };
+        let ipa = dt::WINDOWS + console::PAGES * PAGE_SIZE;
+        let port = control.connect(domain, ipa).map_err(|status| Failure::from(("its control page", status)))?;
+        let properties = [(dt::PORT, Value::Word(port.raw())), (dt::SIDE, Value::Word(1))];
+        let mut nodes = Vec::from([DeviceNode {
+            node: "control",
+            compatible: dt::CONTROL,
+            ipa,
+            size: PAGE_SIZE,
+            properties: properties.into(),
+        }]);
+        let dma_ipa = self.channels.end_in(number);
+        let devices = self.devices.assign(&mut self.machine, kind, domain, dma_ipa);
+        nodes.extend(devices.map_err(|status| Failure::from(("its devices", status)))?);
+        if let Some(instance) = guest.instance.as_mut() {
+            instance.nodes = nodes;
         }
         Ok(())
     }
@@ -256,15 +293,16 @@ impl Manager {
             |index: u16| self.guests.iter().find(|guest| guest.index == Some(index)).map_or("", |guest| guest.name());
         let mpidrs: Vec<u64> = (0..u64::from(guest.description.vcpus)).map(fdt::mpidr).collect();
         let channels = guest.index.map(|index| {
-            let nodes = self.channels.of(index).map(|(number, side, channel)| {
-                let peer = if side == 0 { channel.description.b } else { channel.description.a };
+            let plain = self.channels.of(index).filter(|(_, _, channel)| channel.link.purpose == Purpose::Channel);
+            let nodes = plain.map(|(number, side, channel)| {
+                let [a, b] = channel.link.sides;
                 fdt::ChannelNode {
-                    name: &channel.description.name,
-                    peer: name_of(peer),
+                    name: &channel.link.name,
+                    peer: name_of(if side == 0 { b } else { a }),
                     cookie: crate::channels::cookie(number),
                     link: fdt::Link {
                         ipa: self.channels.ipa_in(index, number),
-                        size: u64::from(channel.description.pages) * PAGE_SIZE,
+                        size: channel.link.pages * PAGE_SIZE,
                         port: channel.ports.get(side).map_or(0, |port| port.raw()),
                         side: side as u32,
                     },
@@ -272,6 +310,10 @@ impl Manager {
             });
             nodes.collect()
         });
+        let mut devices = instance.nodes.clone();
+        if let Some(index) = guest.index {
+            devices.extend(self.channels.device_nodes(&self.machine, index, name_of));
+        }
         let console = fdt::Link {
             ipa: dt::WINDOWS,
             size: portico_abi::channel::console::WINDOW_BYTES as u64,
@@ -287,6 +329,7 @@ impl Manager {
             rng_seed: None,
             console: Some(console),
             channels: channels.unwrap_or_default(),
+            devices,
         })
     }
 
@@ -338,9 +381,8 @@ impl Manager {
     /// Ends a guest whose heartbeat has stopped.
     pub fn check_watchdog(&mut self, id: usize, now: u64) {
         let Some(guest) = self.guests.get_mut(id).filter(|guest| matches!(guest.state, State::Running)) else { return };
-        let limit_ms = guest.watchdog_ms();
+        let (limit_ms, heartbeat) = (guest.watchdog_ms(), guest.heartbeat());
         let Some(instance) = guest.instance.as_mut() else { return };
-        let heartbeat = guest.console.as_ref().map_or(0, |console| console.heartbeat().0);
         if instance.watchdog.expired(heartbeat, limit_ms, now) {
             let text = format!("guest \"{}\": watchdog expired, no heartbeat for {limit_ms} ms", guest.name());
             if guest.description.on_crash == OnCrash::Preserve
@@ -447,17 +489,30 @@ impl Manager {
             if let Some(console) = guest.console.as_mut() {
                 console.disconnect();
             }
+            if let Some(control) = guest.control.as_mut() {
+                control.disconnect();
+            }
+            // Its devices may still reach what was its own.
+            let is_quiet = guest.service.is_none_or(|kind| self.devices.reset(kind));
+            let name = String::from(guest.name());
             if let Some(instance) = guest.instance.take() {
                 for handle in instance.vcpus.iter().copied().chain([instance.domain]) {
                     let _ = hvc::handle_close(handle);
                 }
                 for piece in instance.ram {
-                    self.machine.memory.put_dirty(piece);
+                    if is_quiet {
+                        self.machine.memory.put_dirty(piece);
+                    } else {
+                        self.machine.memory.put_lost(piece);
+                    }
                 }
             }
-            if let Some(index) = guest.index {
-                self.channels.disconnect(index);
+            if !is_quiet {
+                self.event(&format!("service \"{name}\": a device does not stop; its memory is not used again"));
             }
+        }
+        if let Some(index) = self.guests.get(id).and_then(|guest| guest.index) {
+            self.channels.disconnect(index);
         }
         self.gone(id, next);
         true

@@ -11,7 +11,7 @@ use portico_manager::memory::Piece;
 use portico_sdk::hvc::{self, Progress};
 
 /// IPA in the manager at which the guest that is being filled is mapped.
-const WINDOW: u64 = 0x10_0000_0000;
+const WINDOW: u64 = 0x40_0000_0000;
 /// Bytes copied in one step: some tens of microseconds.
 const STEP_BYTES: u64 = 256 << 10;
 

@@ -16,6 +16,10 @@ mod commands;
 #[cfg(target_os = "none")]
 mod console;
 #[cfg(target_os = "none")]
+mod control;
+#[cfg(target_os = "none")]
+mod devices;
+#[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
 mod hv;

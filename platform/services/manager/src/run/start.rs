@@ -7,9 +7,12 @@ use alloc::vec::Vec;
 use portico_bundle::cpio::Archive;
 use portico_bundle::description::System;
 use portico_bundle::names;
+use portico_manager::links::{self, number_of};
 use portico_sdk::{dtb, irq, println, time};
 
 use crate::channels::Channels;
+use crate::devices::Devices;
+use crate::guest::description_of;
 use crate::hv::Machine;
 use crate::supervisor::{Manager, Options};
 use crate::terminal::Terminal;
@@ -57,9 +60,22 @@ fn begin() -> Result<Manager, String> {
 fn populate(manager: &mut Manager, system: System) {
     let order = system.order().unwrap_or_default();
     let wanted = wanted(&system);
+    manager.channels = Channels::new(links::all(&system));
     let mut guests: Vec<_> = system.guests.into_iter().map(Some).collect();
-    manager.channels = Channels::new(system.channels);
+    let kinds: Vec<_> = system.services.iter().map(|service| service.kind).collect();
+    let (devices, troubles) = Devices::find(&manager.machine, &kinds);
+    manager.devices = devices;
+    for trouble in troubles {
+        manager.event(&trouble);
+    }
     let now = time::now_ns();
+    for service in &system.services {
+        let id = manager.add_guest(description_of(service), Some(number_of(service.kind)));
+        if let Some(guest) = manager.guests.get_mut(id) {
+            guest.service = Some(service.kind);
+        }
+        manager.start(id, now);
+    }
     for index in order {
         let Some(description) = guests.get_mut(usize::from(index)).and_then(Option::take) else { continue };
         let id = manager.add_guest(description, Some(index));

@@ -14,6 +14,7 @@ use portico_sdk::port::{self, Port};
 use portico_sdk::time;
 
 use crate::channels::Channels;
+use crate::devices::Devices;
 use crate::guest::{Guest, State};
 use crate::hv::{Calls, Machine};
 use crate::report::TopSample;
@@ -42,8 +43,10 @@ pub struct Manager {
     pub machine: Machine,
     /// The guests, in the order in which they start.
     pub guests: Vec<Guest>,
-    /// Channels between them.
+    /// Windows between them.
     pub channels: Channels,
+    /// Devices of the machine, for services.
+    pub devices: Devices,
     /// The terminal, shared.
     pub mux: Mux,
     /// The terminal itself.
@@ -67,6 +70,7 @@ impl Manager {
             machine,
             guests: Vec::new(),
             channels: Channels::default(),
+            devices: Devices::default(),
             mux: Mux::new(!options.quiet),
             terminal,
             bundle,
@@ -212,7 +216,7 @@ impl Manager {
     }
 
     fn end_if_idle(&mut self) {
-        let is_idle = !self.guests.iter().any(Guest::is_alive);
+        let is_idle = !self.guests.iter().any(|guest| guest.service.is_none() && guest.is_alive());
         if self.options.exit_when_idle && is_idle && self.ending.is_none() {
             if !self.machine.memory_is_settled() {
                 return;

@@ -1,0 +1,31 @@
+//! The machine's devices, for whoever gives them to a service: registers and interrupts by `compatible`.
+
+use crate::machine::Range;
+use crate::tree::{Tree, TreeError};
+
+/// A device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its registers.
+    pub registers: Range,
+    /// Its first interrupt at the GIC.
+    pub interrupt: Option<u32>,
+    /// That is signalled by an edge.
+    pub is_edge: bool,
+}
+
+/// Calls `visit` for each enabled device that is `compatible`, in the order of the tree.
+///
+/// # Errors
+/// [`TreeError`]; what was visited until then stays visited.
+pub fn each(dtb: &[u8], compatible: &str, mut visit: impl FnMut(&Device)) -> Result<(), TreeError> {
+    Tree::new(dtb)?.walk(&mut |node| {
+        if node.enabled()
+            && node.compatible().any(|name| name == compatible.as_bytes())
+            && let Some(registers) = node.reg(0)
+        {
+            let device = Device { registers, interrupt: node.interrupt(0), is_edge: node.interrupt_is_edge(0) };
+            visit(&device);
+        }
+    })
+}
