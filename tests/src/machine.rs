@@ -1,11 +1,13 @@
 //! A running machine and all that it has written.
 
+use std::net::SocketAddrV4;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use regex::Regex;
 use tempfile::TempDir;
-use xtask::machine::Line;
+use xtask::machine::{Disk, Line};
 use xtask::qemu::{Event, Qemu};
 
 use crate::tap::{self, Report};
@@ -26,6 +28,8 @@ pub struct Machine {
     /// The line that is being written.
     open: Vec<u8>,
     ended: bool,
+    disks: Vec<Disk>,
+    forwards: Vec<(u16, SocketAddrV4)>,
     /// Holds the bundle that QEMU has open.
     _folder: TempDir,
 }
@@ -38,7 +42,43 @@ impl Machine {
     pub fn start(line: &Line, limit: Duration, folder: TempDir) -> Result<Machine> {
         let qemu = Qemu::start(line)?;
         let deadline = Instant::now() + limit;
-        Ok(Machine { qemu, deadline, limit, lines: Vec::new(), open: Vec::new(), ended: false, _folder: folder })
+        let forwards = line.net.as_ref().map(|net| net.forwards.clone()).unwrap_or_default();
+        Ok(Machine {
+            qemu,
+            deadline,
+            limit,
+            lines: Vec::new(),
+            open: Vec::new(),
+            ended: false,
+            disks: line.disks.clone(),
+            forwards,
+            _folder: folder,
+        })
+    }
+
+    /// The file of one of its disks. One that no test named is gone when the machine is dropped.
+    ///
+    /// # Errors
+    /// If it has no such disk.
+    pub fn disk(&self, name: &str) -> Result<&Path> {
+        let disk = self.disks.iter().find(|disk| disk.name == name);
+        Ok(&disk.with_context(|| format!("the machine has no disk {name}"))?.file)
+    }
+
+    /// The port of 127.0.0.1 that leads to this port of this guest.
+    ///
+    /// # Errors
+    /// If the description forwards none there.
+    pub fn port(&self, to: &str) -> Result<u16> {
+        let to: SocketAddrV4 = to.parse()?;
+        let found = self.forwards.iter().find(|forward| forward.1 == to);
+        Ok(found.with_context(|| format!("no port leads to {to}"))?.0)
+    }
+
+    /// Ends it at once, as when the power fails.
+    pub fn kill(&mut self) {
+        self.qemu.kill();
+        self.ended = true;
     }
 
     /// Where the output has got to: for [`Machine::wait_after`].

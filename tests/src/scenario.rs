@@ -1,13 +1,14 @@
 //! What a test boots.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use portico_bundle::writer::Writer;
-use portico_ctl::MachineKind;
+use portico_ctl::{Drive, MachineKind};
+use xtask::devices::{Devices, GivenDisk, Uplink, Wanted};
 use xtask::machine::Line;
-use xtask::system::Request;
+use xtask::system::{Prepared, Request};
 use xtask::{build, dtb, flat, project};
 
 use crate::Machine;
@@ -35,6 +36,8 @@ pub struct Scenario {
     bootargs: Vec<String>,
     manager: Vec<String>,
     extra: Vec<String>,
+    devices: Devices,
+    capture: Option<PathBuf>,
 }
 
 impl Scenario {
@@ -49,6 +52,8 @@ impl Scenario {
             bootargs: Vec::new(),
             manager: Vec::new(),
             extra: Vec::new(),
+            devices: Devices::default(),
+            capture: None,
         }
     }
 
@@ -103,12 +108,32 @@ impl Scenario {
         self
     }
 
+    /// Gives it a file as a disk, in place of the description's of this name or beside them. What the machine writes to it stays.
+    /// The description's other disks are made anew for each machine.
+    pub fn disk(mut self, name: &str, file: &Path) -> Scenario {
+        self.devices.disks.push(GivenDisk { name: name.to_string(), file: file.to_path_buf() });
+        self
+    }
+
+    /// Sets what is behind its uplink; the user network if not told otherwise.
+    pub fn uplink(mut self, uplink: Uplink) -> Scenario {
+        self.devices.uplink = Some(uplink);
+        self
+    }
+
+    /// Has all frames at its uplink written to a file, as tcpdump reads it.
+    pub fn capture(mut self, file: &Path) -> Scenario {
+        self.capture = Some(file.to_path_buf());
+        self
+    }
+
     /// Boots it.
     ///
     /// # Errors
     /// If something was not built, or QEMU cannot be started.
-    pub fn boot(self) -> Result<Machine> {
+    pub fn boot(mut self) -> Result<Machine> {
         let folder = tempfile::Builder::new().prefix("portico-test-").tempdir()?;
+        self.devices.scratch = Some(folder.path().to_path_buf());
         let (mut line, bundle) = self.prepare()?;
         if let Some(bundle) = bundle {
             let path = folder.path().join("bundle");
@@ -119,6 +144,10 @@ impl Scenario {
         if self.icount {
             // QEMU may need a nudge to let time go on when all processors idle: `Qemu::next` gives it through this.
             line.qmp = Some(folder.path().join("qmp"));
+        }
+        if self.capture.is_some() {
+            line.net.as_mut().context("a machine without network device has no frames to capture")?.capture =
+                self.capture;
         }
         line.bootargs.extend(self.bootargs);
         line.extra.extend(self.extra);
@@ -139,9 +168,13 @@ impl Scenario {
             memory_mib: self.memory_mib,
             manager_arguments: self.manager.clone(),
             build: false,
+            devices: self.devices.clone(),
         };
         match request.prepare()? {
-            Ok((line, bundle)) => Ok((line, Some(bundle))),
+            Ok(Prepared { mut line, bundle, wanted, .. }) => {
+                self.devices.attach(&wanted, &mut line)?;
+                Ok((line, Some(bundle)))
+            }
             Err(report) => bail!("{name} is refused: {report}"),
         }
     }
@@ -151,6 +184,9 @@ impl Scenario {
         if self.machine == MachineKind::Raspi4b {
             line.dtb = Some(dtb::rpi4()?);
         }
+        let given = |disk: &GivenDisk| Drive { name: disk.name.clone(), ..Drive::default() };
+        let wanted = Wanted { drives: self.devices.disks.iter().map(given).collect(), ..Wanted::default() };
+        self.devices.attach(&wanted, &mut line)?;
         Ok(line)
     }
 }

@@ -18,9 +18,10 @@ use regex::Regex;
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use crate::devices::Devices;
 use crate::machine::Line;
 use crate::qemu::Session;
-use crate::system::Request;
+use crate::system::{Prepared, Request};
 use crate::{project, run, setup, toolchain};
 
 /// Most that a figure may be above the baseline, in percent.
@@ -190,20 +191,23 @@ fn one(figures: &Figures, name: &str) -> Result<u64> {
 /// Starts a machine with one of our systems.
 fn boot(kind: MachineKind, system: &str, cpus: u32, arguments: &[&str], build: bool) -> Result<Machine> {
     let path = project::root().join("tests/systems").join(format!("{system}.toml"));
+    let folder = tempfile::Builder::new().prefix("portico-").tempdir()?;
     let request = Request {
         system: path.to_string_lossy().into_owned(),
         machine: Some(kind),
         cpus: Some(cpus),
         build,
+        devices: Devices { scratch: Some(folder.path().to_path_buf()), ..Devices::default() },
         ..Request::default()
     };
-    let (mut line, bundle) = match request.prepare()? {
+    let Prepared { mut line, bundle, wanted, .. } = match request.prepare()? {
         Ok(prepared) => prepared,
         Err(report) => bail!("{report}"),
     };
+    request.devices.attach(&wanted, &mut line)?;
     line.icount = true;
     line.bootargs = arguments.iter().map(ToString::to_string).collect();
-    start(line, &bundle)
+    start(line, &bundle, folder)
 }
 
 /// A running machine and the folder of its files.
@@ -213,8 +217,7 @@ struct Machine {
 }
 
 /// Starts a machine.
-fn start(mut line: Line, bundle: &[u8]) -> Result<Machine> {
-    let folder = tempfile::Builder::new().prefix("portico-").tempdir()?;
+fn start(mut line: Line, bundle: &[u8], folder: TempDir) -> Result<Machine> {
     let path = folder.path().join("bundle");
     std::fs::write(&path, bundle)?;
     line.initrd = Some(path);

@@ -21,7 +21,7 @@ use mbrman::{CHS, MBR, MBRPartitionEntry};
 use portico_ctl::MachineKind;
 
 use crate::machine::Line;
-use crate::system::Request;
+use crate::system::{Prepared, Request};
 use crate::{dtb, project, setup};
 
 /// Bytes of a sector.
@@ -89,10 +89,13 @@ pub fn execute(options: &Options) -> Result<()> {
         build: true,
         ..Request::default()
     };
-    let (line, bundle) = match request.prepare()? {
+    let Prepared { line, bundle, notes, .. } = match request.prepare()? {
         Ok(prepared) => prepared,
         Err(report) => bail!("the description is refused:\n{report}"),
     };
+    for note in notes {
+        eprintln!("note: {note}");
+    }
     let output = options.output.clone().unwrap_or_else(|| project::images_dir().join("rpi4.img"));
     let mut files = firmware;
     files.insert("kernel8.img".into(), fs::read(&line.kernel)?);

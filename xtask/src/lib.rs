@@ -11,6 +11,8 @@ pub mod build;
 pub mod cc;
 pub mod ci;
 pub mod cli;
+pub mod devices;
+pub mod disk;
 pub mod dtb;
 pub mod flat;
 pub mod gdb;

@@ -1,7 +1,8 @@
 //! The machines that QEMU plays, and the command line that starts each.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
 
 use portico_ctl::MachineKind;
 
@@ -13,6 +14,32 @@ fn fixed_cpus(kind: MachineKind) -> Option<u32> {
 /// Memory that a kind of machine has in QEMU, where it cannot be chosen, in MiB.
 fn fixed_memory_mib(kind: MachineKind) -> Option<u64> {
     (kind == MachineKind::Raspi4b).then_some(2048)
+}
+
+/// Slot of the network device among virtio-mmio devices. Eight of these are in one page; the disks have the first eight, so that
+/// disks and network can be given to two domains.
+const NET_SLOT: usize = 8;
+/// Address of the network device.
+const NET_MAC: &str = "52:54:00:12:34:56";
+
+/// A disk of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// Its name: the serial of a virtio disk. The board's card has none.
+    pub name: String,
+    /// Its file.
+    pub file: PathBuf,
+}
+
+/// The network device of a machine, at QEMU's user network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Net {
+    /// Ports of 127.0.0.1, and where each leads.
+    pub forwards: Vec<(u16, SocketAddrV4)>,
+    /// Whether nothing outside can be reached.
+    pub restricted: bool,
+    /// File for all frames, as tcpdump and Wireshark read it.
+    pub capture: Option<PathBuf>,
 }
 
 /// What a machine is started with.
@@ -38,6 +65,10 @@ pub struct Line {
     pub gdb: Option<u16>,
     /// Socket of QEMU's machine protocol.
     pub qmp: Option<PathBuf>,
+    /// Its disks, 8 at most; of a board, its card.
+    pub disks: Vec<Disk>,
+    /// Its network device.
+    pub net: Option<Net>,
     /// More arguments, as they are.
     pub extra: Vec<String>,
 }
@@ -56,6 +87,8 @@ impl Line {
             icount: false,
             gdb: None,
             qmp: None,
+            disks: Vec::new(),
+            net: None,
             extra: Vec::new(),
         }
     }
@@ -113,10 +146,43 @@ impl Line {
         if let Some(socket) = &self.qmp {
             arguments.pair("-qmp", format!("unix:{},server=on,wait=off", socket.display()));
         }
+        self.add_devices(&mut arguments);
         for word in &self.extra {
             arguments.word(word);
         }
         arguments.0
+    }
+
+    /// Adds disks and network device.
+    fn add_devices(&self, arguments: &mut Arguments) {
+        if self.machine == MachineKind::Raspi4b {
+            for disk in &self.disks {
+                arguments.pair("-drive", format!("if=sd,file={},format=raw,cache=writeback", escape(&disk.file)));
+            }
+            return;
+        }
+        if !self.disks.is_empty() || self.net.is_some() {
+            arguments.pair("-global", "virtio-mmio.force-legacy=false");
+        }
+        for (slot, Disk { name, file }) in self.disks.iter().enumerate() {
+            let file = escape(file);
+            arguments.pair("-drive", format!("if=none,id=disk{slot},file={file},format=raw,cache=writeback"));
+            let device = format!("virtio-blk-device,drive=disk{slot},serial={name},bus=virtio-mmio-bus.{slot}");
+            arguments.pair("-device", device);
+        }
+        if let Some(net) = &self.net {
+            let restrict = if net.restricted { "on" } else { "off" };
+            let mut netdev = format!("user,id=uplink,restrict={restrict}");
+            for (port, to) in &net.forwards {
+                netdev += &format!(",hostfwd=tcp:127.0.0.1:{port}-{to}");
+            }
+            arguments.pair("-netdev", netdev);
+            let device = format!("virtio-net-device,netdev=uplink,mac={NET_MAC},bus=virtio-mmio-bus.{NET_SLOT}");
+            arguments.pair("-device", device);
+            if let Some(capture) = &net.capture {
+                arguments.pair("-object", format!("filter-dump,id=capture,netdev=uplink,file={}", escape(capture)));
+            }
+        }
     }
 
     /// Writes the command as a shell would take it.
@@ -133,6 +199,11 @@ impl Line {
         }
         line
     }
+}
+
+/// A path within an option of QEMU, in which commas separate.
+fn escape(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
 }
 
 /// A list of arguments in the making.
@@ -163,6 +234,32 @@ mod tests {
         for part in ["gic-version=3", "-smp 2", "-m 512M", "cntfrq=1000000000", "-icount shift=0,sleep=off"] {
             assert!(shell.contains(part), "{part} in {shell}");
         }
+    }
+
+    #[test]
+    fn disks_and_network_have_slots_in_different_pages() {
+        let disk = |name: &str| Disk { name: name.into(), file: format!("a,{name}.img").into() };
+        let net = Net {
+            forwards: vec![(8080, "10.0.2.15:80".parse().unwrap())],
+            restricted: true,
+            capture: Some("x.pcap".into()),
+        };
+        let disks = vec![disk("one"), disk("two")];
+        let line = Line { disks: disks.clone(), net: Some(net), ..Line::new(MachineKind::Virt, 1, 512, "k".into()) };
+        let shell = line.shell();
+        for part in [
+            "-global virtio-mmio.force-legacy=false",
+            "-drive if=none,id=disk1,file=a,,two.img,format=raw,cache=writeback",
+            "-device virtio-blk-device,drive=disk1,serial=two,bus=virtio-mmio-bus.1",
+            "-netdev user,id=uplink,restrict=on,hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80",
+            "-device virtio-net-device,netdev=uplink,mac=52:54:00:12:34:56,bus=virtio-mmio-bus.8",
+            "-object filter-dump,id=capture,netdev=uplink,file=x.pcap",
+        ] {
+            assert!(shell.contains(part), "{part} in {shell}");
+        }
+        let board = Line { disks, ..Line::new(MachineKind::Raspi4b, 4, 2048, "k".into()) };
+        assert!(board.shell().contains("-drive if=sd,file=a,,one.img,format=raw,cache=writeback"));
+        assert!(!Line::new(MachineKind::Virt, 1, 512, "k".into()).shell().contains("virtio"));
     }
 
     #[test]

@@ -13,10 +13,11 @@ use portico_ctl::MachineKind;
 use regex::Regex;
 use serde::Serialize;
 
+use crate::devices::{self, Devices, GivenDisk, Uplink};
 use crate::machine::Line;
 use crate::qemu::{Event, Qemu, Search};
 use crate::record::Record;
-use crate::system::Request;
+use crate::system::{Prepared, Request};
 use crate::terminal::{Keyboard, Typed};
 use crate::{image, project, setup};
 
@@ -27,7 +28,7 @@ pub struct Options {
     #[arg(default_value = "example")]
     pub system: String,
     /// Boot what this SD card holds, as made by `cargo xtask image`
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["system", "machine", "memory"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["system", "machine", "memory", "disks", "net"])]
     pub image: Option<PathBuf>,
     /// The machine; what the description says, else virt
     #[arg(long, value_parser = machine_parser())]
@@ -38,6 +39,13 @@ pub struct Options {
     /// Memory in MiB, or with a unit as in 512M or 2G
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     pub memory: Option<u64>,
+    /// A disk for the machine, in place of the description's of this name or beside them; without NAME it is named as the
+    /// file is (may be given again)
+    #[arg(long = "disk", value_name = "[NAME=]FILE", value_parser = devices::parse_disk)]
+    pub disks: Vec<GivenDisk>,
+    /// What is behind the uplink; user if a bridge has it and the machine has a network device
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub net: Option<Uplink>,
     /// Only show the output; take no keys
     #[arg(long)]
     pub headless: bool,
@@ -116,6 +124,7 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
             None => return Ok(ExitCode::FAILURE),
         },
     };
+    announce(&line, options.dry_run);
     line.icount = options.icount;
     line.gdb = options.gdb;
     line.bootargs.extend(options.bootargs.iter().cloned());
@@ -140,6 +149,19 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
     })
 }
 
+/// Says by which ports the machine's guests are reached.
+fn announce(line: &Line, aside: bool) {
+    for (port, to) in line.net.iter().flat_map(|net| &net.forwards) {
+        let text = devices::describe(*port, *to);
+        // A line that is only printed may be taken by a shell.
+        if aside {
+            eprintln!("{text}");
+        } else {
+            println!("{text}");
+        }
+    }
+}
+
 /// Checks the description, installs and builds what it needs, and puts its bundle into a folder. `None` if it is
 /// refused, which has been said.
 fn prepare(options: &Options, folder: &Path) -> Result<Option<Line>> {
@@ -150,6 +172,7 @@ fn prepare(options: &Options, folder: &Path) -> Result<Option<Line>> {
         memory_mib: options.memory,
         manager_arguments: options.manager_arguments.clone(),
         build: !options.no_build,
+        devices: Devices { disks: options.disks.clone(), uplink: options.net, scratch: None },
     };
     if let Err(report) = request.check()? {
         return Ok(refuse(&report, options));
@@ -157,10 +180,14 @@ fn prepare(options: &Options, folder: &Path) -> Result<Option<Line>> {
     if !options.no_build && !options.dry_run {
         setup::ensure(setup::RUN, &setup::Options { yes: options.yes, dry_run: false })?;
     }
-    let (mut line, bundle) = match request.prepare()? {
+    let Prepared { mut line, bundle, wanted, notes } = match request.prepare()? {
         Ok(prepared) => prepared,
         Err(report) => return Ok(refuse(&report, options)),
     };
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+    request.devices.attach(&wanted, &mut line)?;
     // The line that is only printed shall work later.
     let path = if options.dry_run {
         std::fs::create_dir_all(project::run_dir())?;

@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use portico_ctl::description::ServiceKind;
 use portico_ctl::{LoadOptions, MachineKind, Report, System};
 
 use crate::build::{self, Images};
+use crate::devices::{Devices, Wanted};
+use crate::guests::Guest;
 use crate::machine::Line;
 use crate::{dtb, guests, project};
 
@@ -24,6 +27,21 @@ pub struct Request {
     pub manager_arguments: Vec<String>,
     /// Whether to build what the description needs first.
     pub build: bool,
+    /// Disks and network beside those of the description.
+    pub devices: Devices,
+}
+
+/// A system that is ready to start.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The machine, still without bundle, disks and network.
+    pub line: Line,
+    /// The bundle.
+    pub bundle: Vec<u8>,
+    /// What the description says of the machine's devices: [`Devices::attach`] makes them.
+    pub wanted: Wanted,
+    /// What differs from what the description says, for people.
+    pub notes: Vec<String>,
 }
 
 impl Request {
@@ -39,9 +57,13 @@ impl Request {
     ///
     /// # Errors
     /// If something does not build or cannot be read. A description that is wrong is the inner error.
-    pub fn prepare(&self) -> Result<Result<(Line, Vec<u8>), Report>> {
+    pub fn prepare(&self) -> Result<Result<Prepared, Report>> {
         let path = find(&self.system)?;
-        let options = build::Options { guests: Some(references(&path)?), verbose: false };
+        let needed = match self.load(&path, &build::built(), false) {
+            Ok(system) => references(&system)?,
+            Err(report) => return Ok(Err(report)),
+        };
+        let options = build::Options { guests: Some(needed), verbose: false };
         let images = if self.build { build::build(&options)? } else { build::built() };
         let system = match self.load(&path, &images, true) {
             Ok(system) => system,
@@ -53,7 +75,11 @@ impl Request {
         if machine.kind == MachineKind::Raspi4b {
             line.dtb = Some(dtb::rpi4()?);
         }
-        Ok(Ok((line, system.bundle(&manager)?)))
+        let uplink = system.description.service(ServiceKind::Net).is_some()
+            && system.description.bridges.iter().any(|bridge| bridge.uplink);
+        let bundle = system.bundle(&manager)?;
+        let wanted = Wanted { drives: system.drives, forwards: system.forwards, uplink };
+        Ok(Ok(Prepared { line, bundle, wanted, notes: system.notes }))
     }
 
     /// Loads the description.
@@ -62,7 +88,9 @@ impl Request {
         let resolver = move |scheme: &str, name: &str| {
             let reference = format!("{scheme}:{name}");
             guests.get(&reference).cloned().ok_or_else(|| {
-                let known: Vec<_> = guests.keys().map(String::as_str).collect();
+                let known: Vec<_> = guests.keys().map(String::as_str).filter(|key| key.starts_with(scheme)).collect();
+                let all = || guests.keys().map(String::as_str).collect();
+                let known = if known.is_empty() { all() } else { known };
                 format!("write one of {}", known.join(", "))
             })
         };
@@ -73,7 +101,8 @@ impl Request {
             resolver: Some(&resolver),
             read_images,
             manager_cmdline: self.manager_arguments.join(" "),
-            ..LoadOptions::default()
+            disks: self.devices.disks.iter().map(|disk| disk.name.clone()).collect(),
+            uplink: self.devices.has_uplink(),
         };
         portico_ctl::load(path, &options)
     }
@@ -99,10 +128,8 @@ fn find(name: &str) -> Result<PathBuf> {
     bail!("no system description {name}: give a path, or one of: {}", known.join(" "))
 }
 
-/// Returns the guests of ours that a description mentions. What is wrong with it is told later, by its checker.
-fn references(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let known = guests::discover()?;
-    let mentioned = |reference: &str| text.split(['"', '\'']).any(|part| part == reference);
-    Ok(known.into_iter().map(|guest| guest.reference).filter(|reference| mentioned(reference)).collect())
+/// Returns the guests and services of ours that a system needs.
+fn references(system: &System) -> Result<Vec<String>> {
+    let needed = |guest: &Guest| system.images.iter().any(|image| image.path == guest.image());
+    Ok(guests::discover()?.into_iter().filter(needed).map(|guest| guest.reference).collect())
 }
