@@ -40,24 +40,50 @@ pub fn create(path: &Path, drive: &Drive, bytes: u64) -> Result<()> {
     file.as_file().set_len(bytes)?;
     if !drive.partitions.is_empty() {
         ensure!(bytes >= drive.least_bytes(), "disk {}: {bytes} bytes are too few for its partitions", drive.name);
-        partition(file.as_file_mut(), drive, bytes)?;
+        let sectors = u32::try_from(bytes / SECTOR - 1).unwrap_or(u32::MAX);
+        ProtectiveMBR::with_lb_size(sectors).overwrite_lba0(file.as_file_mut())?;
+        partition(file.as_file_mut(), drive, 0, None)?;
     }
     file.persist(path).with_context(|| format!("writing {}", path.display()))?;
     Ok(())
 }
 
-/// Writes partition tables and file systems to a disk of so many bytes that is all zeros.
-fn partition(disk: &mut File, drive: &Drive, bytes: u64) -> Result<()> {
-    let sectors = u32::try_from(bytes / SECTOR - 1).unwrap_or(u32::MAX);
-    ProtectiveMBR::with_lb_size(sectors).overwrite_lba0(disk)?;
-    write_table(disk, drive)?;
-    for (partition, (first, length)) in drive.partitions.iter().zip(drive.layout()) {
+/// A partition that is on a disk beside those of its description.
+#[derive(Clone, Copy, Debug)]
+pub struct Beside {
+    /// Its name.
+    pub label: &'static str,
+    /// Its first byte.
+    pub first: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
+/// Writes GPT and file systems to a disk that is all zeros where its partitions lie: `shift` bytes after the place that their description
+/// gives them. They have the numbers from 1; another one has the number after them.
+///
+/// # Errors
+/// If the disk cannot be written, or a folder's files do not fit.
+pub fn partition(disk: &mut File, drive: &Drive, shift: u64, beside: Option<Beside>) -> Result<()> {
+    let places = || drive.partitions.iter().zip(drive.layout()).map(|(p, (first, bytes))| (p, first + shift, bytes));
+    let mut table = GptConfig::new().writable(true).create_from_device(&mut *disk, None)?;
+    let mut number = 0;
+    for (partition, first, bytes) in places() {
+        number += 1;
+        let kind = if partition.content == Content::Blank { LINUX_FS } else { BASIC };
+        table.add_partition_at(&partition.label, number, first / SECTOR, bytes / SECTOR, kind, 0)?;
+    }
+    if let Some(Beside { label, first, bytes }) = beside {
+        table.add_partition_at(label, number + 1, first / SECTOR, bytes / SECTOR, BASIC, 0)?;
+    }
+    table.write()?;
+    for (partition, first, bytes) in places() {
         let folder = match &partition.content {
             Content::Blank => continue,
             Content::Readme => None,
             Content::Folder(folder) => Some(folder.as_path()),
         };
-        let slice = || StreamSlice::new(&*disk, first, first + length);
+        let slice = || StreamSlice::new(&*disk, first, first + bytes);
         let format = FormatVolumeOptions::new().volume_label(volume_label(&partition.label));
         let context = || format!("disk {}, partition {}", drive.name, partition.label);
         fatfs::format_volume(&mut slice()?, format).with_context(context)?;
@@ -65,20 +91,6 @@ fn partition(disk: &mut File, drive: &Drive, bytes: u64) -> Result<()> {
         fill(&volume.root_dir(), folder).with_context(context)?;
         volume.unmount().with_context(context)?;
     }
-    Ok(())
-}
-
-/// Writes the GPT with the partitions of `drive`, numbered from 1.
-///
-/// # Errors
-/// If the disk cannot be written.
-pub fn write_table(disk: &mut File, drive: &Drive) -> Result<()> {
-    let mut table = GptConfig::new().writable(true).create_from_device(disk, None)?;
-    for (number, (partition, (first, length))) in (1..).zip(drive.partitions.iter().zip(drive.layout())) {
-        let kind = if partition.content == Content::Blank { LINUX_FS } else { BASIC };
-        table.add_partition_at(&partition.label, number, first / SECTOR, length / SECTOR, kind, 0)?;
-    }
-    table.write()?;
     Ok(())
 }
 

@@ -1,10 +1,13 @@
 //! `cargo xtask image`: makes an SD card for a Raspberry Pi 4, and reads one.
 //!
 //! ```text
-//! sector 0        partition table (MBR)
+//! sector 0        partition table (MBR), and after it a GPT if the description names partitions of the disk `sd`
 //! 1 MiB           boot partition, FAT32: kernel8.img, device tree, config.txt, bundle, firmware
-//! after it        data partition, empty: what guests keep
+//! after it        those partitions, else an empty one: what guests keep
 //! ```
+//! The firmware looks for its partition in the MBR, the block service for the guests' in the GPT, where they have the numbers that the
+//! description gives them and the boot partition comes last.
+//!
 //! The firmware of the VideoCore is not free and not ours: it is taken from a folder the user names or from the
 //! distribution's package, and what is missing is named.
 
@@ -18,9 +21,11 @@ use clap::{Args, ValueEnum};
 use fatfs::{FileSystem, FormatVolumeOptions, FsOptions};
 use fscommon::StreamSlice;
 use mbrman::{CHS, MBR, MBRPartitionEntry};
-use portico_ctl::MachineKind;
+use portico_ctl::description::{Part, System};
+use portico_ctl::{Drive, MachineKind};
 
-use crate::machine::Line;
+use crate::disk::{self, Beside};
+use crate::machine::{Disk, Line};
 use crate::system::{Prepared, Request};
 use crate::{dtb, project, setup};
 
@@ -30,12 +35,16 @@ const SECTOR: u32 = 512;
 const BOOT_START: u64 = 1 << 20;
 /// Bytes of the boot partition.
 const BOOT_BYTES: u64 = 128 << 20;
-/// Bytes of the card. QEMU takes only powers of two.
+/// Least bytes of the card. QEMU takes only powers of two.
 const CARD_BYTES: u64 = 256 << 20;
+/// How much later than on a disk of their own the partitions of a description begin.
+const SHIFT: u64 = BOOT_BYTES;
 /// Partition type: FAT32 by block address.
 const TYPE_FAT32: u8 = 0x0c;
 /// Partition type: data of a Unix system.
 const TYPE_DATA: u8 = 0x83;
+/// Partition type: a GPT is there.
+const TYPE_GPT: u8 = 0xee;
 /// Settings of the board's firmware.
 const CONFIG: &str = include_str!("../data/config.txt");
 /// Firmware files that the board cannot do without.
@@ -89,13 +98,15 @@ pub fn execute(options: &Options) -> Result<()> {
         build: true,
         ..Request::default()
     };
-    let Prepared { line, bundle, notes, .. } = match request.prepare()? {
+    let Prepared { line, description, bundle, notes, wanted } = match request.prepare()? {
         Ok(prepared) => prepared,
         Err(report) => bail!("the description is refused:\n{report}"),
     };
     for note in notes {
         eprintln!("note: {note}");
     }
+    let card = wanted.drives.iter().find(|drive| Some(drive.name.as_str()) == MachineKind::Raspi4b.fixed_disk());
+    spare_boot(&description)?;
     let output = options.output.clone().unwrap_or_else(|| project::images_dir().join("rpi4.img"));
     let mut files = firmware;
     files.insert("kernel8.img".into(), fs::read(&line.kernel)?);
@@ -103,7 +114,7 @@ pub fn execute(options: &Options) -> Result<()> {
     files.insert("portico.cpio".into(), bundle);
     let psci = if files.contains_key(PSCI_FIRMWARE) { format!("armstub={PSCI_FIRMWARE}\n") } else { String::new() };
     files.insert("config.txt".into(), format!("{CONFIG}{psci}").into_bytes());
-    write(&output, &files)?;
+    write(&output, &files, card)?;
     println!("{}", output.display());
     if options.without_firmware {
         eprintln!("without firmware: this image starts in QEMU, not on a board");
@@ -145,17 +156,49 @@ fn firmware(folder: Option<&Path>) -> Result<BTreeMap<String, Vec<u8>>> {
     Ok(files)
 }
 
-/// Writes a card with `files` on its boot partition.
+/// Refuses a description by which a guest can overwrite what the board starts from.
+fn spare_boot(description: &System) -> Result<()> {
+    for guest in &description.guests {
+        for disk in guest.disks.iter().filter(|disk| !disk.read_only) {
+            let reaches = match &disk.part {
+                Part::Whole => true,
+                Part::Range { first, .. } => *first < BOOT_START + BOOT_BYTES,
+                Part::Number(_) | Part::Label(_) => false,
+            };
+            if reaches {
+                bail!(
+                    "guest {}: disk {} reaches the boot partition of the card, and the guest can write to it: give it a \
+                     partition, or write `mode = \"ro\"`",
+                    guest.name,
+                    disk.name
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Writes a card with `files` on its boot partition, and the partitions of `drive` after it.
 ///
 /// # Errors
 /// If the files do not fit or the card cannot be written.
-pub fn write(path: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
+pub fn write(path: &Path, files: &BTreeMap<String, Vec<u8>>, drive: Option<&Drive>) -> Result<()> {
+    let drive = drive.filter(|drive| !drive.partitions.is_empty());
+    let least = drive.map_or(CARD_BYTES, |drive| drive.least_bytes() + SHIFT);
+    let card_bytes = least.max(CARD_BYTES).next_power_of_two();
+
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder)?;
     }
     let mut card = File::options().read(true).write(true).create(true).truncate(true).open(path)?;
-    card.set_len(CARD_BYTES)?;
-    write_table(&mut card)?;
+    card.set_len(card_bytes)?;
+    write_table(&mut card, card_bytes, drive.is_some())?;
+    if let Some(drive) = drive {
+        let named = drive.partitions.iter().any(|partition| partition.label == "boot");
+        let label = if named { "portico-boot" } else { "boot" };
+        let boot = Beside { label, first: BOOT_START, bytes: BOOT_BYTES };
+        disk::partition(&mut card, drive, SHIFT, Some(boot))?;
+    }
     let boot_end = BOOT_START + BOOT_BYTES;
     let format = FormatVolumeOptions::new()
         .fat_type(fatfs::FatType::Fat32)
@@ -173,8 +216,8 @@ pub fn write(path: &Path, files: &BTreeMap<String, Vec<u8>>) -> Result<()> {
     Ok(())
 }
 
-/// Writes the partition table.
-fn write_table(card: &mut File) -> Result<()> {
+/// Writes the partition table: the boot partition, and either the GPT as one or the rest of the card.
+fn write_table(card: &mut File, card_bytes: u64, has_gpt: bool) -> Result<()> {
     let mut table = MBR::new_from(card, SECTOR, *b"PRTC")?;
     let entry = |start: u64, bytes: u64, kind: u8| -> Result<MBRPartitionEntry> {
         Ok(MBRPartitionEntry {
@@ -188,7 +231,11 @@ fn write_table(card: &mut File) -> Result<()> {
     };
     let data_start = BOOT_START + BOOT_BYTES;
     table[1] = entry(BOOT_START, BOOT_BYTES, TYPE_FAT32)?;
-    table[2] = entry(data_start, CARD_BYTES - data_start, TYPE_DATA)?;
+    table[2] = if has_gpt {
+        entry(u64::from(SECTOR), BOOT_START - u64::from(SECTOR), TYPE_GPT)?
+    } else {
+        entry(data_start, card_bytes - data_start, TYPE_DATA)?
+    };
     table.write_into(card)?;
     Ok(())
 }
@@ -243,12 +290,15 @@ pub fn boot_line(card: &Path, folder: &Path, cpus: u32) -> Result<Line> {
     line.dtb = Some(unpack(setting("device_tree=")?)?);
     let bundle = setting("initramfs ")?.split(' ').next().unwrap_or_default();
     line.initrd = Some(unpack(bundle)?);
+    let name = MachineKind::Raspi4b.fixed_disk().unwrap_or_default().to_string();
+    line.disks.push(Disk { name, file: card.to_path_buf() });
     Ok(line)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portico_ctl::{Content, Partition, description};
 
     /// Files as the builder makes them.
     fn files() -> BTreeMap<String, Vec<u8>> {
@@ -264,22 +314,56 @@ mod tests {
     fn what_is_written_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let card = folder.path().join("card.img");
-        write(&card, &files()).unwrap();
+        write(&card, &files(), None).unwrap();
         assert_eq!(fs::metadata(&card).unwrap().len(), CARD_BYTES);
         assert!(read(&card).unwrap() == files());
         let line = boot_line(&card, folder.path(), 4).unwrap();
         assert_eq!(fs::read(line.kernel).unwrap(), files()["kernel8.img"]);
         assert_eq!(fs::read(line.initrd.unwrap()).unwrap(), files()["portico.cpio"]);
+        assert_eq!(line.disks[0].file, card);
     }
 
     #[test]
     fn a_card_has_a_data_partition() {
         let folder = tempfile::tempdir().unwrap();
         let card = folder.path().join("card.img");
-        write(&card, &files()).unwrap();
+        write(&card, &files(), None).unwrap();
         let table = MBR::read_from(&mut File::open(&card).unwrap(), SECTOR).unwrap();
         assert_eq!(table[2].sys, TYPE_DATA);
         assert_eq!(table[2].starting_lba, table[1].starting_lba + table[1].sectors);
+    }
+
+    #[test]
+    fn partitions_of_the_description_are_on_the_card() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("card.img");
+        let partition =
+            |label: &str, mib: u64, content: Content| Partition { label: label.into(), bytes: mib << 20, content };
+        let drive = Drive {
+            name: "sd".into(),
+            partitions: vec![partition("root", 100, Content::Readme), partition("boot", 50, Content::Blank)],
+            ..Drive::default()
+        };
+        write(&path, &files(), Some(&drive)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 512 << 20);
+        assert!(read(&path).unwrap() == files());
+        assert!(disk::read_file(&path, "root", "README.TXT").is_ok());
+        assert_eq!(disk::read_file(&path, "portico-boot", "bcm2711-rpi-4-b.dtb").unwrap(), b"tree");
+        let table = gpt::GptConfig::new().open(&path).unwrap();
+        let found: Vec<_> = table.partitions().iter().map(|(n, p)| (*n, p.name.as_str(), p.first_lba / 2048)).collect();
+        assert_eq!(found, [(1, "root", 129), (2, "boot", 229), (3, "portico-boot", 1)]);
+    }
+
+    #[test]
+    fn no_guest_can_overwrite_what_the_board_starts_from() {
+        let refused = |part: Part, read_only: bool| {
+            let disks = vec![description::Disk { part, read_only, ..Default::default() }];
+            let guests = vec![description::Guest { disks, ..Default::default() }];
+            spare_boot(&System { guests, ..System::default() }).is_err()
+        };
+        let range = |first: u64| Part::Range { first, bytes: 512 };
+        assert!(refused(Part::Whole, false) && refused(range(128 << 20), false));
+        assert!(!refused(Part::Whole, true) && !refused(range(129 << 20), false) && !refused(Part::Number(1), false));
     }
 
     #[test]

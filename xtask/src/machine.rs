@@ -157,7 +157,10 @@ impl Line {
     fn add_devices(&self, arguments: &mut Arguments) {
         if self.machine == MachineKind::Raspi4b {
             for disk in &self.disks {
-                arguments.pair("-drive", format!("if=sd,file={},format=raw,cache=writeback", escape(&disk.file)));
+                arguments.pair(
+                    "-drive",
+                    format!("if=sd,file={},format=raw,cache=writeback,discard=unmap", escape(&disk.file)),
+                );
             }
             return;
         }
@@ -166,7 +169,8 @@ impl Line {
         }
         for (slot, Disk { name, file }) in self.disks.iter().enumerate() {
             let file = escape(file);
-            arguments.pair("-drive", format!("if=none,id=disk{slot},file={file},format=raw,cache=writeback"));
+            arguments
+                .pair("-drive", format!("if=none,id=disk{slot},file={file},format=raw,cache=writeback,discard=unmap"));
             let device = format!("virtio-blk-device,drive=disk{slot},serial={name},bus=virtio-mmio-bus.{slot}");
             arguments.pair("-device", device);
         }
@@ -249,7 +253,7 @@ mod tests {
         let shell = line.shell();
         for part in [
             "-global virtio-mmio.force-legacy=false",
-            "-drive if=none,id=disk1,file=a,,two.img,format=raw,cache=writeback",
+            "-drive if=none,id=disk1,file=a,,two.img,format=raw,cache=writeback,discard=unmap",
             "-device virtio-blk-device,drive=disk1,serial=two,bus=virtio-mmio-bus.1",
             "-netdev user,id=uplink,restrict=on,hostfwd=tcp:127.0.0.1:8080-10.0.2.15:80",
             "-device virtio-net-device,netdev=uplink,mac=52:54:00:12:34:56,bus=virtio-mmio-bus.8",
@@ -258,7 +262,7 @@ mod tests {
             assert!(shell.contains(part), "{part} in {shell}");
         }
         let board = Line { disks, ..Line::new(MachineKind::Raspi4b, 4, 2048, "k".into()) };
-        assert!(board.shell().contains("-drive if=sd,file=a,,one.img,format=raw,cache=writeback"));
+        assert!(board.shell().contains("-drive if=sd,file=a,,one.img,format=raw,cache=writeback,discard=unmap"));
         assert!(!Line::new(MachineKind::Virt, 1, 512, "k".into()).shell().contains("virtio"));
     }
 

@@ -109,6 +109,14 @@ struct Report {
     outcome: Outcome,
     machine: MachineKind,
     seconds: f64,
+    forwards: Vec<ForwardReport>,
+}
+
+/// A forwarded port in the report of `--json`.
+#[derive(Serialize)]
+struct ForwardReport {
+    port: u16,
+    to: String,
 }
 
 /// Runs the subcommand.
@@ -139,7 +147,9 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
     // The machine's last line may be a prompt.
     println!();
     if options.json {
-        let report = Report { outcome, machine: line.machine, seconds: started.elapsed().as_secs_f64() };
+        let forwards = line.net.iter().flat_map(|net| &net.forwards);
+        let forwards = forwards.map(|(port, to)| ForwardReport { port: *port, to: to.to_string() }).collect();
+        let report = Report { outcome, machine: line.machine, seconds: started.elapsed().as_secs_f64(), forwards };
         println!("{}", serde_json::to_string(&report)?);
     }
     Ok(match outcome {
@@ -180,7 +190,7 @@ fn prepare(options: &Options, folder: &Path) -> Result<Option<Line>> {
     if !options.no_build && !options.dry_run {
         setup::ensure(setup::RUN, &setup::Options { yes: options.yes, dry_run: false })?;
     }
-    let Prepared { mut line, bundle, wanted, notes } = match request.prepare()? {
+    let Prepared { mut line, bundle, wanted, notes, .. } = match request.prepare()? {
         Ok(prepared) => prepared,
         Err(report) => return Ok(refuse(&report, options)),
     };

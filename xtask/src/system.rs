@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use portico_ctl::description::ServiceKind;
+use portico_ctl::description::{self, ServiceKind};
 use portico_ctl::{LoadOptions, MachineKind, Report, System};
 
 use crate::build::{self, Images};
@@ -36,6 +36,8 @@ pub struct Request {
 pub struct Prepared {
     /// The machine, still without bundle, disks and network.
     pub line: Line,
+    /// The compiled description.
+    pub description: description::System,
     /// The bundle.
     pub bundle: Vec<u8>,
     /// What the description says of the machine's devices: [`Devices::attach`] makes them.
@@ -79,7 +81,7 @@ impl Request {
             && system.description.bridges.iter().any(|bridge| bridge.uplink);
         let bundle = system.bundle(&manager)?;
         let wanted = Wanted { drives: system.drives, forwards: system.forwards, uplink };
-        Ok(Ok(Prepared { line, bundle, wanted, notes: system.notes }))
+        Ok(Ok(Prepared { line, description: system.description, bundle, wanted, notes: system.notes }))
     }
 
     /// Loads the description.
