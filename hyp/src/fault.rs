@@ -1,7 +1,5 @@
 //! Synchronous exceptions of guests other than calls: answered here if the answer is short and named, else a fault of the domain.
 
-use core::sync::atomic::Ordering;
-
 use crate::graph::{self, Ref};
 use crate::object::domain;
 use crate::object::extent;
@@ -11,7 +9,7 @@ use crate::trap::{Next, STAY, set_result};
 use crate::{machine, trace};
 use portico_abi::psci::ret;
 use portico_abi::record::{EndReason, FaultKind, FaultRecord};
-use portico_arch::context::{self, VcpuContext};
+use portico_arch::context::{self, VcpuContext, rare};
 use portico_arch::fpsimd;
 use portico_core::esr::{self, Exception, FaultClass};
 use portico_core::sysreg::{self, Answer};
@@ -91,9 +89,11 @@ fn step_over(esr: u64) {
 /// First use of FP since the switch-in: load this vCPU's registers.
 fn use_fp(vcpu: Ref<Vcpu>) {
     fpsimd::allow();
-    // SAFETY: it runs here, and FP is allowed.
-    unsafe { fpsimd::restore(&vcpu.context().fp) };
-    vcpu.fp_live.store(true, Ordering::Relaxed);
+    // SAFETY: it runs here, and no other reference to its context is live.
+    let guest = unsafe { vcpu.context() };
+    // SAFETY: FP is allowed.
+    unsafe { fpsimd::restore(&guest.fp) };
+    guest.rare |= rare::FP;
 }
 
 fn system_register(vcpu: Ref<Vcpu>, esr: u64, access: esr::SysregAccess) -> Next {
@@ -111,9 +111,9 @@ fn system_register(vcpu: Ref<Vcpu>, esr: u64, access: esr::SysregAccess) -> Next
         },
         Answer::Mdscr { writable } => {
             if access.read {
-                guest.set_reg(access.rt, context::live_mdscr_el1());
+                guest.set_reg(access.rt, guest.el1.mdscr_el1);
             } else {
-                context::set_live_mdscr_el1(guest.reg(access.rt) & writable);
+                context::set_mdscr(guest, guest.reg(access.rt) & writable);
             }
         }
         Answer::Refuse => {

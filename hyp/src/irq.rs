@@ -24,21 +24,23 @@ pub fn from_guest(vcpu: Ref<Vcpu>) -> Next {
     let acknowledged = gic::ack();
     if gic::intid(acknowledged) == PPI_VIRTUAL_TIMER {
         virtual_timer(vcpu);
-        gic::eoi(acknowledged);
-        gic::deactivate(acknowledged);
+        gic::end(acknowledged);
         return STAY;
     }
     if gic::intid(acknowledged) == u32::from(SGI_POKE) {
-        gic::eoi(acknowledged);
-        gic::deactivate(acknowledged);
+        gic::end(acknowledged);
         quiesce::note();
         return look(vcpu);
+    }
+    if gic::intid(acknowledged) == PPI_HYP_TIMER {
+        gic::end(acknowledged);
+        // This decision programs it again; until then its level is high, which nobody sees.
+        return sched::reconsider(vcpu);
     }
     from_guest_slow(vcpu, acknowledged)
 }
 
 /// EL2's own timer fired. It is off until the next decision programs it again; the flag leads to that decision.
-#[inline(always)]
 fn deadline_passed(pcpu: &Pcpu) {
     timer::clear_deadline();
     pcpu.timer.store(u64::MAX, Ordering::Relaxed);
@@ -56,14 +58,7 @@ fn look(vcpu: Ref<Vcpu>) -> Next {
 
 #[inline(never)]
 fn from_guest_slow(vcpu: Ref<Vcpu>, acknowledged: u32) -> Next {
-    let pcpu = percpu::this();
-    if gic::intid(acknowledged) == PPI_HYP_TIMER {
-        deadline_passed(pcpu);
-        gic::eoi(acknowledged);
-        gic::deactivate(acknowledged);
-        return sched::reconsider(vcpu);
-    }
-    serve(pcpu, acknowledged);
+    serve(percpu::this(), acknowledged);
     look(vcpu)
 }
 

@@ -7,7 +7,11 @@ use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::graph::Ref;
+use crate::lock::Lock;
 use crate::object::vcpu::Vcpu;
+use crate::sched::queue::{QUEUES, Queue};
+use crate::trace::{PORTICO_TRACE, Ring};
+use portico_arch::context::HCR_GUEST;
 use portico_arch::pcpu::{MAX_PCPUS, PcpuBase, current_raw};
 use portico_core::addr::PcpuId;
 
@@ -20,6 +24,10 @@ pub const SGI_HALT: u8 = 1;
 #[repr(C, align(64))]
 pub struct Pcpu {
     base: UnsafeCell<PcpuBase>,
+    /// Its run queue.
+    pub queue: &'static Lock<Queue>,
+    /// Its ring of the trace.
+    pub ring: &'static Ring,
     /// The vCPU that runs here; null while idle. Written by the owner.
     pub current: AtomicPtr<Vcpu>,
     /// The vCPU whose EL1 registers are loaded; null for none. Written by the owner.
@@ -33,8 +41,8 @@ pub struct Pcpu {
     pub woken: AtomicU32,
     /// Somebody wants the loaded context out.
     pub unload: AtomicBool,
-    /// Others wait here, so a guest's WFI must trap. Written by the owner.
-    pub trap_wfi: AtomicBool,
+    /// HCR_EL2 of whoever runs here: with TWI if others wait, so that its WFI traps. Written by the owner.
+    pub hcr: AtomicU64,
     /// CNTHP deadline that is programmed; `u64::MAX` for none. Written by the owner.
     pub timer: AtomicU64,
     /// When the running vCPU's slice ends; `u64::MAX` for never. Written by the owner.
@@ -69,16 +77,18 @@ pub struct Pcpu {
 unsafe impl Sync for Pcpu {}
 
 impl Pcpu {
-    const fn new() -> Self {
+    const fn new(index: usize) -> Self {
         Self {
             base: UnsafeCell::new(PcpuBase::new()),
+            queue: &QUEUES[index],
+            ring: &PORTICO_TRACE[index],
             current: AtomicPtr::new(null_mut()),
             loaded: AtomicPtr::new(null_mut()),
             resched: AtomicBool::new(false),
             waiting: AtomicBool::new(false),
             woken: AtomicU32::new(0),
             unload: AtomicBool::new(false),
-            trap_wfi: AtomicBool::new(false),
+            hcr: AtomicU64::new(HCR_GUEST),
             timer: AtomicU64::new(u64::MAX),
             slice_end: AtomicU64::new(u64::MAX),
             active_vmid: AtomicU64::new(0),
@@ -130,7 +140,10 @@ impl Pcpu {
     }
 }
 
-static PCPUS: [Pcpu; MAX_PCPUS] = [const { Pcpu::new() }; MAX_PCPUS];
+static PCPUS: [Pcpu; MAX_PCPUS] = {
+    use Pcpu as P;
+    [P::new(0), P::new(1), P::new(2), P::new(3), P::new(4), P::new(5), P::new(6), P::new(7)]
+};
 static COUNT: AtomicU8 = AtomicU8::new(1);
 
 /// The pCPU that executes this.

@@ -8,7 +8,7 @@ use crate::sched::{self, control, queue};
 use crate::trap::Next;
 use portico_abi::Status;
 use portico_abi::record::{DomainState, EndReason};
-use portico_arch::context::{El1State, PSTATE_BOOT, SCTLR_EL1_BOOT, VcpuContext};
+use portico_arch::context::VcpuContext;
 use portico_arch::timer;
 
 /// Turns a vCPU on at `pc` with `x0`, everything else as the boot contract says.
@@ -24,11 +24,9 @@ pub fn on(graph: &mut Graph, vcpu: Ref<Vcpu>, pc: u64, x0: u64) -> Result<(), St
         // SAFETY: it is off and loaded nowhere, and its queue's lock is held.
         let context = unsafe { vcpu.context() };
         let el2 = context.el2;
-        *context = VcpuContext::new();
+        *context = VcpuContext::at_power_on();
         context.el2 = el2;
-        context.el1 = El1State { sctlr_el1: SCTLR_EL1_BOOT, ..El1State::default() };
         context.pc = pc;
-        context.pstate = PSTATE_BOOT;
         context.set_reg(0, x0);
     }
     vcpu.powered.set(graph, true);

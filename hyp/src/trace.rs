@@ -10,7 +10,7 @@ use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::timer;
 use portico_core::trace::{Event, Record};
 
-const _: () = assert!(MAX_PCPUS.is_power_of_two() && RING_RECORDS.is_power_of_two());
+const _: () = assert!(RING_RECORDS.is_power_of_two());
 
 /// Records of one ring: a power of two.
 pub const RING_RECORDS: usize = 256;
@@ -35,7 +35,7 @@ impl Ring {
 
 /// All rings, under a name that the decoder looks up in the image's symbols.
 #[unsafe(no_mangle)]
-static PORTICO_TRACE: [Ring; MAX_PCPUS] = [const { Ring::new() }; MAX_PCPUS];
+pub static PORTICO_TRACE: [Ring; MAX_PCPUS] = [const { Ring::new() }; MAX_PCPUS];
 
 /// Records an event of this pCPU.
 #[inline]
@@ -46,10 +46,10 @@ pub fn record(event: Event, a: u16, b: u16) {
 /// Records an event with a long second argument.
 #[inline(always)]
 pub fn record_wide(event: Event, a: u16, b: u64) {
-    let index = percpu::index() & (MAX_PCPUS - 1);
-    let ring = &PORTICO_TRACE[index];
+    let pcpu = percpu::this();
+    let ring = pcpu.ring;
     let head = ring.head.load(Ordering::Relaxed);
-    let [first, second] = Record::new(timer::now(), event, index as u8, a, b).encode();
+    let [first, second] = Record::new(timer::now(), event, pcpu.index() as u8, a, b).encode();
     let slot = &ring.records[head as usize & (RING_RECORDS - 1)];
     slot[0].store(first, Ordering::Relaxed);
     slot[1].store(second, Ordering::Relaxed);

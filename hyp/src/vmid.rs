@@ -16,20 +16,32 @@ static ALLOCATOR: Lock<VmidAllocator> = Lock::new(VmidAllocator::new());
 static GENERATION: AtomicU64 = AtomicU64::new(1);
 
 /// Makes sure that `domain` has a VMID of the current generation and says that this pCPU uses it. Returns VTTBR_EL2.
-#[inline]
 pub fn activate(pcpu: &Pcpu, domain: Ref<Domain>) -> u64 {
-    let tag = VmidTag::from_raw(domain.vmid.load(Ordering::Relaxed));
-    pcpu.active_vmid.store(tag.raw(), Ordering::Relaxed);
-    // Pairs with the fence in `assign`: either it sees our tag as active, or we see its new generation.
-    fence(Ordering::SeqCst);
-    let generation = GENERATION.load(Ordering::Relaxed);
-    let tag = if tag.generation() == generation { tag } else { assign(pcpu, domain) };
+    if let Some(vttbr) = if_current(pcpu, domain) {
+        return vttbr;
+    }
+    let tag = assign(pcpu, domain);
     if pcpu.vmid_generation.load(Ordering::Relaxed) != tag.generation() {
         // Entries of the generations before may carry numbers that now belong to others.
         tlb::el1_all_local();
         pcpu.vmid_generation.store(tag.generation(), Ordering::Release);
     }
     vttbr(domain, tag)
+}
+
+/// [`activate`] if the domain has such a VMID, and this pCPU is in its generation.
+///
+/// The vCPU that is still loaded here may lose its VMID to another domain from now on: what is cached of it then goes before this pCPU
+/// enters the next generation.
+#[inline(always)]
+pub fn if_current(pcpu: &Pcpu, domain: Ref<Domain>) -> Option<u64> {
+    let tag = VmidTag::from_raw(domain.vmid.load(Ordering::Relaxed));
+    pcpu.active_vmid.store(tag.raw(), Ordering::Relaxed);
+    // Pairs with the fence in `assign`: either it sees our tag as active, or we see its new generation.
+    fence(Ordering::SeqCst);
+    let generation = GENERATION.load(Ordering::Relaxed);
+    let fits = tag.generation() == generation && pcpu.vmid_generation.load(Ordering::Relaxed) == generation;
+    fits.then(|| vttbr(domain, tag))
 }
 
 /// VTTBR_EL2 of a domain with the VMID that it had last: what its TLB entries carry.

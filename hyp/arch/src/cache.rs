@@ -11,13 +11,6 @@ pub fn dline_bytes() -> usize {
     4 << ((CTR_EL0::read() >> 16) & 0xf)
 }
 
-/// Instruction cache line, the smallest of the machine, in bytes.
-#[inline]
-#[must_use]
-pub fn iline_bytes() -> usize {
-    4 << (CTR_EL0::read() & 0xf)
-}
-
 macro_rules! by_line {
     ($($(#[$meta:meta])* $name:ident = $asm:literal, $line:ident;)+) => {$(
         $(#[$meta])*

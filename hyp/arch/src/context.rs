@@ -8,8 +8,10 @@
 //! The EL1 registers stay loaded on a pCPU until it runs another vCPU: an idle pCPU keeps the last context.
 //! FP/SIMD state is handled by [`crate::fpsimd`].
 
+use crate::fpsimd;
 use core::arch::asm;
 use core::mem::{offset_of, size_of};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// General registers, PC and PSTATE in the order in which the vectors store them: x0..x18, x30, x19..x29.
 #[repr(C, align(64))]
@@ -21,6 +23,8 @@ pub struct VcpuContext {
     pub pstate: u64,
     /// Stack pointer for handlers on the pCPU where this context is loaded.
     pub handler_sp: u64,
+    /// Set of [`rare`] needs. Changed by the pCPU on which it is loaded.
+    pub rare: u32,
     /// EL1 registers, valid while the context is not loaded.
     pub el1: El1State,
     /// What EL2 sets up for this vCPU.
@@ -31,38 +35,38 @@ pub struct VcpuContext {
     pub fp: FpState,
 }
 
-/// Saved EL1 registers, in the order of [`EL1_SAVE`].
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-#[expect(missing_docs, reason = "the fields are registers under Arm's names")]
-pub struct El1State {
-    pub sp_el0: u64,
-    pub sp_el1: u64,
-    pub elr_el1: u64,
-    pub spsr_el1: u64,
-    pub sctlr_el1: u64,
-    pub cpacr_el1: u64,
-    pub ttbr0_el1: u64,
-    pub ttbr1_el1: u64,
-    pub esr_el1: u64,
-    pub far_el1: u64,
-    pub afsr0_el1: u64,
-    pub afsr1_el1: u64,
-    pub mair_el1: u64,
-    pub amair_el1: u64,
-    pub vbar_el1: u64,
-    pub contextidr_el1: u64,
-    pub tpidr_el0: u64,
-    pub tpidrro_el0: u64,
-    pub tpidr_el1: u64,
-    pub cntkctl_el1: u64,
-    pub par_el1: u64,
-    pub csselr_el1: u64,
-    pub mdscr_el1: u64,
-    pub cntv_cval_el0: u64,
-    pub cntv_ctl_el0: u64,
-    pub tcr_el1: u64,
+macro_rules! el1_state {
+    ($($name:ident)*) => {
+        /// Saved EL1 registers. The first 20 are stored and loaded in pairs, the last 4 only for those that need them (see [`rare`]).
+        #[derive(Clone, Copy, Default)]
+        #[repr(C)]
+        #[expect(missing_docs, reason = "the fields are registers under Arm's names")]
+        pub struct El1State { $(pub $name: u64,)* }
+
+        impl El1State {
+            const ZERO: Self = Self { $($name: 0,)* };
+        }
+    };
 }
+
+el1_state! {
+    sp_el0 sp_el1 elr_el1 spsr_el1 sctlr_el1 cpacr_el1 ttbr0_el1 ttbr1_el1 esr_el1 far_el1
+    mair_el1 vbar_el1 contextidr_el1 tpidr_el0 tpidrro_el0 tpidr_el1 cntkctl_el1 par_el1 csselr_el1 cntv_cval_el0
+    cntv_ctl_el0 tcr_el1 mdscr_el1 afsr0_el1 afsr1_el1 amair_el1
+}
+
+/// What few vCPUs need when their registers are stored or loaded, as bits of [`VcpuContext::rare`].
+pub mod rare {
+    /// Its FP/SIMD registers are in the processor.
+    pub const FP: u32 = 1 << 0;
+    /// MDSCR_EL1 is not zero. Guests write it by a trap, so it is known.
+    pub const DEBUG: u32 = 1 << 1;
+    /// A processor has AFSR0_EL1, AFSR1_EL1 or AMAIR_EL1, which are RES0 in Arm's own.
+    pub const AUXILIARY: u32 = 1 << 2;
+}
+
+/// Whether a processor needs [`rare::AUXILIARY`].
+static AUXILIARY: AtomicU32 = AtomicU32::new(0);
 
 /// EL2 registers that belong to a vCPU.
 #[derive(Clone, Copy, Default)]
@@ -72,7 +76,6 @@ pub struct El2State {
     pub vttbr_el2: u64,
     pub vmpidr_el2: u64,
     pub cntvoff_el2: u64,
-    pub hcr_el2: u64,
 }
 
 /// The one list register and the state around it, in the layout of the GIC at hand.
@@ -112,8 +115,7 @@ pub mod offsets {
 
 const _: () = assert!(offsets::GP == 0);
 const _: () = assert!(offsets::PC == 248 && offset_of!(VcpuContext, pstate) == 256);
-const _: () = assert!(size_of::<El1State>() == 26 * 8);
-const _: () = assert!(offset_of!(El1State, cntv_ctl_el0) == 24 * 8);
+const _: () = assert!(size_of::<El1State>() == 26 * 8 && offset_of!(El1State, cntv_ctl_el0) == 20 * 8);
 const _: () = assert!(size_of::<VcpuContext>() <= 2048);
 
 /// HCR_EL2 for a guest, without TWI. (Arm ARM DDI 0487, "HCR_EL2, Hypervisor Configuration Register")
@@ -144,7 +146,6 @@ pub mod hcr {
     pub const FMO: u64 = 1 << 3;
     pub const IMO: u64 = 1 << 4;
     pub const AMO: u64 = 1 << 5;
-    pub const VSE: u64 = 1 << 8;
     pub const FB: u64 = 1 << 9;
     pub const BSU_IS: u64 = 1 << 10;
     pub const TWI: u64 = 1 << 13;
@@ -166,44 +167,16 @@ pub const PSTATE_BOOT: u64 = 0x3c5;
 pub const SCTLR_EL1_BOOT: u64 = 0x30d0_0800;
 
 impl VcpuContext {
-    /// All registers zero but those of the boot contract.
-    pub const fn new() -> Self {
-        let mut el1 = El1State {
-            sp_el0: 0,
-            sp_el1: 0,
-            elr_el1: 0,
-            spsr_el1: 0,
-            sctlr_el1: SCTLR_EL1_BOOT,
-            cpacr_el1: 0,
-            ttbr0_el1: 0,
-            ttbr1_el1: 0,
-            esr_el1: 0,
-            far_el1: 0,
-            afsr0_el1: 0,
-            afsr1_el1: 0,
-            mair_el1: 0,
-            amair_el1: 0,
-            vbar_el1: 0,
-            contextidr_el1: 0,
-            tpidr_el0: 0,
-            tpidrro_el0: 0,
-            tpidr_el1: 0,
-            cntkctl_el1: 0,
-            par_el1: 0,
-            csselr_el1: 0,
-            mdscr_el1: 0,
-            cntv_cval_el0: 0,
-            cntv_ctl_el0: 0,
-            tcr_el1: 0,
-        };
-        el1.cpacr_el1 = 0;
+    /// All registers zero but those of the boot contract. Once every pCPU is there (see [`init_cpu`]).
+    pub fn at_power_on() -> Self {
         Self {
             gp: [0; 31],
             pc: 0,
             pstate: PSTATE_BOOT,
             handler_sp: 0,
-            el1,
-            el2: El2State { vttbr_el2: 0, vmpidr_el2: 0, cntvoff_el2: 0, hcr_el2: HCR_GUEST },
+            rare: AUXILIARY.load(Ordering::Relaxed),
+            el1: El1State { sctlr_el1: SCTLR_EL1_BOOT, ..El1State::ZERO },
+            el2: El2State { vttbr_el2: 0, vmpidr_el2: 0, cntvoff_el2: 0 },
             gic: VgicState { lr0: 0, vmcr: 0, apr: 0 },
             fp: FpState { v: [0; 32], fpcr: 0, fpsr: 0 },
         }
@@ -237,59 +210,54 @@ impl VcpuContext {
     }
 }
 
-impl Default for VcpuContext {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 macro_rules! pairs {
-    ($save:ident, $restore:ident; $($off:literal $r1:literal $r2:literal;)*) => {
-        /// Stores the EL1 registers of the loaded guest.
+    ($($off:literal $r1:literal $r2:literal;)*) => {
+        /// Stores the EL1 registers of the loaded guest that come in pairs.
         ///
         /// # Safety
-        /// `state` must be writable for the size of an [`El1State`].
+        /// `context` must be writable.
         #[inline(always)]
-        unsafe fn $save(state: *mut El1State) {
+        unsafe fn save_pairs(context: *mut VcpuContext) {
             // SAFETY: the caller vouches for the memory; reading the registers has no other effect.
             unsafe {
-                asm!($(concat!("mrs {a}, ", $r1, "\nmrs {b}, ", $r2, "\nstp {a}, {b}, [{p}, #", $off, "]"),)*
-                     a = out(reg) _, b = out(reg) _, p = in(reg) state, options(nostack, preserves_flags));
+                asm!($(concat!("mrs {a}, ", $r1, "\nmrs {b}, ", $r2, "\nstp {a}, {b}, [{p}, #{el1} + ", $off, "]"),)*
+                     a = out(reg) _, b = out(reg) _, p = in(reg) context, el1 = const offset_of!(VcpuContext, el1),
+                     options(nostack, preserves_flags));
             }
         }
 
-        /// Loads all EL1 registers but TCR_EL1.
+        /// Loads them.
         ///
         /// # Safety
-        /// `state` must be readable; no guest runs on this pCPU until its stage 2 is set up too.
+        /// `context` must be readable; no guest runs on this pCPU until its stage 2 is set up too.
         #[inline(always)]
-        unsafe fn $restore(state: *const El1State) {
+        unsafe fn load_pairs(context: *const VcpuContext) {
             // SAFETY: the registers act on EL1 and EL0 only, which do not run now.
             unsafe {
-                asm!($(concat!("ldp {a}, {b}, [{p}, #", $off, "]\nmsr ", $r1, ", {a}\nmsr ", $r2, ", {b}"),)*
-                     a = out(reg) _, b = out(reg) _, p = in(reg) state, options(nostack, preserves_flags));
+                asm!($(concat!("ldp {a}, {b}, [{p}, #{el1} + ", $off, "]\nmsr ", $r1, ", {a}\nmsr ", $r2, ", {b}"),)*
+                     a = out(reg) _, b = out(reg) _, p = in(reg) context, el1 = const offset_of!(VcpuContext, el1),
+                     options(nostack, preserves_flags));
             }
         }
     };
 }
 
-// TCR_EL1 stands apart: it is the first to change and the last to be set (see `load`).
-pairs! { save_el1, restore_el1;
+// TCR_EL1 and CNTV_CTL_EL0 stand apart (see `save` and `load`).
+pairs! {
     "0" "sp_el0" "sp_el1";
     "16" "elr_el1" "spsr_el1";
     "32" "sctlr_el1" "cpacr_el1";
     "48" "ttbr0_el1" "ttbr1_el1";
     "64" "esr_el1" "far_el1";
-    "80" "afsr0_el1" "afsr1_el1";
-    "96" "mair_el1" "amair_el1";
-    "112" "vbar_el1" "contextidr_el1";
-    "128" "tpidr_el0" "tpidrro_el0";
-    "144" "tpidr_el1" "cntkctl_el1";
-    "160" "par_el1" "csselr_el1";
-    "176" "mdscr_el1" "cntv_cval_el0";
+    "80" "mair_el1" "vbar_el1";
+    "96" "contextidr_el1" "tpidr_el0";
+    "112" "tpidrro_el0" "tpidr_el1";
+    "128" "cntkctl_el1" "par_el1";
+    "144" "csselr_el1" "cntv_cval_el0";
 }
 
-/// Stores the EL1 and timer registers of the loaded guest to `context` and turns its timer off.
+/// Stores the EL1 and timer registers of the loaded guest to `context`, but for what is [`rare`], and turns its timer off. Returns what
+/// CNTV_CTL_EL0 was.
 ///
 /// Leaves TCR_EL1 with both walks disabled, so that the half-switched state can't be walked speculatively
 /// (Cortex-A72 erratum 1319367).
@@ -297,34 +265,76 @@ pairs! { save_el1, restore_el1;
 /// # Safety
 /// `context` is the one that is loaded on this pCPU, and nobody else touches it.
 #[inline(always)]
-pub unsafe fn save(context: &mut VcpuContext) {
-    let el1 = &mut context.el1;
-    // SAFETY: `el1` is exclusively borrowed and of the right size.
-    unsafe { save_el1(el1) };
-    // SAFETY: no guest runs; the timer and the walks are turned off for good until the next `load`.
+pub unsafe fn save(context: &mut VcpuContext) -> u64 {
+    // SAFETY: `context` is exclusively borrowed.
+    unsafe { save_pairs(context) };
+    let (tcr, ctl);
+    // SAFETY: no guest runs; the timer and the walks are turned off for good until the next `load`. With both walks disabled, nothing
+    // else of TCR_EL1 has a meaning.
     unsafe {
-        asm!("mrs {tcr}, tcr_el1", "mrs {ctl}, cntv_ctl_el0", "msr cntv_ctl_el0, xzr", "orr {t}, {tcr}, {epd0}",
-             "orr {t}, {t}, {epd1}", "msr tcr_el1, {t}", "isb",
-             tcr = out(reg) el1.tcr_el1, ctl = out(reg) el1.cntv_ctl_el0, t = out(reg) _,
-             epd0 = const TCR_EPD & 0xff, epd1 = const TCR_EPD & !0xff, options(nostack, preserves_flags));
+        asm!("mrs {tcr}, tcr_el1", "mrs {ctl}, cntv_ctl_el0", "msr cntv_ctl_el0, xzr", "mov {t:w}, #{epd}",
+             "msr tcr_el1, {t}", "isb",
+             tcr = out(reg) tcr, ctl = out(reg) ctl, t = out(reg) _, epd = const TCR_EPD,
+             options(nostack, preserves_flags));
     }
+    (context.el1.cntv_ctl_el0, context.el1.tcr_el1) = (ctl, tcr);
+    ctl
 }
 
 /// Loads EL1, timer and EL2 registers from `context`. The translation regime is complete at the next `eret`.
 ///
 /// # Safety
-/// Nothing is loaded on this pCPU ([`save`] or [`unload_stage2`] came before); `context` describes valid stage-2 tables.
+/// Nothing is loaded on this pCPU ([`save`] or [`unload_stage2`] came before); `context` describes valid stage-2 tables; `hcr` is
+/// [`HCR_GUEST`], maybe with TWI.
 #[inline(always)]
-pub unsafe fn load(context: &VcpuContext) {
+pub unsafe fn load(context: &VcpuContext, hcr: u64) {
     // SAFETY: walks are disabled by EPD since `save`, so the order of what follows can't be seen.
     unsafe {
         asm!("msr vttbr_el2, {vttbr}", "msr vmpidr_el2, {mpidr}", "msr cntvoff_el2, {off}", "msr hcr_el2, {hcr}",
              vttbr = in(reg) context.el2.vttbr_el2, mpidr = in(reg) context.el2.vmpidr_el2,
-             off = in(reg) context.el2.cntvoff_el2, hcr = in(reg) context.el2.hcr_el2, options(nostack, preserves_flags));
-        restore_el1(&context.el1);
+             off = in(reg) context.el2.cntvoff_el2, hcr = in(reg) hcr, options(nostack, preserves_flags));
+        load_pairs(context);
         // The new table bases must be seen before walks are enabled again.
         asm!("msr cntv_ctl_el0, {ctl}", "isb", "msr tcr_el1, {tcr}",
              ctl = in(reg) context.el1.cntv_ctl_el0, tcr = in(reg) context.el1.tcr_el1, options(nostack, preserves_flags));
+    }
+}
+
+/// Stores what is [`rare`], after [`save`]. Others find the registers as if they had never been used.
+///
+/// # Safety
+/// As for [`save`].
+#[cold]
+#[inline(never)]
+pub unsafe fn save_rare(context: &mut VcpuContext) {
+    if context.rare & rare::FP != 0 {
+        // SAFETY: FP is allowed since the bit was set, and the state is this context's.
+        unsafe { fpsimd::save(&mut context.fp) };
+        fpsimd::trap();
+        context.rare &= !rare::FP;
+    }
+    let el1 = &mut context.el1;
+    // SAFETY: no guest runs. MDSCR_EL1 itself is known.
+    unsafe {
+        asm!("msr mdscr_el1, xzr", "mrs {a}, afsr0_el1", "mrs {b}, afsr1_el1", "mrs {c}, amair_el1", "msr afsr0_el1, xzr",
+             "msr afsr1_el1, xzr", "msr amair_el1, xzr", a = out(reg) el1.afsr0_el1, b = out(reg) el1.afsr1_el1,
+             c = out(reg) el1.amair_el1, options(nostack, preserves_flags));
+    }
+}
+
+/// Loads what is [`rare`], before [`load`].
+///
+/// # Safety
+/// As for [`load`].
+#[cold]
+#[inline(never)]
+pub unsafe fn load_rare(context: &VcpuContext) {
+    let el1 = &context.el1;
+    // SAFETY: no guest runs.
+    unsafe {
+        asm!("msr mdscr_el1, {m}", "msr afsr0_el1, {a}", "msr afsr1_el1, {b}", "msr amair_el1, {c}",
+             m = in(reg) el1.mdscr_el1, a = in(reg) el1.afsr0_el1, b = in(reg) el1.afsr1_el1, c = in(reg) el1.amair_el1,
+             options(nostack, preserves_flags));
     }
 }
 
@@ -340,17 +350,8 @@ pub unsafe fn unload_stage2(empty_root: u64) {
 /// Sets HCR_EL2 at once, for the guest that is loaded.
 #[inline(always)]
 pub fn set_hcr(value: u64) {
-    // SAFETY: callers pass HCR_GUEST plus TWI or VSE; none of it acts on EL2.
+    // SAFETY: callers pass HCR_GUEST, maybe with TWI; none of it acts on EL2.
     unsafe { asm!("msr hcr_el2, {}", in(reg) value, options(nostack, preserves_flags)) };
-}
-
-/// Sets VTTBR_EL2 of the loaded context at once (a new VMID).
-///
-/// # Safety
-/// The tables are those of the loaded domain.
-pub unsafe fn set_vttbr(value: u64) {
-    // SAFETY: by the contract.
-    unsafe { asm!("msr vttbr_el2, {}", "isb", in(reg) value, options(nostack, preserves_flags)) };
 }
 
 macro_rules! live {
@@ -380,7 +381,14 @@ live!(live_spsr_el1, set_live_spsr_el1, "spsr_el1", "SPSR_EL1 of the loaded gues
 live!(live_esr_el1, set_live_esr_el1, "esr_el1", "ESR_EL1 of the loaded guest.");
 live!(live_far_el1, set_live_far_el1, "far_el1", "FAR_EL1 of the loaded guest.");
 live!(live_vbar_el1, set_live_vbar_el1, "vbar_el1", "VBAR_EL1 of the loaded guest.");
-live!(live_mdscr_el1, set_live_mdscr_el1, "mdscr_el1", "MDSCR_EL1 of the loaded guest.");
+
+/// Writes MDSCR_EL1 of the guest that is loaded.
+pub fn set_mdscr(context: &mut VcpuContext, value: u64) {
+    context.el1.mdscr_el1 = value;
+    context.rare = context.rare & !rare::DEBUG | if value != 0 { rare::DEBUG } else { 0 };
+    // SAFETY: acts on the guest only, at its next entry.
+    unsafe { asm!("msr mdscr_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
+}
 
 macro_rules! fault_register {
     ($get:ident, $reg:literal, $doc:literal) => {
@@ -406,7 +414,20 @@ fault_register!(esr_el2, "esr_el2", "Syndrome of the last exception to EL2.");
 /// * MDCR_EL2: debug, OS-lock and PMU registers trap.
 /// * HSTR_EL2, VPIDR_EL2: nothing trapped by coprocessor; the real MIDR.
 /// * VTCR_EL2: 39-bit IPA from level 1, 4 KiB, write-back inner-shareable walks, 8-bit VMID.
+///
+/// Looks, too, whether this pCPU has the registers behind [`rare::AUXILIARY`].
 pub fn init_cpu() {
+    let auxiliary: u64;
+    // SAFETY: no guest is loaded; the registers act on EL1 and EL0 only, and end as zero.
+    unsafe {
+        asm!("msr mdscr_el1, xzr", "mov {a}, #-1", "msr afsr0_el1, {a}", "msr afsr1_el1, {a}", "msr amair_el1, {a}", "isb",
+             "mrs {a}, afsr0_el1", "mrs {b}, afsr1_el1", "orr {a}, {a}, {b}", "mrs {b}, amair_el1", "orr {a}, {a}, {b}",
+             "msr afsr0_el1, xzr", "msr afsr1_el1, xzr", "msr amair_el1, xzr",
+             a = out(reg) auxiliary, b = out(reg) _, options(nostack, preserves_flags));
+    }
+    if auxiliary != 0 {
+        AUXILIARY.store(rare::AUXILIARY, Ordering::Relaxed);
+    }
     let (mut midr, mut mmfr0): (u64, u64);
     // SAFETY: reading identification has no effect.
     unsafe {
@@ -421,7 +442,7 @@ pub fn init_cpu() {
     unsafe {
         asm!("mrs {t}, mdcr_el2", "and {t}, {t}, #0x1f", "orr {t}, {t}, {mdcr}", "msr mdcr_el2, {t}",
              t = out(reg) _, mdcr = in(reg) MDCR, options(nostack));
-        asm!("msr cptr_el2, {}", in(reg) crate::fpsimd::CPTR_TRAP, options(nostack));
+        asm!("msr cptr_el2, {}", in(reg) fpsimd::CPTR_TRAP, options(nostack));
         asm!("msr cnthctl_el2, xzr", "msr hstr_el2, xzr", "msr vpidr_el2, {midr}", "msr vtcr_el2, {vtcr}", "msr hcr_el2, {hcr}", "isb",
              midr = in(reg) midr, vtcr = in(reg) vtcr, hcr = in(reg) HCR_GUEST, options(nostack));
     }

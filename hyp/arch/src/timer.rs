@@ -1,16 +1,19 @@
 //! The generic timer as EL2 uses it: its own physical timer for the scheduler, the virtual timer for guests.
 
 use crate::sysreg::CNTHP_CVAL_EL2;
-use aarch64_cpu::registers::{
-    CNTFRQ_EL0, CNTHP_CTL_EL2, CNTPCT_EL0, CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVOFF_EL2, Readable, Writeable,
-};
+use aarch64_cpu::registers::{CNTFRQ_EL0, CNTHP_CTL_EL2, CNTPCT_EL0, CNTV_CTL_EL0, Readable, Writeable};
 
 /// `CNT*_CTL`: the timer is enabled.
 pub const CTL_ENABLE: u64 = 1 << 0;
 /// `CNT*_CTL`: its interrupt is masked.
 pub const CTL_IMASK: u64 = 1 << 1;
-/// `CNT*_CTL`: its condition is met (read-only).
-pub const CTL_ISTATUS: u64 = 1 << 2;
+
+/// Whether a timer whose control register reads `ctl` will interrupt.
+#[inline(always)]
+#[must_use]
+pub const fn runs(ctl: u64) -> bool {
+    ctl & (CTL_ENABLE | CTL_IMASK) == CTL_ENABLE
+}
 
 /// Reads the physical counter, in ticks. May be taken early by speculation: fine for time-keeping, not for
 /// ordering against memory.
@@ -42,7 +45,7 @@ pub fn clear_deadline() {
 
 /// The virtual timer of the vCPU whose context is loaded.
 pub mod guest {
-    use super::{CNTV_CTL_EL0, CNTV_CVAL_EL0, CNTVOFF_EL2, CTL_IMASK, Readable, Writeable};
+    use super::{CNTV_CTL_EL0, CTL_IMASK, Readable, Writeable};
 
     /// Reads `CNTV_CTL_EL0`.
     #[inline(always)]
@@ -57,37 +60,9 @@ pub mod guest {
         CNTV_CTL_EL0.set(value);
     }
 
-    /// Reads the deadline, in ticks of the virtual counter.
+    /// Masks the timer's interrupt at its source: what EL2 does when it fires.
     #[inline(always)]
-    #[must_use]
-    pub fn cval() -> u64 {
-        CNTV_CVAL_EL0.get()
-    }
-
-    /// Writes the deadline, in ticks of the virtual counter.
-    #[inline(always)]
-    pub fn set_cval(value: u64) {
-        CNTV_CVAL_EL0.set(value);
-    }
-
-    /// Reads the offset that the virtual counter is behind the physical one, in ticks.
-    #[inline(always)]
-    #[must_use]
-    pub fn offset() -> u64 {
-        CNTVOFF_EL2.get()
-    }
-
-    /// Writes the offset.
-    #[inline(always)]
-    pub fn set_offset(value: u64) {
-        CNTVOFF_EL2.set(value);
-    }
-
-    /// Masks the timer's interrupt at its source and returns the old control value: what EL2 does when it fires.
-    #[inline(always)]
-    pub fn mask() -> u64 {
-        let old = ctl();
-        set_ctl(old | CTL_IMASK);
-        old
+    pub fn mask() {
+        set_ctl(ctl() | CTL_IMASK);
     }
 }

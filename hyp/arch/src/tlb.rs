@@ -83,14 +83,6 @@ pub fn el1_all_local() {
     isb();
 }
 
-/// Forgets all EL1 and stage-2 translations of all VMIDs on all pCPUs.
-pub fn el1_all() {
-    dsb_ishst();
-    tlbi!("alle1is");
-    dsb_ish();
-    isb();
-}
-
 /// Runs `invalidate` with `vttbr` installed, between the barriers every invalidation needs.
 fn with_vttbr(vttbr: u64, invalidate: impl FnOnce()) {
     // Table stores are seen by all walkers before the invalidation, and the invalidation is complete on all pCPUs

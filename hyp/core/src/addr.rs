@@ -38,12 +38,6 @@ macro_rules! address {
                 self.is_aligned(PAGE_SIZE)
             }
 
-            /// The address of the page that it is in.
-            #[inline(always)]
-            pub const fn page_base(self) -> Self {
-                Self(self.0 & !(PAGE_SIZE - 1))
-            }
-
             /// Adds bytes; `None` if that wraps.
             #[inline(always)]
             pub const fn checked_add(self, bytes: u64) -> Option<Self> {

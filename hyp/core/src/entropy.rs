@@ -27,11 +27,6 @@ impl Drbg {
         Self { key: [0; KEY_BYTES], seeded: false }
     }
 
-    /// Says whether it was fed.
-    pub const fn is_seeded(&self) -> bool {
-        self.seeded
-    }
-
     /// Mixes `seed` in, of any length. It counts as seeded once it was fed 16 bytes or more at a time.
     pub fn feed(&mut self, seed: &[u8]) {
         for chunk in seed.chunks(KEY_BYTES) {

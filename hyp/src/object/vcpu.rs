@@ -84,8 +84,6 @@ pub struct Vcpu {
     pub loaded_on: AtomicU8,
     /// Set of [`stop`] reasons.
     pub stop: AtomicU8,
-    /// Its FP registers were used since it was switched in.
-    pub fp_live: AtomicBool,
     /// Index in its domain.
     pub index: u8,
     /// Number on the machine.
@@ -138,6 +136,21 @@ pub struct SchedState {
 }
 
 impl SchedState {
+    /// It stops running, having run for `ran` ticks.
+    #[inline(always)]
+    pub fn stopped(&mut self, ran: u64, now: u64) {
+        self.running += ran;
+        self.since = now;
+    }
+
+    /// It is blocked no longer.
+    #[inline(always)]
+    pub fn woken(&mut self, now: u64) {
+        self.blocked += now.wrapping_sub(self.since);
+        self.since = now;
+        self.block_deadline = u64::MAX;
+    }
+
     /// Sees to it that stolen time is published at the next entry if it has grown.
     #[inline(always)]
     pub fn note_ready(&mut self) {
@@ -177,7 +190,7 @@ impl Vcpu {
     /// A vCPU that is off.
     pub fn new(spec: &VcpuSpec) -> Self {
         Self {
-            context: UnsafeCell::new(VcpuContext::new()),
+            context: UnsafeCell::new(VcpuContext::at_power_on()),
             domain: spec.domain,
             page: PagePtr(spec.page),
             upcall_wanted: AtomicBool::new(false),
@@ -185,7 +198,6 @@ impl Vcpu {
             pcpu: AtomicU8::new(spec.pcpu),
             loaded_on: AtomicU8::new(NOT_LOADED),
             stop: AtomicU8::new(0),
-            fp_live: AtomicBool::new(false),
             index: spec.index,
             id: spec.id,
             mpidr: spec.mpidr,
@@ -261,6 +273,12 @@ impl Vcpu {
     #[inline(always)]
     pub fn place(&self) -> Place {
         Place::from_raw(self.place.load(Ordering::Relaxed))
+    }
+
+    /// Whether that is `place`.
+    #[inline(always)]
+    pub fn is_at(&self, place: Place) -> bool {
+        self.place.load(Ordering::Relaxed) == place as u8
     }
 
     /// Moves it; under its run-queue lock.
@@ -339,13 +357,19 @@ impl Ref<Vcpu> {
     ///
     /// Stolen time is late by a 64th of a millisecond at most; the run-state times, which only a person reads, are written with it, or once a
     /// millisecond.
-    #[inline(always)]
     pub fn publish_times(self) {
-        // SAFETY: it runs on this pCPU, and nobody else changes these fields while it does.
-        let state = unsafe { self.sched() };
-        if state.since >= state.publish_at {
-            self.publish_now(state);
+        if self.times_are_due() {
+            // SAFETY: it runs on this pCPU, and nobody else changes these fields while it does.
+            self.publish_now(unsafe { self.sched() });
         }
+    }
+
+    /// Whether [`Ref::publish_times`] would do something.
+    #[inline(always)]
+    pub fn times_are_due(self) -> bool {
+        // SAFETY: as in `publish_times`.
+        let state = unsafe { self.sched() };
+        state.since >= state.publish_at
     }
 
     #[inline(never)]

@@ -5,6 +5,7 @@
 //! registers with all other Rust frames gone.
 //!
 //! * [`queue`]: the queues and the moves between places.
+//! * [`fast`]: the short ways from one vCPU to another.
 //! * [`wake`]: waking, and where a woken vCPU runs.
 //! * [`control`]: stop, resume, start, parameters.
 //! * [`switch`]: contexts, idle.
@@ -12,11 +13,13 @@
 //! Lock order: a second queue is only ever tried, never waited for.
 
 pub mod control;
+pub mod fast;
 pub mod queue;
 pub mod switch;
 pub mod wake;
 
-pub use queue::{MAX_VCPUS, block, hand_off, leave, reconsider, yield_now};
+pub use fast::hand_off;
+pub use queue::{MAX_VCPUS, block, leave, reconsider, yield_now};
 pub use wake::kick;
 
 use crate::graph::Ref;

@@ -3,6 +3,7 @@
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 
+use super::fast;
 use crate::graph::Ref;
 use crate::lock::{Guard, Lock};
 use crate::notify;
@@ -11,10 +12,10 @@ use crate::percpu::{self, Pcpu};
 use crate::trap::{Next, STAY};
 use portico_abi::Status;
 use portico_abi::port::{BIT_TIMER, DEADLINE_NEVER};
+use portico_arch::context::{self, HCR_GUEST, hcr};
 use portico_arch::pcpu::MAX_PCPUS;
-use portico_arch::timer;
 use portico_arch::vectors::IDLE;
-use portico_arch::{cpu, gic};
+use portico_arch::{gic, timer};
 use portico_core::runq::{Admission, RunQueue, TimerQueue, Why};
 
 /// vCPUs on one machine.
@@ -30,7 +31,8 @@ pub struct Queue {
     pub admission: Admission,
 }
 
-static QUEUES: [Lock<Queue>; MAX_PCPUS] = [const {
+/// By pCPU.
+pub static QUEUES: [Lock<Queue>; MAX_PCPUS] = [const {
     Lock::new(Queue { run: RunQueue::new(1_000_000), timers: TimerQueue::new(), admission: Admission::new() })
 }; MAX_PCPUS];
 
@@ -96,85 +98,6 @@ pub fn block(vcpu: Ref<Vcpu>, deadline: u64) -> Next {
     block_until(vcpu, physical, true)
 }
 
-/// `port_notify_wait` on one pCPU: the running vCPU blocks and the blocked one that it has notified runs at once, without a queue in
-/// between. `None`, and nothing done, where that would pass over anyone: then the caller raises and blocks the long way.
-///
-/// Lends no budget and no priority: only plain weighted vCPUs with nobody waiting are handed over to.
-#[inline(always)]
-pub fn hand_off(vcpu: Ref<Vcpu>, target: Ref<Vcpu>, deadline: u64) -> Option<Next> {
-    let pcpu = percpu::this();
-    let index = pcpu.index();
-    let here = |vcpu: Ref<Vcpu>| usize::from(vcpu.pcpu.load(Ordering::Relaxed)) == index;
-    // Without an end of the slice the running one is plain and alone, so slice and WFI trap are right for its successor too.
-    if deadline != DEADLINE_NEVER || pcpu.slice_end.load(Ordering::Relaxed) != u64::MAX || !here(target) {
-        return None;
-    }
-    let mut guard = of(index).lock();
-    let queue = &mut *guard;
-    if target.place() != Place::Blocked || !here(target) {
-        return None;
-    }
-    vcpu.set_place(Place::Blocked);
-    // As in `block_until`.
-    fence(Ordering::SeqCst);
-    // SAFETY: both belong to this queue, whose lock is held, and they are two.
-    let (from, to) = unsafe { (vcpu.sched(), target.sched()) };
-    let now = timer::now();
-    let handed = if vcpu.page().upcall_pending() || vcpu.upcall_wanted() || vcpu.stop.load(Ordering::Relaxed) != 0 {
-        None
-    } else {
-        queue.run.hand_over(&mut from.entity, &mut to.entity, now)
-    };
-    let Some(ran) = handed else {
-        stay_running(vcpu);
-        return None;
-    };
-    // SAFETY: it is current here.
-    unsafe { vcpu.context() }.set_reg(0, Status::Ok.raw() as u64);
-    from.running += ran;
-    from.since = now;
-    from.block_deadline = u64::MAX;
-    from.wants_result = true;
-    queue.timers.cancel(target.id);
-    to.blocked += now.wrapping_sub(to.since);
-    to.since = now;
-    to.block_deadline = u64::MAX;
-    to.switches += 1;
-    target.set_upcall_wanted();
-    target.set_place(Place::Running);
-    pcpu.current.store(target.as_ptr(), Ordering::Relaxed);
-    Some(target.context_ptr())
-}
-
-/// Runs a vCPU that was blocked until now, on its own pCPU, where nothing runs and nobody waits.
-fn run_blocked(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Next {
-    queue.timers.cancel(vcpu.id);
-    // SAFETY: the lock of its queue is held.
-    let state = unsafe { vcpu.sched() };
-    state.blocked += now.wrapping_sub(state.since);
-    state.since = now;
-    state.block_deadline = u64::MAX;
-    if queue.run.may_run(&mut state.entity, now) {
-        return run(pcpu, queue, vcpu, now);
-    }
-    vcpu.set_place(Place::Ready);
-    queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Wake);
-    pick(pcpu, queue, now)
-}
-
-/// The short way out of idling: the vCPU that is still loaded here wants an upcall. `None` if it does not.
-pub fn resume_loaded(pcpu: &Pcpu) -> Option<Next> {
-    let vcpu = pcpu.loaded()?;
-    if !vcpu.upcall_wanted() || vcpu.place() != Place::Blocked {
-        return None;
-    }
-    let mut queue = of(pcpu.index()).lock();
-    if vcpu.place() != Place::Blocked {
-        return None;
-    }
-    Some(run_blocked(pcpu, &mut queue, vcpu, timer::now()))
-}
-
 /// Blocks the running vCPU for a trapped WFI.
 pub fn block_wfi(vcpu: Ref<Vcpu>) -> Next {
     block_until(vcpu, u64::MAX, false)
@@ -186,10 +109,13 @@ fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
     }
     let pcpu = percpu::this();
     // The end of the slice says all: there is none while a weighted vCPU without a cap is alone here.
-    if deadline == DEADLINE_NEVER && pcpu.slice_end.load(Ordering::Relaxed) == u64::MAX && wait_in_place(pcpu, vcpu) {
+    if deadline == DEADLINE_NEVER
+        && pcpu.slice_end.load(Ordering::Relaxed) == u64::MAX
+        && fast::wait_in_place(pcpu, vcpu)
+    {
         return STAY;
     }
-    let mut queue = of(pcpu.index()).lock();
+    let mut queue = pcpu.queue.lock();
     vcpu.set_place(Place::Blocked);
     // Pairs with the fences in `notify`: either we see the upcall, or the notifier sees us blocked.
     fence(Ordering::SeqCst);
@@ -213,51 +139,19 @@ fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
     let state = unsafe { vcpu.sched() };
     state.block_deadline = deadline;
     state.wants_result = wants_result;
-    state.running += queue.run.stop(&mut state.entity, now);
-    state.since = now;
     if deadline != u64::MAX {
         queue.timers.set(vcpu.id, deadline);
     }
+    if let Some(next) = fast::give_way(pcpu, &mut queue, vcpu, now) {
+        return next;
+    }
+    stop(&mut queue, vcpu, now);
     pick(pcpu, &mut queue, now)
-}
-
-/// Waits for an interrupt on behalf of the running vCPU, beside which there is nobody: it stays the running one, as in a WFI of its own, but
-/// its pCPU is known to idle and the time is not charged. False if there is something to decide; true if it goes on, maybe for no reason.
-///
-/// No wake-up is lost: whoever wants something of a running vCPU or of its pCPU stores that first and pokes then, and a poke stays
-/// pending, since interrupts are masked here, until the vCPU is entered. So each flag is either seen below or ends the WFI.
-#[inline(never)]
-fn wait_in_place(pcpu: &Pcpu, vcpu: Ref<Vcpu>) -> bool {
-    let own = 1 << pcpu.index();
-    // Before the flags are looked at, as in `idle`: who finds us idle stores `resched` and pokes.
-    IDLE_MASK.fetch_or(own, Ordering::SeqCst);
-    let since = timer::now();
-    let waits = !pcpu.resched.load(Ordering::Acquire) && !vcpu.upcall_wanted() && super::wake::nobody_waits();
-    if waits {
-        cpu::wait_for_interrupt();
-    }
-    IDLE_MASK.fetch_and(!own, Ordering::Relaxed);
-    if !waits {
-        return false;
-    }
-    let now = timer::now();
-    let ticks = now.wrapping_sub(since);
-    Pcpu::count(&pcpu.idle_ticks, ticks);
-    let mut queue = of(pcpu.index()).lock();
-    // SAFETY: it runs here, so it belongs to this queue, whose lock is held.
-    let state = unsafe { vcpu.sched() };
-    queue.run.waited(&mut state.entity, ticks, now);
-    state.blocked += ticks;
-    // It may have been charged from elsewhere meanwhile.
-    state.since = now.min(state.since + ticks);
-    drop(queue);
-    vcpu.publish_times();
-    !pcpu.resched.load(Ordering::Acquire)
 }
 
 /// Takes the running vCPU back from Blocked. A notifier that saw it there relies on [`wake`](super::wake::wake), which finds it running
 /// again and does nothing: so the upcall is raised here.
-fn stay_running(vcpu: Ref<Vcpu>) {
+pub fn stay_running(vcpu: Ref<Vcpu>) {
     vcpu.set_place(Place::Running);
     // Pairs with the fence in `notify`: either we see the wish, or the notifier sees us running and pokes.
     fence(Ordering::SeqCst);
@@ -269,21 +163,28 @@ fn stay_running(vcpu: Ref<Vcpu>) {
 /// The running vCPU leaves its pCPU for `place`, which is none of Running, Ready and Blocked.
 pub fn leave(vcpu: Ref<Vcpu>, place: Place) -> Next {
     let pcpu = percpu::this();
-    let mut queue = of(pcpu.index()).lock();
-    let now = timer::now();
-    // SAFETY: the lock of its queue is held.
-    let state = unsafe { vcpu.sched() };
-    state.running += queue.run.stop(&mut state.entity, now);
-    state.since = now;
+    leave_for(pcpu, &mut pcpu.queue.lock(), vcpu, place, timer::now())
+}
+
+fn leave_for(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, place: Place, now: u64) -> Next {
+    stop(queue, vcpu, now);
     vcpu.set_place(place);
     pcpu.unload.store(true, Ordering::Relaxed);
-    pick(pcpu, &mut queue, now)
+    pick(pcpu, queue, now)
+}
+
+/// Charges the running vCPU and takes it off its pCPU.
+fn stop(queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) {
+    // SAFETY: the lock of its queue is held.
+    let state = unsafe { vcpu.sched() };
+    let ran = queue.run.stop(&mut state.entity, now);
+    state.stopped(ran, now);
 }
 
 /// The running vCPU gives up its slice.
 pub fn yield_now(vcpu: Ref<Vcpu>) -> Next {
     let pcpu = percpu::this();
-    let mut queue = of(pcpu.index()).lock();
+    let mut queue = pcpu.queue.lock();
     if queue.run.ready_len() == 0 {
         return STAY;
     }
@@ -294,32 +195,25 @@ pub fn yield_now(vcpu: Ref<Vcpu>) -> Next {
 pub fn reconsider(vcpu: Ref<Vcpu>) -> Next {
     let pcpu = percpu::this();
     pcpu.resched.store(false, Ordering::Relaxed);
-    let mut queue = of(pcpu.index()).lock();
+    let mut queue = pcpu.queue.lock();
     let now = timer::now();
-    if let Some(next) = swap(pcpu, &mut queue, vcpu, now) {
-        return next;
+    match fast::swap(pcpu, &mut queue, vcpu, now) {
+        Some(next) => next,
+        None => decide(pcpu, queue, vcpu, now),
     }
+}
+
+#[inline(never)]
+fn decide(pcpu: &Pcpu, mut queue: Guard<'static, Queue>, vcpu: Ref<Vcpu>, now: u64) -> Next {
     expire(pcpu, &mut queue, now);
-    if vcpu.stop.load(Ordering::Acquire) != 0 {
-        // SAFETY: the lock of its queue is held.
-        let state = unsafe { vcpu.sched() };
-        state.running += queue.run.stop(&mut state.entity, now);
-        state.since = now;
-        state.resume_to = Place::Ready;
-        vcpu.set_place(Place::Stopped);
-        pcpu.unload.store(true, Ordering::Relaxed);
-        return pick(pcpu, &mut queue, now);
-    }
     // SAFETY: the lock of its queue is held.
-    let allowed = unsafe { vcpu.sched() }.affinity & 1 << pcpu.index() != 0;
-    if !allowed {
-        // SAFETY: as above.
-        let state = unsafe { vcpu.sched() };
-        state.running += queue.run.stop(&mut state.entity, now);
-        state.since = now;
-        vcpu.set_place(Place::Migrating);
-        pcpu.unload.store(true, Ordering::Relaxed);
-        return pick(pcpu, &mut queue, now);
+    let state = unsafe { vcpu.sched() };
+    if vcpu.stop.load(Ordering::Acquire) != 0 {
+        state.resume_to = Place::Ready;
+        return leave_for(pcpu, &mut queue, vcpu, Place::Stopped, now);
+    }
+    if state.affinity & 1 << pcpu.index() == 0 {
+        return leave_for(pcpu, &mut queue, vcpu, Place::Migrating, now);
     }
     if now >= pcpu.slice_end.load(Ordering::Relaxed) || queue.run.should_preempt(now) {
         return requeue(pcpu, &mut queue, vcpu, Why::Preempted);
@@ -327,39 +221,13 @@ pub fn reconsider(vcpu: Ref<Vcpu>) -> Next {
     // SAFETY: as above.
     let state = unsafe { vcpu.sched() };
     set_slice(pcpu, &queue, queue.run.deadline(&state.entity, now));
-    update_wfi_trap(pcpu, &queue, vcpu);
+    update_wfi_trap(pcpu, &queue);
     STAY
-}
-
-/// The common case of a decision: one vCPU wakes and takes the place of the running one, without being queued. `None` if it is another case;
-/// then the woken one, if any, is among the ready. Whoever is due too is seen to next: the timer's deadline is then past.
-fn swap(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Option<Next> {
-    let woken = take_woken(pcpu).or_else(|| queue.timers.due(now).and_then(by_id))?;
-    if woken.place() != Place::Blocked || usize::from(woken.pcpu.load(Ordering::Relaxed)) != pcpu.index() {
-        return None;
-    }
-    // SAFETY: both belong to this queue, whose lock is held, and they are two: one runs, one is blocked.
-    let (state, to) = unsafe { (vcpu.sched(), woken.sched()) };
-    queue.timers.cancel(woken.id);
-    look_at_deadline(woken, to, now);
-    let may_stay = vcpu.stop.load(Ordering::Acquire) == 0 && state.affinity & 1 << pcpu.index() != 0;
-    let ran = if may_stay { queue.run.preempt(vcpu.id, &mut state.entity, &mut to.entity, now) } else { None };
-    let Some(ran) = ran else {
-        unblock(queue, woken, now);
-        return None;
-    };
-    state.running += ran;
-    state.since = now;
-    vcpu.set_place(Place::Ready);
-    to.blocked += now.wrapping_sub(to.since);
-    to.since = now;
-    to.block_deadline = u64::MAX;
-    Some(started(pcpu, queue, woken, now))
 }
 
 /// The vCPU that others have left to this pCPU to wake.
 #[inline(always)]
-fn take_woken(pcpu: &Pcpu) -> Option<Ref<Vcpu>> {
+pub fn take_woken(pcpu: &Pcpu) -> Option<Ref<Vcpu>> {
     if pcpu.woken.load(Ordering::Relaxed) == 0 {
         return None;
     }
@@ -369,12 +237,10 @@ fn take_woken(pcpu: &Pcpu) -> Option<Ref<Vcpu>> {
 
 fn requeue(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, why: Why) -> Next {
     let now = timer::now();
-    // SAFETY: the lock of its queue is held.
-    let state = unsafe { vcpu.sched() };
-    state.running += queue.run.stop(&mut state.entity, now);
-    state.since = now;
+    stop(queue, vcpu, now);
     vcpu.set_place(Place::Ready);
-    queue.run.enqueue(vcpu.id, &mut state.entity, now, why);
+    // SAFETY: the lock of its queue is held.
+    queue.run.enqueue(vcpu.id, &mut unsafe { vcpu.sched() }.entity, now, why);
     pick(pcpu, queue, now)
 }
 
@@ -392,14 +258,14 @@ pub fn pick(pcpu: &Pcpu, queue: &mut Queue, now: u64) -> Next {
 
 /// [`pick`] for an idle pCPU that was asked to look.
 pub fn pick_idle(pcpu: &Pcpu) -> Next {
-    let mut queue = of(pcpu.index()).lock();
+    let mut queue = pcpu.queue.lock();
     let now = timer::now();
     expire(pcpu, &mut queue, now);
     pick(pcpu, &mut queue, now)
 }
 
 /// Makes a vCPU, which is in no queue, the running one of this pCPU.
-#[inline]
+#[inline(never)]
 pub fn run(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Next {
     // SAFETY: the lock of its queue is held.
     let state = unsafe { vcpu.sched() };
@@ -407,32 +273,33 @@ pub fn run(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Next {
     state.ready += now.wrapping_sub(state.since);
     state.since = now;
     state.note_ready();
-    started(pcpu, queue, vcpu, now)
+    started(pcpu, queue, vcpu, state, now)
 }
 
 /// The rest of [`run`], for a vCPU that the run queue has started.
-fn started(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Next {
-    // SAFETY: the lock of its queue is held.
-    let state = unsafe { vcpu.sched() };
+#[inline(always)]
+pub fn started(pcpu: &Pcpu, queue: &Queue, vcpu: Ref<Vcpu>, state: &mut SchedState, now: u64) -> Next {
     state.switches += 1;
     vcpu.set_place(Place::Running);
     pcpu.current.store(vcpu.as_ptr(), Ordering::Relaxed);
-    set_slice(pcpu, queue, queue.run.deadline(&state.entity, now));
-    pcpu.trap_wfi.store(must_trap_wfi(queue), Ordering::Relaxed);
+    program(pcpu, queue, queue.run.deadline(&state.entity, now));
+    pcpu.hcr.store(hcr(queue), Ordering::Relaxed);
     vcpu.context_ptr()
 }
 
-/// Whether the WFI of the vCPU that runs here must trap: someone else could use the time.
-pub fn must_trap_wfi(queue: &Queue) -> bool {
-    queue.run.ready_len() != 0 || ALWAYS_TRAP_WFI.load(Ordering::Relaxed)
+/// HCR_EL2 of the vCPU that runs here. Its WFI traps if someone else could use the time.
+#[inline(always)]
+fn hcr(queue: &Queue) -> u64 {
+    let trap = queue.run.ready_len() != 0 || ALWAYS_TRAP_WFI.load(Ordering::Relaxed);
+    if trap { HCR_GUEST | hcr::TWI } else { HCR_GUEST }
 }
 
-/// Sets or clears the trap for the vCPU that is loaded and runs here.
-pub fn update_wfi_trap(pcpu: &Pcpu, queue: &Queue, vcpu: Ref<Vcpu>) {
-    let trap = must_trap_wfi(queue);
-    if pcpu.trap_wfi.load(Ordering::Relaxed) != trap {
-        pcpu.trap_wfi.store(trap, Ordering::Relaxed);
-        super::switch::apply_wfi_trap(vcpu, trap);
+/// Sets or clears the trap of WFI for the vCPU that runs here.
+pub fn update_wfi_trap(pcpu: &Pcpu, queue: &Queue) {
+    let want = hcr(queue);
+    if pcpu.hcr.load(Ordering::Relaxed) != want {
+        pcpu.hcr.store(want, Ordering::Relaxed);
+        context::set_hcr(want);
     }
 }
 
@@ -471,7 +338,8 @@ pub fn expire(pcpu: &Pcpu, queue: &mut Queue, now: u64) {
 }
 
 /// What a blocked vCPU finds when it wakes because of a deadline: its timer's port pending, or the result of its call.
-fn look_at_deadline(vcpu: Ref<Vcpu>, state: &mut SchedState, now: u64) {
+#[inline(never)]
+pub fn look_at_deadline(vcpu: Ref<Vcpu>, state: &mut SchedState, now: u64) {
     if vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED {
         // SAFETY: it neither runs nor is loaded, and its lock is held.
         let context = unsafe { vcpu.context() };
@@ -494,15 +362,19 @@ fn look_at_deadline(vcpu: Ref<Vcpu>, state: &mut SchedState, now: u64) {
 pub fn unblock(queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) {
     // SAFETY: the lock of its queue is held.
     let state = unsafe { vcpu.sched() };
-    state.blocked += now.wrapping_sub(state.since);
-    state.since = now;
-    state.block_deadline = u64::MAX;
+    state.woken(now);
     vcpu.set_place(Place::Ready);
     queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Wake);
 }
 
 /// Programs CNTHP for the end of the slice or the next deadline of a blocked vCPU, whichever is first.
+#[inline(never)]
 pub fn set_slice(pcpu: &Pcpu, queue: &Queue, slice_end: Option<u64>) {
+    program(pcpu, queue, slice_end);
+}
+
+#[inline(always)]
+fn program(pcpu: &Pcpu, queue: &Queue, slice_end: Option<u64>) {
     let slice_end = slice_end.unwrap_or(u64::MAX);
     pcpu.slice_end.store(slice_end, Ordering::Relaxed);
     let waiting = queue.run.ready_len() != 0;
@@ -511,7 +383,7 @@ pub fn set_slice(pcpu: &Pcpu, queue: &Queue, slice_end: Option<u64>) {
         // Each bit has one writer.
         WAITING_MASK.fetch_xor(1 << pcpu.index(), Ordering::Relaxed);
     }
-    let at = slice_end.min(queue.timers.first().unwrap_or(u64::MAX));
+    let at = queue.timers.first().map_or(slice_end, |at| slice_end.min(at));
     if pcpu.timer.load(Ordering::Relaxed) != at {
         pcpu.timer.store(at, Ordering::Relaxed);
         if at == u64::MAX {

@@ -6,58 +6,128 @@
 use core::sync::atomic::{Ordering, fence};
 
 use super::queue::{self, IDLE_MASK};
-use super::wake;
+use super::{fast, wake};
 use crate::graph::Ref;
 use crate::object::domain::EMPTY_ROOT;
 use crate::object::vcpu::{NOT_LOADED, Place, Vcpu};
 use crate::percpu::{self, Pcpu};
 use crate::{irq, quiesce, trace, vmid};
-use portico_arch::context::{self, HCR_GUEST, VcpuContext, hcr};
+use portico_arch::context::{self, VcpuContext};
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::vectors::IDLE;
-use portico_arch::{cpu, fpsimd, gic, timer, tlb};
+use portico_arch::{cpu, gic, timer, tlb};
 use portico_core::runq::Why;
 use portico_core::trace::Event;
 
+/// What is common comes without a call in between, which would cost a stack frame each time; everything else is done before or after it.
 #[unsafe(no_mangle)]
-extern "C" fn portico_switch(mut next: *mut VcpuContext) -> *mut VcpuContext {
+extern "C" fn portico_switch(next: *mut VcpuContext) -> *mut VcpuContext {
     let pcpu = percpu::this();
+    if next != IDLE
+        && let Some(from) = pcpu.loaded()
+        && from.context_ptr() != next
+    {
+        // SAFETY: a handler returns IDLE or the context of a vCPU.
+        let to = unsafe { Vcpu::from_context(next) };
+        // SAFETY: one is loaded on this pCPU, the other runs here now and is loaded nowhere; they are two.
+        let (saved, loaded) = unsafe { (from.context(), to.context()) };
+        if saved.rare | loaded.rare == 0
+            && let Some(vttbr) = vmid::if_current(pcpu, to.domain)
+        {
+            // SAFETY: as above.
+            let timer_runs = timer::runs(unsafe { context::save(saved) });
+            gic::save(&mut saved.gic);
+            let gone = from.is_at(Place::Ready) | (from.is_at(Place::Blocked) & !timer_runs);
+            if gone {
+                from.loaded_on.store(NOT_LOADED, Ordering::Release);
+            }
+            return take_in(pcpu, to, vttbr, Some(from), gone);
+        }
+    }
+    switch_slow(pcpu, next)
+}
+
+#[inline(never)]
+fn switch_slow(pcpu: &'static Pcpu, mut next: *mut VcpuContext) -> *mut VcpuContext {
     if next == IDLE {
         next = idle(pcpu);
     }
     // SAFETY: what the handlers and `idle` return is IDLE or the context of a vCPU.
     let vcpu = unsafe { Vcpu::from_context(next) };
-    match pcpu.loaded() {
-        Some(before) if before == vcpu => apply_wfi_trap(vcpu, pcpu.trap_wfi.load(Ordering::Relaxed)),
-        before => {
-            if let Some(before) = before {
-                unload(pcpu, before);
-            }
-            load(pcpu, vcpu);
+    if let Some(before) = pcpu.loaded() {
+        if before == vcpu {
+            context::set_hcr(pcpu.hcr.load(Ordering::Relaxed));
+            return arrive(vcpu);
         }
+        unload(pcpu, before);
     }
+    let vttbr = vmid::activate(pcpu, vcpu.domain);
+    // SAFETY: it runs here now and is loaded nowhere else.
+    let context = unsafe { vcpu.context() };
+    if context.rare != 0 {
+        // SAFETY: nothing is loaded here.
+        unsafe { context::load_rare(context) };
+    }
+    take_in(pcpu, vcpu, vttbr, None, true)
+}
+
+/// Loads the registers of a vCPU, but for the rare ones, where nothing is loaded now. `from`, if any, was stored just before; it counts as
+/// loaded here unless it is `gone`.
+#[inline(never)]
+fn take_in(pcpu: &Pcpu, to: Ref<Vcpu>, vttbr: u64, from: Option<Ref<Vcpu>>, gone: bool) -> *mut VcpuContext {
+    // SAFETY: it runs here now and is loaded nowhere else.
+    let context = unsafe { to.context() };
+    context.el2.vttbr_el2 = vttbr;
+    context.handler_sp = handler_sp(pcpu);
+    // SAFETY: the slot above the handler stack is the vectors' own (see `portico_arch::vectors`).
+    unsafe { (context.handler_sp as *mut *mut VcpuContext).write(to.context_ptr()) };
+    // SAFETY: nothing is loaded here, and the tables are those of its domain, which lives.
+    unsafe { context::load(context, pcpu.hcr.load(Ordering::Relaxed)) };
+    gic::restore(&context.gic);
+    let index = pcpu.index() & (MAX_PCPUS - 1);
+    let last = &to.domain.last_here[index];
+    if last.load(Ordering::Relaxed) != to.index {
+        // vCPUs of one domain share a VMID but each may use an ASID in its own way, as on processors of its own.
+        tlb::guest_stage1_local();
+        last.store(to.index, Ordering::Relaxed);
+    }
+    pcpu.loaded.store(to.as_ptr(), Ordering::Relaxed);
+    to.loaded_on.store(index as u8, Ordering::Release);
+    Pcpu::count(&pcpu.switches, 1);
+    trace::record(Event::Switch, to.id, index as u16);
+    // Pairs with the fence in `notify`: `to` is Running, so either we see the wish or the notifier pokes us; and whoever saw `from` still
+    // loaded here has only poked us.
+    fence(Ordering::SeqCst);
+    if to.times_are_due() || from.is_some_and(|from| !gone || from.upcall_wanted()) {
+        return finish(pcpu, to, from, gone);
+    }
+    if to.take_upcall_wanted() {
+        gic::pend_upcall();
+    }
+    to.context_ptr()
+}
+
+/// The end of [`take_in`] where there is more to do.
+#[inline(never)]
+fn finish(pcpu: &Pcpu, to: Ref<Vcpu>, from: Option<Ref<Vcpu>>, gone: bool) -> *mut VcpuContext {
+    if let Some(from) = from {
+        if !gone {
+            let_go(pcpu, from);
+        }
+        look_back(from);
+    }
+    arrive(to)
+}
+
+/// The last look before a vCPU is entered.
+fn arrive(vcpu: Ref<Vcpu>) -> *mut VcpuContext {
     vcpu.publish_times();
-    // Pairs with the fence in `notify`: our place is Running, so either we see the wish or the notifier pokes us.
+    // As in `take_in`.
     fence(Ordering::SeqCst);
     if vcpu.take_upcall_wanted() {
         gic::pend_upcall();
     }
-    next
-}
-
-/// Sets or clears TWI for the vCPU that is loaded here.
-pub fn apply_wfi_trap(vcpu: Ref<Vcpu>, trap: bool) {
-    // SAFETY: it is loaded on this pCPU.
-    let el2 = &mut unsafe { vcpu.context() }.el2;
-    let want = guest_hcr(trap) | el2.hcr_el2 & hcr::VSE;
-    if el2.hcr_el2 != want {
-        el2.hcr_el2 = want;
-        context::set_hcr(want);
-    }
-}
-
-const fn guest_hcr(trap_wfi: bool) -> u64 {
-    if trap_wfi { HCR_GUEST | hcr::TWI } else { HCR_GUEST }
+    vcpu.context_ptr()
 }
 
 /// Stack pointer of handlers: 16 bytes below the top, where the vectors find the context.
@@ -65,72 +135,47 @@ pub fn handler_sp(pcpu: &Pcpu) -> u64 {
     pcpu.base().stack_top - 16
 }
 
-fn load(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
-    let vttbr = vmid::activate(pcpu, vcpu.domain);
-    // SAFETY: it runs here now and is loaded nowhere else.
-    let context = unsafe { vcpu.context() };
-    context.el2.vttbr_el2 = vttbr;
-    context.el2.hcr_el2 = guest_hcr(pcpu.trap_wfi.load(Ordering::Relaxed)) | context.el2.hcr_el2 & hcr::VSE;
-    context.handler_sp = handler_sp(pcpu);
-    // SAFETY: the slot above the handler stack is the vectors' own (see `portico_arch::vectors`).
-    unsafe { (context.handler_sp as *mut *mut VcpuContext).write(vcpu.context_ptr()) };
-    // SAFETY: nothing is loaded here, and the tables are those of its domain, which lives.
-    unsafe { context::load(context) };
-    let index = pcpu.index() & (MAX_PCPUS - 1);
-    let last = &vcpu.domain.last_here[index];
-    if last.load(Ordering::Relaxed) != vcpu.index {
-        // vCPUs of one domain share a VMID but each may use an ASID in its own way, as on processors of its own.
-        tlb::guest_stage1_local();
-        last.store(vcpu.index, Ordering::Relaxed);
-    }
-    gic::restore(&context.gic);
-    pcpu.loaded.store(vcpu.as_ptr(), Ordering::Relaxed);
-    vcpu.loaded_on.store(index as u8, Ordering::Release);
-    Pcpu::count(&pcpu.switches, 1);
-    trace::record(Event::Switch, vcpu.id, index as u16);
-}
-
 /// Stores the registers of the vCPU that is loaded here.
-#[inline(always)]
 fn unload(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
     // SAFETY: it is loaded on this pCPU.
     let context = unsafe { vcpu.context() };
     // SAFETY: as above.
     unsafe { context::save(context) };
-    gic::save(&mut context.gic);
-    if vcpu.fp_live.load(Ordering::Relaxed) {
-        // SAFETY: FP is allowed since `fp_live` was set, and the state is this vCPU's.
-        unsafe { fpsimd::save(&mut context.fp) };
-        fpsimd::trap();
-        vcpu.fp_live.store(false, Ordering::Relaxed);
+    if context.rare != 0 {
+        // SAFETY: as above.
+        unsafe { context::save_rare(context) };
     }
+    gic::save(&mut context.gic);
     pcpu.loaded.store(core::ptr::null_mut(), Ordering::Relaxed);
-    let timer_at = (context.el1.cntv_ctl_el0 & (timer::CTL_ENABLE | timer::CTL_IMASK) == timer::CTL_ENABLE)
-        .then(|| context.el1.cntv_cval_el0.saturating_add(context.el2.cntvoff_el2));
-    if let Some(at) = timer_at
-        && vcpu.place() == Place::Blocked
-    {
-        watch_timer(pcpu, vcpu, at);
+    let_go(pcpu, vcpu);
+    look_back(vcpu);
+}
+
+/// A vCPU whose registers were just stored may be taken elsewhere.
+fn let_go(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
+    // SAFETY: it counts as loaded on this pCPU still.
+    let context = unsafe { vcpu.context() };
+    if timer::runs(context.el1.cntv_ctl_el0) && vcpu.place() == Place::Blocked {
+        watch_timer(pcpu, vcpu, context.el1.cntv_cval_el0.saturating_add(context.el2.cntvoff_el2));
     }
     vcpu.loaded_on.store(NOT_LOADED, Ordering::Release);
     // Pairs with the fence in `notify`: whoever saw it still loaded here has only poked us.
     fence(Ordering::SeqCst);
-    let place = vcpu.place();
-    if place == Place::Migrating || place == Place::Blocked && vcpu.upcall_wanted() {
-        unloaded(vcpu);
-    }
 }
 
-#[cold]
-#[inline(never)]
-fn unloaded(vcpu: Ref<Vcpu>) {
-    if vcpu.place() == Place::Migrating { settle(vcpu) } else { wake::wake(vcpu) }
+/// Looks what became of a vCPU while it was loaded here.
+fn look_back(vcpu: Ref<Vcpu>) {
+    match vcpu.place() {
+        Place::Migrating => settle(vcpu),
+        Place::Blocked if vcpu.upcall_wanted() => wake::wake(vcpu),
+        _ => {}
+    }
 }
 
 /// From now on the virtual timer of a blocked vCPU does not count in hardware: its queue's timer does.
 #[inline(never)]
 fn watch_timer(pcpu: &Pcpu, vcpu: Ref<Vcpu>, at: u64) {
-    let mut queue = queue::of(pcpu.index()).lock();
+    let mut queue = pcpu.queue.lock();
     if vcpu.place() == Place::Blocked {
         // SAFETY: the lock of its queue is held.
         let at = at.min(unsafe { vcpu.sched() }.block_deadline);
@@ -172,7 +217,7 @@ fn idle(pcpu: &'static Pcpu) -> *mut VcpuContext {
             unload_on_demand(pcpu);
         }
         quiesce::note();
-        if let Some(next) = queue::resume_loaded(pcpu)
+        if let Some(next) = fast::resume_loaded(pcpu)
             && next != IDLE
         {
             break next;

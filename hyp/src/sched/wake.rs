@@ -60,9 +60,7 @@ pub fn wake(vcpu: Ref<Vcpu>) {
     home.timers.cancel(vcpu.id);
     // SAFETY: the lock of its queue is held.
     let state = unsafe { vcpu.sched() };
-    state.blocked += now.wrapping_sub(state.since);
-    state.since = now;
-    state.block_deadline = u64::MAX;
+    state.woken(now);
     vcpu.set_place(Place::Ready);
     trace::record(Event::Wake, vcpu.id, index as u16);
     place(vcpu, &mut home, index, now, Why::Wake);
@@ -105,7 +103,7 @@ pub fn place(vcpu: Ref<Vcpu>, home: &mut Queue, index: usize, now: u64, why: Why
         // SAFETY: it belongs to this queue, whose lock is held.
         let deadline = home.run.deadline(&unsafe { current.sched() }.entity, now);
         queue::set_slice(pcpu, home, deadline);
-        queue::update_wfi_trap(pcpu, home, current);
+        queue::update_wfi_trap(pcpu, home);
     }
 }
 

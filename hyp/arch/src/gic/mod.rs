@@ -168,6 +168,15 @@ pub fn deactivate(acknowledged: u32) {
     by_kind!(deactivate(acknowledged));
 }
 
+/// [`eoi`] and [`deactivate`] at once: all there is to do for EL2's own interrupts.
+#[inline(always)]
+pub fn end(acknowledged: u32) {
+    match kind() {
+        GicKind::V3 => (v3::eoi(acknowledged), v3::deactivate(acknowledged)),
+        GicKind::V2 => (v2::eoi(acknowledged), v2::deactivate(acknowledged)),
+    };
+}
+
 /// Sends SGI `number` (0 to 15) to a pCPU. Completes earlier stores first, so that the receiver sees them.
 #[inline(always)]
 pub fn send_sgi(target: PcpuId, number: u8) {
@@ -219,28 +228,6 @@ pub fn pend_upcall() {
 #[inline]
 pub fn pend_upcall_saved(state: &mut VgicState) {
     state.lr0 = by_kind!(with_upcall_pending(state.lr0));
-}
-
-/// Says whether a saved state has the upcall pending or active: (pending, active).
-#[must_use]
-pub fn upcall_saved(state: &VgicState) -> (bool, bool) {
-    match kind() {
-        GicKind::V3 => (state.lr0 >> 62 & 1 != 0, state.lr0 >> 63 & 1 != 0),
-        GicKind::V2 => (state.lr0 >> 28 & 1 != 0, state.lr0 >> 29 & 1 != 0),
-    }
-}
-
-/// Reads list register 0, in this kind's layout.
-#[inline(always)]
-#[must_use]
-pub fn lr0_read() -> u64 {
-    by_kind!(lr0_read())
-}
-
-/// Writes list register 0, in this kind's layout.
-#[inline(always)]
-pub fn lr0_write(value: u64) {
-    by_kind!(lr0_write(value));
 }
 
 /// Saves the virtual interface of the vCPU that is loaded here.

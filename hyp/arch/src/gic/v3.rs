@@ -231,16 +231,15 @@ pub fn lr0_write(value: u64) {
 
 #[inline]
 pub fn save(state: &mut VgicState) {
-    state.lr0 = ICH_LR0_EL2::read();
-    state.vmcr = ICH_VMCR_EL2::read();
-    state.apr = ICH_AP1R0_EL2::read();
+    *state = VgicState { lr0: ICH_LR0_EL2::read(), vmcr: ICH_VMCR_EL2::read(), apr: ICH_AP1R0_EL2::read() };
 }
 
 #[inline]
 pub fn restore(state: &VgicState) {
-    ICH_LR0_EL2::write(state.lr0);
-    ICH_VMCR_EL2::write(state.vmcr);
-    ICH_AP1R0_EL2::write(state.apr);
+    let VgicState { lr0, vmcr, apr } = *state;
+    ICH_LR0_EL2::write(lr0);
+    ICH_VMCR_EL2::write(vmcr);
+    ICH_AP1R0_EL2::write(apr);
 }
 
 /// The frame that holds the registers of an interrupt.

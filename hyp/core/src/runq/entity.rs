@@ -68,6 +68,8 @@ const INVERSE_SHIFT: u32 = 24;
 #[derive(Clone, Debug)]
 pub struct SchedEntity {
     class: Class,
+    /// Weighted and without a cap.
+    plain: bool,
     /// Weighted: time run, scaled by 256 / weight.
     pub(super) vruntime: u64,
     /// Weighted: `(256 << 24) / weight`.
@@ -98,6 +100,7 @@ impl SchedEntity {
     pub const fn new() -> Self {
         Self {
             class: Class::DEFAULT,
+            plain: true,
             vruntime: 0,
             inverse: 1 << INVERSE_SHIFT,
             cap_budget: 0,
@@ -123,7 +126,7 @@ impl SchedEntity {
     /// Says whether it is weighted and uncapped, so that it needs no timer while it is alone.
     #[inline(always)]
     pub const fn is_plain(&self) -> bool {
-        self.is_weighted() && self.cap_budget == 0
+        self.plain
     }
 
     /// Says whether it is of the weighted class.
@@ -147,6 +150,7 @@ impl SchedEntity {
                 self.cap_budget = super::CAP_WINDOW_MS * ticks_per_ms * cap_permille as u64 / 1000;
             }
         }
+        self.plain = self.is_weighted() && self.cap_budget == 0;
     }
 
     /// Virtual runtime after `ran` more ticks.
@@ -211,7 +215,17 @@ impl SchedEntity {
 /// `vruntime + ran * inverse`, saturating.
 #[inline(always)]
 pub(super) const fn advance(vruntime: u64, inverse: u64, ran: u64) -> u64 {
-    let delta = (ran as u128 * inverse as u128) >> INVERSE_SHIFT;
-    let sum = vruntime as u128 + delta;
+    // `inverse` is 2^32 at most, for weight 1, so up to here the product fits, and the sum of two below 2^63 does.
+    if ran >> 31 != 0 {
+        return advance_far(vruntime, inverse, ran);
+    }
+    let sum = vruntime + ((ran * inverse) >> INVERSE_SHIFT);
+    if sum > VRUNTIME_MAX { VRUNTIME_MAX } else { sum }
+}
+
+#[cold]
+#[inline(never)]
+const fn advance_far(vruntime: u64, inverse: u64, ran: u64) -> u64 {
+    let sum = vruntime as u128 + ((ran as u128 * inverse as u128) >> INVERSE_SHIFT);
     if sum > VRUNTIME_MAX as u128 { VRUNTIME_MAX } else { sum as u64 }
 }

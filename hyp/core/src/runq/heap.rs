@@ -63,6 +63,35 @@ impl<const N: usize> Heaps<N> {
         }
     }
 
+    /// [`Heaps::insert`] among the ready, short if there are none.
+    #[inline(always)]
+    pub(super) fn insert_ready(&mut self, key: u64, id: u16) {
+        if self.ready == 0
+            && let (Some(k), Some(i), Some(p)) =
+                (self.keys.first_mut(), self.ids.first_mut(), self.position.get_mut(usize::from(id)))
+            && *p == NOWHERE
+        {
+            (*k, *i, *p) = (key, id, 0);
+            self.ready = 1;
+        } else {
+            self.insert(Side::Ready, key, id);
+        }
+    }
+
+    /// [`Heaps::remove`] of the first of the ready, short if there is only one.
+    #[inline(always)]
+    pub(super) fn remove_first(&mut self, id: u16) {
+        if self.ready == 1
+            && let (Some(&first), Some(p)) = (self.ids.first(), self.position.get_mut(usize::from(id)))
+            && first == id
+        {
+            *p = NOWHERE;
+            self.ready = 0;
+        } else {
+            self.remove(id);
+        }
+    }
+
     /// Inserts an id that is in neither heap. False if it is in one already or not below `N`.
     pub(super) fn insert(&mut self, side: Side, key: u64, id: u16) -> bool {
         if self.position.get(usize::from(id)) != Some(&NOWHERE) {
@@ -70,15 +99,6 @@ impl<const N: usize> Heaps<N> {
         }
         let len = self.len(side) + 1;
         self.set_len(side, len);
-        if side == Side::Ready && len == 1 {
-            // The common case: it is alone.
-            if let (Some(k), Some(i), Some(p)) =
-                (self.keys.first_mut(), self.ids.first_mut(), self.position.get_mut(usize::from(id)))
-            {
-                (*k, *i, *p) = (key, id, 0);
-            }
-            return true;
-        }
         let mut view = self.view(side);
         view.put(len - 1, key, id);
         view.up(len - 1);
@@ -88,13 +108,6 @@ impl<const N: usize> Heaps<N> {
     /// Removes an id from the heap that it is in. False if it is in none.
     pub(super) fn remove(&mut self, id: u16) -> bool {
         let Some(side) = self.side_of(id) else { return false };
-        if side == Side::Ready && self.ready == 1 {
-            if let Some(position) = self.position.get_mut(usize::from(id)) {
-                *position = NOWHERE;
-            }
-            self.ready = 0;
-            return true;
-        }
         let slot = usize::from(self.position.get(usize::from(id)).copied().unwrap_or(0));
         let mut view = self.view(side);
         let index = view.slot(slot);

@@ -26,6 +26,8 @@ mod admission;
 mod entity;
 mod heap;
 #[cfg(test)]
+mod shortcuts;
+#[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
@@ -41,6 +43,10 @@ use heap::{Heaps, Side};
 pub const CAP_WINDOW_MS: u64 = 10;
 /// Time within which all ready weighted vCPUs get a turn, if there are few, in milliseconds.
 const LATENCY_MS: u64 = 6;
+/// The longest slice beside others, in milliseconds.
+const MAX_SLICE_MS: u64 = 2;
+/// Up to so many others the slice is the longest one.
+const FEW: usize = (LATENCY_MS / MAX_SLICE_MS - 1) as usize;
 /// Ready entries that a steal looks at.
 const STEAL_SCAN: usize = 16;
 /// Set in the keys of weighted entries, so that every reservation comes first.
@@ -185,8 +191,27 @@ impl<const N: usize> RunQueue<N> {
         ran
     }
 
+    /// The running vCPU blocks while others wait: [`RunQueue::stop`] and [`RunQueue::pick`] in one. Returns how long it ran, and the next one,
+    /// to be started; `None`, and nothing done, unless all that wait are ready and weighted and it is plain.
+    #[inline(always)]
+    pub fn give_way(&mut self, from: &mut SchedEntity, now: u64) -> Option<(u64, u16)> {
+        let Current::Weighted { .. } = self.current else { return None };
+        let (key, next) = self.heaps.first(Side::Ready)?;
+        if !from.is_plain() || key & WEIGHTED_KEY == 0 || self.heaps.len(Side::Throttled) != 0 {
+            return None;
+        }
+        let ran = now.saturating_sub(self.since);
+        from.vruntime = from.vruntime_after(ran);
+        self.min_vruntime = self.min_vruntime.max(from.vruntime.min(key & !WEIGHTED_KEY));
+        self.since = now;
+        self.current = Current::None;
+        self.heaps.remove_first(next);
+        Some((ran, next))
+    }
+
     /// A blocked vCPU wakes while another runs: if it comes first it takes the other's place, which is queued under its `id`. Returns how long
     /// that one ran; `None` if the woken one must be enqueued, or one of them is not plain.
+    #[inline(always)]
     pub fn preempt(&mut self, id: u16, running: &mut SchedEntity, woken: &mut SchedEntity, now: u64) -> Option<u64> {
         let Current::Weighted { vruntime, inverse } = self.current else { return None };
         let first = self.heaps.first(Side::Ready).map_or(u64::MAX, |(key, _)| key);
@@ -203,7 +228,7 @@ impl<const N: usize> RunQueue<N> {
         }
         running.vruntime = reached;
         woken.vruntime = claim;
-        self.heaps.insert(Side::Ready, WEIGHTED_KEY | reached, id);
+        self.heaps.insert_ready(WEIGHTED_KEY | reached, id);
         self.current = Current::Weighted { vruntime: claim, inverse: woken.inverse };
         self.since = now;
         self.started = now;
@@ -260,7 +285,7 @@ impl<const N: usize> RunQueue<N> {
     /// Takes out the vCPU that should run next.
     pub fn pick(&mut self) -> Option<u16> {
         let (_, id) = self.heaps.first(Side::Ready)?;
-        self.heaps.remove(id);
+        self.heaps.remove_first(id);
         Some(id)
     }
 
@@ -287,10 +312,15 @@ impl<const N: usize> RunQueue<N> {
 
     /// When the next scheduling decision is due, while `entity` is the running one. `None`: not before something wakes. Asking again
     /// does not put it off: slice and budget count from when it was started or charged.
-    #[inline]
+    #[inline(always)]
     pub fn deadline(&self, entity: &SchedEntity, now: u64) -> Option<u64> {
-        if self.ready_len() == 0 && self.throttled_len() == 0 && entity.is_plain() {
-            return None;
+        if self.throttled_len() == 0 && entity.is_plain() && self.ready_len() <= FEW {
+            // The common cases, in few instructions: what is below comes to the same.
+            return if self.ready_len() == 0 {
+                None
+            } else {
+                Some((self.started + MAX_SLICE_MS * self.ticks_per_ms).max(now))
+            };
         }
         self.deadline_slow(entity, now)
     }
@@ -307,6 +337,7 @@ impl<const N: usize> RunQueue<N> {
         None
     }
 
+    #[inline(never)]
     fn deadline_slow(&self, entity: &SchedEntity, now: u64) -> Option<u64> {
         let mut due = self.next_release();
         let mut sooner = |at: u64| due = Some(due.map_or(at, |old| old.min(at)));
@@ -317,7 +348,7 @@ impl<const N: usize> RunQueue<N> {
             let ready = self.ready_len() as u64;
             if ready != 0 {
                 let share = LATENCY_MS * self.ticks_per_ms / (ready + 1);
-                sooner(self.started + share.clamp(self.ticks_per_ms / 2, 2 * self.ticks_per_ms));
+                sooner(self.started + share.clamp(self.ticks_per_ms / 2, MAX_SLICE_MS * self.ticks_per_ms));
             }
         } else {
             sooner(self.since + entity.remaining);
