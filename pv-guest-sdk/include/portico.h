@@ -415,7 +415,7 @@ extern "C" {
 /* First record of `Counters`, one for each device in the order of the device tree. Written by the service. */
 #define PORTICO_CONTROL_COUNTERS 384u
 /* Most records that fit. */
-#define PORTICO_CONTROL_MAX_DEVICES 116u
+#define PORTICO_CONTROL_MAX_DEVICES 92u
 
 /* Types of objects */
 #define PORTICO_TYPE_SYSTEM 1u
@@ -885,12 +885,14 @@ struct portico_control_counters {
 	uint64_t bytes_in;
 	uint64_t bytes_out;
 	uint64_t failed;
+	uint64_t notified;
 };
-_Static_assert(sizeof(struct portico_control_counters) == 32, "size");
+_Static_assert(sizeof(struct portico_control_counters) == 40, "size");
 _Static_assert(offsetof(struct portico_control_counters, requests) == 0, "requests");
 _Static_assert(offsetof(struct portico_control_counters, bytes_in) == 8, "bytes_in");
 _Static_assert(offsetof(struct portico_control_counters, bytes_out) == 16, "bytes_out");
 _Static_assert(offsetof(struct portico_control_counters, failed) == 24, "failed");
+_Static_assert(offsetof(struct portico_control_counters, notified) == 32, "notified");
 
 #ifdef __aarch64__
 /*

@@ -149,7 +149,7 @@ fn devices() -> Vec<Record> {
             "uint32_t" bytes, "uint32_t" flags, "uint64_t" _reserved,
         }),
         record!(Counters as "control_counters", "What a device has moved since its service started." {
-            "uint64_t" requests, "uint64_t" bytes_in, "uint64_t" bytes_out, "uint64_t" failed,
+            "uint64_t" requests, "uint64_t" bytes_in, "uint64_t" bytes_out, "uint64_t" failed, "uint64_t" notified,
         }),
     ]
 }

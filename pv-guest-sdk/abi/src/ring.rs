@@ -256,6 +256,12 @@ impl<'a> Producer<'a> {
         passed(self.control.data_event.load(Ordering::Relaxed), old, self.head)
     }
 
+    /// How many more slots must be published for the consumer to be notified. `None` if it asked for nothing that can come.
+    pub fn until_notified(&self) -> Option<u32> {
+        let more = self.control.data_event.load(Ordering::Relaxed).wrapping_sub(self.published).wrapping_add(1);
+        (1..=self.slots).contains(&more).then_some(more)
+    }
+
     /// Asks for a notification when a slot comes free. `true`: none is free, and the caller may sleep.
     ///
     /// # Errors
@@ -366,10 +372,20 @@ impl<'a> Consumer<'a> {
     /// # Errors
     /// As [`Consumer::available`].
     pub fn arm(&mut self) -> Result<bool, Corrupt> {
-        self.control.data_event.store(self.tail, Ordering::Relaxed);
+        self.arm_for(1)
+    }
+
+    /// Asks for a notification when `count` slots are filled. `true`: so many are not, and the caller may sleep. It must be sure that
+    /// so many will come.
+    ///
+    /// # Errors
+    /// As [`Consumer::available`].
+    pub fn arm_for(&mut self, count: u32) -> Result<bool, Corrupt> {
+        let count = count.clamp(1, self.slots);
+        self.control.data_event.store(self.tail.wrapping_add(count - 1), Ordering::Relaxed);
         // Orders the store of `data_event` before the load of `head`; pairs with the one in `Producer::publish`.
         fence(Ordering::SeqCst);
-        Ok(self.available()? == 0)
+        Ok(self.available()? < count)
     }
 }
 

@@ -220,6 +220,11 @@ impl Disk {
         self.in_flight
     }
 
+    /// How often the back-end was notified.
+    pub fn told(&self) -> u64 {
+        self.link.told()
+    }
+
     /// How often the back-end was lost.
     pub fn lost(&self) -> u64 {
         self.lost
@@ -539,13 +544,23 @@ impl Disk {
     /// # Errors
     /// As [`Disk::reap`], and `TimedOut` at `deadline`.
     pub fn wait(&mut self, deadline: u64) -> Result<Completion, DeviceError> {
+        self.wait_for(1, deadline)
+    }
+
+    /// As [`Disk::wait`]; if none has ended yet, it waits until `count` have, or as many as are in flight. The others are there for
+    /// [`Disk::reap`]. One who has many requests in flight is woken less often so, and the back-end and its disk work in batches.
+    ///
+    /// # Errors
+    /// As [`Disk::wait`].
+    pub fn wait_for(&mut self, count: u32, deadline: u64) -> Result<Completion, DeviceError> {
         self.publish();
+        let count = count.min(self.in_flight);
         loop {
             if let Some(done) = self.reap()? {
                 return Ok(done);
             }
             match &mut self.rings {
-                Some(rings) => match rings.responses.arm() {
+                Some(rings) => match rings.responses.arm_for(count) {
                     Ok(true) => wait(&self.link, deadline)?,
                     Ok(false) => {}
                     Err(_) => self.abandon(),

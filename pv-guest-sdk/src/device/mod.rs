@@ -87,6 +87,8 @@ pub struct Link {
     vcpu: u32,
     epoch: u32,
     phase: Phase,
+    /// Notifications made.
+    told: u64,
 }
 
 impl Link {
@@ -117,6 +119,7 @@ impl Link {
             vcpu: vcpu::index(),
             epoch,
             phase: Phase::Unplugged,
+            told: 0,
         };
         Ok(link)
     }
@@ -276,10 +279,16 @@ impl Link {
 
     /// Notifies the other side. That it is gone shows in the next step.
     #[inline]
-    pub fn tell(&self) {
+    pub fn tell(&mut self) {
         if let Some(port) = self.port {
+            self.told += 1;
             let _ = port.notify();
         }
+    }
+
+    /// How often it has notified the other side.
+    pub fn told(&self) -> u64 {
+        self.told
     }
 
     fn lose(&mut self) {

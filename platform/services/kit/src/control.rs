@@ -69,7 +69,7 @@ impl Control {
             return;
         }
         let at = COUNTERS + index * size_of::<Counters>();
-        let words = [counters.requests, counters.bytes_in, counters.bytes_out, counters.failed];
+        let words = [counters.requests, counters.bytes_in, counters.bytes_out, counters.failed, counters.notified];
         for (offset, word) in (at..).step_by(8).zip(words) {
             let _ = self.window.store(offset, word);
         }

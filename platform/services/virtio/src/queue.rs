@@ -152,16 +152,18 @@ impl Queue {
         }
     }
 
-    /// Asks for an interrupt when a chain is done. `true`: none is now, and the caller may sleep.
-    pub fn arm(&mut self) -> bool {
+    /// Asks for an interrupt when `count` chains are done. `true`: so many are not, and the caller may sleep. At least so many must be in flight.
+    pub fn arm(&mut self, count: u16) -> bool {
+        let count = count.max(1);
         if self.has_event_index {
-            put_half(&self.available.window, 4 + 2 * usize::from(self.size), self.seen);
+            put_half(&self.available.window, 4 + 2 * usize::from(self.size), self.seen.wrapping_add(count - 1));
         } else {
             put_half(&self.available.window, 0, 0);
         }
         // Orders the wish before the look; the device does the reverse.
         fence(Ordering::SeqCst);
-        half(&self.used.window, 2) == self.seen
+        let done = half(&self.used.window, 2).wrapping_sub(self.seen);
+        if self.has_event_index { done < count } else { done == 0 }
     }
 
     /// Asks for no interrupt: the queue is looked at anyway.
@@ -226,9 +228,9 @@ mod tests {
         assert!(queue.publish(), "the device has asked for the first");
         assert_eq!(half(&queue.available.window, 2), 1);
         assert!(!queue.publish());
-        assert!(queue.arm());
+        assert!(queue.arm(1));
         finish(&queue, 0, 0, 512);
-        assert!(!queue.arm());
+        assert!(!queue.arm(1) && queue.arm(2));
         assert_eq!(queue.pop(), Some((0, 512)));
         assert_eq!((queue.pop(), queue.room()), (None, 8));
     }

@@ -151,39 +151,38 @@ const _: () = assert!(super::OFFER + size_of::<super::Offer>() + size_of::<Disk>
 
 impl Request {
     /// Its bytes, as in the ring.
+    #[inline]
     pub fn to_bytes(&self) -> [u8; 64] {
-        let mut bytes = [0; 64];
         let head = u64::from(self.id)
             | u64::from(self.op) << 32
             | u64::from(self.flags) << 40
             | u64::from(self.segments) << 48;
-        let words = [head, self.sector, u64::from(self.sectors) | u64::from(self.table) << 32];
-        let segments = self.segment.map(|segment| u64::from(segment.offset) | u64::from(segment.bytes) << 32);
-        for (to, word) in bytes.chunks_exact_mut(8).zip(words.into_iter().chain(segments)) {
-            to.copy_from_slice(&word.to_le_bytes());
+        let [a, b, c, d, e] = self.segment.map(Segment::to_word);
+        let words = [head, self.sector, u64::from(self.sectors) | u64::from(self.table) << 32, a, b, c, d, e];
+        let mut bytes = [0; 64];
+        for (to, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+            *to = word.to_le_bytes();
         }
         bytes
     }
 
-    /// Takes a request out of its bytes. Every pattern is one; [`Shape`](crate::device::block) checks are the reader's.
+    /// Takes a request out of its bytes. Every pattern is one: whether it makes sense the reader checks.
+    #[inline]
     pub fn from_bytes(bytes: &[u8; 64]) -> Request {
-        let word = |index: usize| {
-            bytes
-                .get(index * 8..index * 8 + 8)
-                .and_then(|word| word.first_chunk())
-                .map_or(0, |word| u64::from_le_bytes(*word))
-        };
-        let segment = |index: usize| Segment::from_word(word(3 + index));
-        let head = word(0);
+        let mut words = [0; 8];
+        for (word, from) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_le_bytes(*from);
+        }
+        let [head, sector, rest, a, b, c, d, e] = words;
         Request {
             id: head as u32,
             op: (head >> 32) as u8,
             flags: (head >> 40) as u8,
             segments: (head >> 48) as u16,
-            sector: word(1),
-            sectors: word(2) as u32,
-            table: (word(2) >> 32) as u32,
-            segment: [segment(0), segment(1), segment(2), segment(3), segment(4)],
+            sector,
+            sectors: rest as u32,
+            table: (rest >> 32) as u32,
+            segment: [a, b, c, d, e].map(Segment::from_word),
         }
     }
 }
@@ -202,6 +201,7 @@ impl Segment {
 
 impl Response {
     /// Its bytes, as in the ring.
+    #[inline]
     pub fn to_bytes(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
         let word = u64::from(self.id) | u64::from(self.status) << 32;
@@ -212,6 +212,7 @@ impl Response {
     }
 
     /// Takes an answer out of its bytes.
+    #[inline]
     pub fn from_bytes(bytes: &[u8; 16]) -> Response {
         let word = bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
         Response { id: word as u32, status: (word >> 32) as u32, _reserved: 0 }

@@ -29,6 +29,8 @@ pub struct Counters {
     pub bytes_out: u64,
     /// Requests that failed, or frames that were dropped.
     pub failed: u64,
+    /// How often the guest was notified.
+    pub notified: u64,
 }
 
-const _: () = assert!(size_of::<Counters>() == 32);
+const _: () = assert!(size_of::<Counters>() == 40);

@@ -13,7 +13,11 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod alone;
 #[cfg(target_os = "none")]
+mod block;
+#[cfg(target_os = "none")]
 mod cpu;
+#[cfg(target_os = "none")]
+mod mark;
 #[cfg(target_os = "none")]
 mod pingpong;
 #[cfg(target_os = "none")]
@@ -32,6 +36,7 @@ fn bench() -> u64 {
         // It is only there.
         Some("nothing") => Ok(alloc::vec::Vec::new()),
         Some("load") => alone::load(),
+        Some("block") => block::measure(),
         Some("ping") => pingpong::ping(pingpong::Wait::Native),
         Some("pong") => pingpong::pong(pingpong::Wait::Native),
         Some("ping-call") => pingpong::ping(pingpong::Wait::Call),

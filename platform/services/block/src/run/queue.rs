@@ -378,6 +378,7 @@ impl GuestQueue {
             && rings.responses.publish()
         {
             self.link.tell();
+            self.counters.notified = self.link.told();
         }
     }
 
@@ -402,6 +403,22 @@ impl GuestQueue {
         self.counters.failed += 1;
         self.link.refuse(refusal::PROTOCOL);
         false
+    }
+
+    /// How many requests must end before the guest wants to be told; 1 if it does not say, or if it would wait for more than is in flight.
+    pub fn patience(&self) -> u32 {
+        let wish = self.rings.as_ref().and_then(|rings| rings.responses.until_notified()).unwrap_or(1);
+        if wish > self.in_flight { 1 } else { wish }
+    }
+
+    /// Whether it has limits of rate: then it needs the time.
+    pub fn is_limited(&self) -> bool {
+        !(self.ops.is_none() && self.bytes.is_none())
+    }
+
+    /// Whether the disk does something for it.
+    pub fn is_waiting_for_disk(&self) -> bool {
+        self.in_flight > 0
     }
 
     /// When it has to be looked at again though nobody notifies, in nanoseconds.

@@ -19,6 +19,8 @@ struct Server {
     control: Control,
     disks: Vec<VirtioDisk>,
     queues: Vec<GuestQueue>,
+    /// A queue has limits of rate.
+    is_limited: bool,
 }
 
 /// Serves, and does not end.
@@ -47,7 +49,8 @@ pub fn serve() -> u64 {
         }
     }
     control.ready();
-    Server { control, disks, queues }.run()
+    let is_limited = queues.iter().any(GuestQueue::is_limited);
+    Server { control, disks, queues, is_limited }.run()
 }
 
 fn open_disks() -> Vec<VirtioDisk> {
@@ -89,7 +92,7 @@ impl Server {
                 }
             }
         }
-        let now_ns = time::now_ns();
+        let now_ns = if self.is_limited { time::now_ns() } else { 0 };
         for (number, queue) in (0..).zip(&mut self.queues) {
             is_busy |= queue.turn(number, &mut self.disks, now_ns);
         }
@@ -107,7 +110,10 @@ impl Server {
         for (index, queue) in self.queues.iter().enumerate() {
             self.control.count(index, &queue.counters);
         }
-        if !self.disks.iter_mut().all(VirtioDisk::arm) {
+        // No earlier than the guests want to hear of it, so that what ends together is told together.
+        let waiting = self.queues.iter().filter(|queue| queue.is_waiting_for_disk());
+        let patience = waiting.map(GuestQueue::patience).min().unwrap_or(1);
+        if !self.disks.iter_mut().all(|disk| disk.arm(patience)) {
             return;
         }
         let due = self.queues.iter().filter_map(GuestQueue::due).min();

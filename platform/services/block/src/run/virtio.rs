@@ -43,6 +43,7 @@ pub struct VirtioDisk {
     /// For use while it is set up: 16 KiB.
     scratch: Area,
     tags: Vec<Tag>,
+    in_flight: u32,
     has_flush: bool,
     parts: Vec<Part>,
     /// What it can do.
@@ -80,8 +81,9 @@ impl VirtioDisk {
             slots,
             scratch,
             tags: (0..size).map(|_| Tag::default()).collect(),
+            in_flight: 0,
             has_flush,
-            parts: Vec::new(),
+            parts: Vec::with_capacity(MAX_SEGMENTS + 3),
             abilities,
             name: [0; ID_BYTES],
         };
@@ -105,18 +107,13 @@ impl VirtioDisk {
             op::DISCARD => TYPE_DISCARD,
             _ => TYPE_WRITE_ZEROES,
         };
-        self.parts.clear();
         let is_written = kind == IN;
-        let part = |segment: &portico_abi::device::block::Segment| Part {
+        let data = work.segments.iter().map(|segment| Part {
             machine: work.machine + u64::from(segment.offset),
             bytes: segment.bytes,
             is_written,
-        };
-        let mut parts = core::mem::take(&mut self.parts);
-        parts.extend(work.segments.iter().map(part));
-        let is_begun = self.begin(kind, work.sector, work.sectors, &mut parts, tag).is_some();
-        self.parts = parts;
-        is_begun
+        });
+        self.begin(kind, work.sector, work.sectors, data, tag).is_some()
     }
 
     /// Whether a FLUSH has to go to the device: one without a cache of its own is always durable.
@@ -124,26 +121,37 @@ impl VirtioDisk {
         self.has_flush
     }
 
-    fn begin(&mut self, kind: u32, sector: u64, sectors: u32, data: &mut Vec<Part>, tag: Tag) -> Option<u16> {
+    #[inline]
+    fn begin(
+        &mut self,
+        kind: u32,
+        sector: u64,
+        sectors: u32,
+        data: impl ExactSizeIterator<Item = Part>,
+        tag: Tag,
+    ) -> Option<u16> {
         if self.queue.room() < data.len() + 3 {
             return None;
         }
-        // The head of the chain names the slot, so the slot is known only afterwards; the head is the next free descriptor.
+        // What a request needs beside its data stands in the slot of the chain's head.
         let head = self.queue.next_head()?;
         let slot = self.slots.part(SLOT * usize::from(head), SLOT)?;
         let is_range = matches!(kind, TYPE_DISCARD | TYPE_WRITE_ZEROES);
         slot.window.store(0, u64::from(kind))?;
         slot.window.store(8, if is_range { 0 } else { sector })?;
         slot.window.store(STATUS, 0xff)?;
+        self.parts.clear();
+        self.parts.push(Part { machine: slot.machine, bytes: 16, is_written: false });
+        self.parts.extend(data);
         if is_range {
             slot.window.store(RANGE, sector)?;
             slot.window.store(RANGE + 8, u64::from(sectors))?;
-            data.push(Part { machine: slot.machine + RANGE as u64, bytes: 16, is_written: false });
+            self.parts.push(Part { machine: slot.machine + RANGE as u64, bytes: 16, is_written: false });
         }
-        data.insert(0, Part { machine: slot.machine, bytes: 16, is_written: false });
-        data.push(Part { machine: slot.machine + STATUS as u64, bytes: 1, is_written: true });
-        let added = self.queue.add(data)?;
+        self.parts.push(Part { machine: slot.machine + STATUS as u64, bytes: 1, is_written: true });
+        let added = self.queue.add(&self.parts)?;
         *self.tags.get_mut(usize::from(added))? = tag;
+        self.in_flight += 1;
         Some(added)
     }
 
@@ -167,6 +175,7 @@ impl VirtioDisk {
     #[inline]
     pub fn pop(&mut self) -> Option<(Tag, u32)> {
         let (head, _) = self.queue.pop()?;
+        self.in_flight = self.in_flight.saturating_sub(1);
         let tag = self.tags.get(usize::from(head)).copied()?;
         let byte =
             self.slots.window.word(SLOT * usize::from(head) + STATUS).map_or(0xff, |word| word.load(Ordering::Relaxed));
@@ -178,9 +187,10 @@ impl VirtioDisk {
         Some((tag, answer))
     }
 
-    /// Asks for an interrupt. `true`: nothing has ended, and the caller may sleep.
-    pub fn arm(&mut self) -> bool {
-        self.queue.arm()
+    /// Asks for an interrupt when `count` requests have ended, or all if there are fewer. `true`: they have not, and the caller may sleep.
+    pub fn arm(&mut self, count: u32) -> bool {
+        let most = self.in_flight.max(1);
+        self.queue.arm(count.min(most) as u16)
     }
 
     /// Asks for no interrupts.
@@ -191,16 +201,19 @@ impl VirtioDisk {
     /// Reads sectors while the service begins, up to 16 KiB. `None` if the disk fails.
     pub fn read(&mut self, sector: u64, to: &mut [u8]) -> Option<()> {
         let bytes = to.len().next_multiple_of(512);
-        let mut data = alloc::vec![Part { machine: self.scratch.machine, bytes: bytes as u32, is_written: true }];
-        self.begin(IN, sector, 0, &mut data, Tag::default()).filter(|_| bytes <= 16384)?;
+        if bytes > 16384 {
+            return None;
+        }
+        let data = [Part { machine: self.scratch.machine, bytes: bytes as u32, is_written: true }];
+        self.begin(IN, sector, 0, data.into_iter(), Tag::default())?;
         self.finish()?;
         self.scratch.window.read(0, to)
     }
 
     fn read_name(&mut self) -> [u8; ID_BYTES] {
         let mut name = [0; ID_BYTES];
-        let mut data = alloc::vec![Part { machine: self.scratch.machine, bytes: ID_BYTES as u32, is_written: true }];
-        if self.begin(GET_ID, 0, 0, &mut data, Tag::default()).is_some() && self.finish().is_some() {
+        let data = [Part { machine: self.scratch.machine, bytes: ID_BYTES as u32, is_written: true }];
+        if self.begin(GET_ID, 0, 0, data.into_iter(), Tag::default()).is_some() && self.finish().is_some() {
             let _ = self.scratch.window.read(0, &mut name);
         }
         name

@@ -97,7 +97,7 @@ impl Control {
     /// What device number `index` of the service has moved.
     pub fn counters(&self, index: usize) -> Counters {
         let word = |field: usize| self.window.load(COUNTERS + index * size_of::<Counters>() + field * 8).unwrap_or(0);
-        Counters { requests: word(0), bytes_in: word(1), bytes_out: word(2), failed: word(3) }
+        Counters { requests: word(0), bytes_in: word(1), bytes_out: word(2), failed: word(3), notified: word(4) }
     }
 
     fn word(&self, at: usize) -> u32 {
