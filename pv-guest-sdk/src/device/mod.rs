@@ -193,6 +193,11 @@ impl Link {
                 }
             }
             Phase::Accepted(epoch) => {
+                // The refusal is read before a new epoch of ours makes the back-end forget it.
+                if self.side == FRONT && self.peer_epoch() == epoch && self.is_refused() {
+                    self.phase = Phase::Waiting;
+                    return Event::Peer;
+                }
                 if self.peer_epoch() != epoch || self.peer_state() != ChannelState::Connected as u32 {
                     self.begin();
                     return Event::Nothing;
@@ -308,6 +313,12 @@ impl Link {
         }
         self.phase = Phase::Waiting;
         self.tell();
+    }
+
+    /// Whether the back-end has closed its epoch and says why. The manager closes that of one that ended, and says nothing.
+    fn is_refused(&self) -> bool {
+        self.peer_state() == ChannelState::Closed as u32
+            && self.load(OFFER + offset_of!(Offer, refusal)) != refusal::NONE
     }
 
     fn is_plugged(&self) -> bool {
