@@ -1,7 +1,7 @@
 //! A running machine and all that it has written.
 
 use std::net::SocketAddrV4;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -9,10 +9,13 @@ use regex::Regex;
 use tempfile::TempDir;
 use xtask::machine::{Disk, Line};
 use xtask::qemu::{Event, Qemu};
+use xtask::qmp::Qmp;
 
+use crate::scenario;
+use crate::stub::Stub;
 use crate::tap::{self, Report};
 
-/// What EL2 says when it finds itself broken. No test expects it.
+/// What EL2 says when it finds itself broken.
 const PANIC: &str = "PANIC on pCPU";
 /// Lines of output that a failure shows.
 const SHOWN: usize = 60;
@@ -30,8 +33,11 @@ pub struct Machine {
     ended: bool,
     disks: Vec<Disk>,
     forwards: Vec<(u16, SocketAddrV4)>,
-    /// Holds the bundle that QEMU has open.
-    _folder: TempDir,
+    /// A panic of EL2 is what the test wants.
+    wants_panic: bool,
+    qmp: Option<PathBuf>,
+    /// Holds the bundle that QEMU has open, and the sockets of its tools.
+    folder: TempDir,
 }
 
 impl Machine {
@@ -52,7 +58,9 @@ impl Machine {
             ended: false,
             disks: line.disks.clone(),
             forwards,
-            _folder: folder,
+            wants_panic: false,
+            qmp: line.qmp.clone(),
+            folder,
         })
     }
 
@@ -79,6 +87,40 @@ impl Machine {
     pub fn kill(&mut self) {
         self.qemu.kill();
         self.ended = true;
+    }
+
+    /// Lets EL2 panic from now on.
+    pub fn want_panic(&mut self) {
+        self.wants_panic = true;
+    }
+
+    /// The socket of QEMU's machine protocol, of a scenario with tools.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn qmp_socket(&self) -> Result<PathBuf> {
+        self.qmp.clone().context("a machine without tools")
+    }
+
+    /// Connects to QEMU's machine protocol, of a scenario with tools.
+    ///
+    /// # Errors
+    /// If nobody listens.
+    pub fn qmp(&self) -> Result<Qmp> {
+        Qmp::connect(&self.qmp_socket()?)
+    }
+
+    /// The socket of the debugger's stub, of a scenario with tools.
+    pub fn stub_socket(&self) -> PathBuf {
+        scenario::stub(&self.folder)
+    }
+
+    /// Connects to the debugger's stub, of a scenario with tools. The machine stands still as long as it is connected.
+    ///
+    /// # Errors
+    /// If nobody listens.
+    pub fn stub(&self) -> Result<Stub> {
+        Stub::connect(&self.stub_socket())
     }
 
     /// Where the output has got to: for [`Machine::wait_after`].
@@ -194,7 +236,7 @@ impl Machine {
                 bail!("{} s are up before {waiting_for}\n{}", self.limit.as_secs(), self.last_lines())
             }
         }
-        if self.lines.iter().skip(before).any(|line| line.contains(PANIC)) {
+        if !self.wants_panic && self.lines.iter().skip(before).any(|line| line.contains(PANIC)) {
             self.drain();
             bail!("EL2 panicked\n{}", self.last_lines());
         }
@@ -203,7 +245,12 @@ impl Machine {
 
     /// Collects the rest of a panic.
     fn drain(&mut self) {
-        let end = Instant::now() + Duration::from_millis(500);
+        self.take_for(Duration::from_millis(500));
+    }
+
+    /// Takes output for a while.
+    pub fn take_for(&mut self, time: Duration) {
+        let end = Instant::now() + time;
         while let Event::Output(bytes) = self.qemu.next(end) {
             self.take(&bytes);
         }

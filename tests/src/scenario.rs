@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use portico_bundle::writer::Writer;
 use portico_ctl::{Drive, MachineKind};
+use tempfile::TempDir;
 use xtask::devices::{Devices, GivenDisk, Uplink, Wanted};
 use xtask::machine::Line;
 use xtask::system::{Prepared, Request};
@@ -20,6 +21,8 @@ enum What {
     System(&'static str),
     /// A guest of `tests/guests` in place of the manager.
     Root(&'static str),
+    /// A system description that the test writes; paths in it are relative to the folder with the test's files.
+    Written(&'static str),
     /// No bundle at all.
     Nothing,
 }
@@ -38,6 +41,8 @@ pub struct Scenario {
     extra: Vec<String>,
     devices: Devices,
     capture: Option<PathBuf>,
+    files: Vec<(&'static str, Vec<u8>)>,
+    tools: bool,
 }
 
 impl Scenario {
@@ -54,6 +59,8 @@ impl Scenario {
             extra: Vec::new(),
             devices: Devices::default(),
             capture: None,
+            files: Vec::new(),
+            tools: false,
         }
     }
 
@@ -65,6 +72,17 @@ impl Scenario {
     /// A guest of `tests/guests` that runs in place of the manager, with all its handles.
     pub fn root(name: &'static str, machine: MachineKind, cpus: u32) -> Scenario {
         Scenario::new(What::Root(name), machine, cpus)
+    }
+
+    /// A system of this description.
+    pub fn written(description: &'static str, machine: MachineKind, cpus: u32) -> Scenario {
+        Scenario::new(What::Written(description), machine, cpus)
+    }
+
+    /// Adds a file beside the description.
+    pub fn file(mut self, name: &'static str, bytes: Vec<u8>) -> Scenario {
+        self.files.push((name, bytes));
+        self
     }
 
     /// Only the hypervisor.
@@ -127,6 +145,12 @@ impl Scenario {
         self
     }
 
+    /// Opens the doors for tools: QEMU's machine protocol, and its debugger's stub.
+    pub fn tools(mut self) -> Scenario {
+        self.tools = true;
+        self
+    }
+
     /// Boots it.
     ///
     /// # Errors
@@ -134,14 +158,14 @@ impl Scenario {
     pub fn boot(mut self) -> Result<Machine> {
         let folder = tempfile::Builder::new().prefix("portico-test-").tempdir()?;
         self.devices.scratch = Some(folder.path().to_path_buf());
-        let (mut line, bundle) = self.prepare()?;
+        let (mut line, bundle) = self.prepare(&folder)?;
         if let Some(bundle) = bundle {
             let path = folder.path().join("bundle");
             std::fs::write(&path, bundle)?;
             line.initrd = Some(path);
         }
         line.icount = self.icount;
-        if self.icount {
+        if self.icount || self.tools {
             // QEMU may need a nudge to let time go on when all processors idle: `Qemu::next` gives it through this.
             line.qmp = Some(folder.path().join("qmp"));
         }
@@ -151,16 +175,27 @@ impl Scenario {
         }
         line.bootargs.extend(self.bootargs);
         line.extra.extend(self.extra);
+        if self.tools {
+            // Not `Line::gdb`, which lets the machine wait for the debugger.
+            line.extra.extend(["-gdb".to_string(), format!("unix:{},server=on,wait=off", stub(&folder).display())]);
+        }
         Machine::start(&line, self.limit, folder)
     }
 
-    fn prepare(&self) -> Result<(Line, Option<Vec<u8>>)> {
-        let name = match self.what {
-            What::System(name) => name,
+    fn prepare(&self, folder: &TempDir) -> Result<(Line, Option<Vec<u8>>)> {
+        for (name, bytes) in &self.files {
+            std::fs::write(folder.path().join(name), bytes)?;
+        }
+        let (own, name) = match self.what {
+            What::System(name) => (project::root().join("tests/systems").join(format!("{name}.toml")), name),
+            What::Written(description) => {
+                let path = folder.path().join("system.toml");
+                std::fs::write(&path, description)?;
+                (path, "the description")
+            }
             What::Root(guest) => return Ok((self.bare_line()?, Some(root_bundle(guest)?))),
             What::Nothing => return Ok((self.bare_line()?, None)),
         };
-        let own = project::root().join("tests/systems").join(format!("{name}.toml"));
         let request = Request {
             system: if own.is_file() { own.display().to_string() } else { name.to_string() },
             machine: Some(self.machine),
@@ -191,11 +226,24 @@ impl Scenario {
     }
 }
 
+/// Where QEMU's debugger's stub listens.
+pub(crate) fn stub(folder: &TempDir) -> PathBuf {
+    folder.path().join("gdb")
+}
+
+/// A guest that was built, as a flat arm64 `Image`.
+///
+/// # Errors
+/// If it was not built.
+pub fn guest_image(guest: &str) -> Result<Vec<u8>> {
+    let elf: PathBuf = project::images_dir().join(guest);
+    let elf = std::fs::read(&elf).with_context(|| format!("{} (`cargo xtask build` makes it)", elf.display()))?;
+    flat::image_from_elf(&elf)
+}
+
 /// A bundle with a test guest as the manager.
 fn root_bundle(guest: &str) -> Result<Vec<u8>> {
-    let elf: PathBuf = project::images_dir().join("test").join(guest);
-    let elf = std::fs::read(&elf).with_context(|| format!("{} (`cargo xtask build` makes it)", elf.display()))?;
     let mut writer = Writer::new();
-    writer.add("manager", &flat::image_from_elf(&elf)?)?;
+    writer.add("manager", &guest_image(&format!("test/{guest}"))?)?;
     Ok(writer.finish())
 }

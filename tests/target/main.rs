@@ -5,18 +5,27 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 mod boot;
+mod guests;
 mod hostile;
 mod root;
 mod sched;
 mod systems;
+mod tools;
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Machines of several processors share those of the host: more than two at once only slow each other down.
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let trials: Vec<Trial> =
-        [boot::trials(), systems::trials(), hostile::trials(), root::trials(), sched::trials()].concat_trials();
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let trials = [
+        boot::trials(),
+        systems::trials(),
+        guests::trials(),
+        hostile::trials(),
+        root::trials(),
+        sched::trials(),
+        tools::trials(),
+    ];
+    libtest_mimic::run(&arguments, trials.concat_trials()).exit_code()
 }
 
 /// Joins lists of trials, which cannot be copied.

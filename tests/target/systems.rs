@@ -1,4 +1,4 @@
-//! Whole systems: the conformance guest, the example, the operator's commands, restarts.
+//! Whole systems: the conformance guest, the example, the operator's commands.
 
 use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
@@ -21,7 +21,6 @@ pub fn trials() -> Vec<Trial> {
     trials.push(trial("operator::creates_and_destroys", create_and_destroy));
     trials.push(trial("operator::pauses_and_resumes", pause_and_resume));
     trials.push(trial("operator::powers_off", power_off));
-    trials.push(trial("manager::restarts_with_back_off_and_gives_up", back_off));
     trials
 }
 
@@ -93,15 +92,4 @@ fn power_off() -> Result<()> {
     running.wait(r"^\[neighbour\] healthy 1")?;
     running.send("shutdown\r")?;
     running.wait_off()
-}
-
-fn back_off() -> Result<()> {
-    let mut running = Scenario::system("restart", MachineKind::Virt, 2).seconds(90).boot()?;
-    running.wait(r#"guest "failing": restarted 3 times in 60 s, not again"#)?;
-    let starts = running.all(r"^\[failing\] trying exit")?.len();
-    // Once by itself, and three restarts.
-    ensure!(starts == 4, "{starts} starts");
-    let mark = running.mark();
-    running.wait_after(mark, r"^\[neighbour\] healthy")?;
-    running.never("NOTICED")
 }

@@ -41,6 +41,14 @@ pub fn execute(options: &Options) -> Result<()> {
         Some(port) => port,
         None => listening_port()?,
     };
+    Err(command(options, &format!("127.0.0.1:{port}"))?.exec()).context("starting gdb-multiarch")
+}
+
+/// Makes the command that attaches to whatever listens at `target`: `HOST:PORT`, or a socket's path.
+///
+/// # Errors
+/// If nothing is built.
+pub fn command(options: &Options, target: &str) -> Result<Command> {
     let symbols = build::built().hyp_elf;
     if !symbols.is_file() {
         bail!("nothing is built yet: `cargo xtask build`");
@@ -50,7 +58,7 @@ pub fn execute(options: &Options) -> Result<()> {
     for setting in ["set confirm off", "set pagination off", "set architecture aarch64"] {
         command.args(["-ex", setting]);
     }
-    command.args(["-ex", &format!("target remote 127.0.0.1:{port}")]);
+    command.args(["-ex", &format!("target remote {target}")]);
     for file in &options.symbols {
         command.args(["-ex", &format!("add-symbol-file {}", file.display())]);
     }
@@ -60,7 +68,7 @@ pub fn execute(options: &Options) -> Result<()> {
             command.args(["-ex", words]);
         }
     }
-    Err(command.exec()).context("starting gdb-multiarch")
+    Ok(command)
 }
 
 /// Returns the port on which the machine that was started last waits for a debugger, opening one if need be.

@@ -58,7 +58,7 @@ pub const BUILD: &[Part] = &[Part::Rust, Part::C];
 pub const RUN: &[Part] = &[Part::Rust, Part::C, Part::Qemu];
 
 /// What testing needs beside.
-const LINTS: &[Part] = &[Part::Format, Part::LintHost, Part::LintBare];
+const TESTS: &[Part] = &[Part::Gdb, Part::Format, Part::LintHost, Part::LintBare];
 
 /// Runs the subcommand.
 ///
@@ -122,7 +122,7 @@ pub fn ensure(parts: &[Part], options: &Options) -> Result<()> {
 pub fn ensure_tests(options: &Options) -> Result<()> {
     ensure(RUN, options)?;
     // Which linter is right is known only now.
-    ensure(LINTS, options)
+    ensure(TESTS, options)
 }
 
 /// Asks the user. Nobody there is a no.

@@ -48,16 +48,27 @@ pub struct Options {
 /// # Errors
 /// If no machine runs or its rings cannot be found.
 pub fn execute(options: &Options) -> Result<()> {
+    for line in timeline(options)? {
+        println!("{line}");
+    }
+    Ok(())
+}
+
+/// The lines that `trace` prints.
+///
+/// # Errors
+/// As [`execute`].
+pub fn timeline(options: &Options) -> Result<Vec<String>> {
     let mut records = read(options)?;
     records.retain(|record| options.pcpu.is_none_or(|pcpu| pcpu == record.pcpu));
     let skip = options.last.map_or(0, |last| records.len().saturating_sub(last));
     let mut before = None;
-    for record in &records[skip..] {
+    let lines = records.iter().skip(skip).map(|record| {
         let line = if options.json { to_json(record) } else { to_text(record, before) };
-        println!("{line}");
         before = Some(record.time);
-    }
-    Ok(())
+        line
+    });
+    Ok(lines.collect())
 }
 
 /// Reads and merges the rings.
@@ -70,14 +81,21 @@ fn read(options: &Options) -> Result<Vec<Record>> {
             (running.qmp.context("the machine that runs has no socket to ask it")?, vec![kind])
         }
     };
-    let elf = std::fs::read(build::built().hyp_elf).context("reading the hypervisor's symbols")?;
-    let (rings, size) = symbol(&elf, SYMBOL)?;
-    let offset = rings - base(&elf)?;
     let mut qmp = Qmp::connect(&socket)?;
     qmp.execute("stop", json!({}))?;
-    let data = load_address(&mut qmp, &candidates).and_then(|base| qmp.read_memory(base + offset, size));
+    let data = locate(&mut qmp, &candidates, SYMBOL).and_then(|(address, size)| qmp.read_memory(address, size));
     qmp.execute("cont", json!({}))?;
     decode(&data?)
+}
+
+/// Finds a symbol of the hypervisor in the memory of a machine that runs it: its physical address and size.
+///
+/// # Errors
+/// If there is no such symbol, or the machine is none of `candidates`.
+pub fn locate(qmp: &mut Qmp, candidates: &[MachineKind], name: &str) -> Result<(u64, u64)> {
+    let elf = std::fs::read(build::built().hyp_elf).context("reading the hypervisor's symbols")?;
+    let (address, size) = symbol(&elf, name)?;
+    Ok((load_address(qmp, candidates)? + address - base(&elf)?, size))
 }
 
 /// Finds where QEMU put the image: 2 MiB above the start of memory, since its own first instructions are there.

@@ -1,0 +1,57 @@
+//! Lives and ends as its arguments say, for what the manager does about it:
+//!
+//! * `watch=MS`: asks the manager to watch it;
+//! * `beats=N`: that many heartbeats, 10 ms apart, before it ends;
+//! * `then=exit|panic|fault|reboot|hang`: how it ends; in good order if not told.
+//!
+//! It tells first what RAM disk it was given, if any.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use core::time::Duration;
+use portico_sdk::{console, dtb, exit, hvc, println, time};
+
+portico_sdk::entry!(life);
+
+fn number(name: &str) -> Option<u64> {
+    dtb::bootarg(name).and_then(|text| text.parse().ok())
+}
+
+fn life() -> u64 {
+    println!("born, {} vCPUs", dtb::cpus().count());
+    show_disk();
+    if let Some(ms) = number("watch") {
+        console::watchdog(Duration::from_millis(ms));
+    }
+    for _ in 0..number("beats").unwrap_or(0) {
+        time::sleep(Duration::from_millis(10));
+        console::heartbeat();
+    }
+    println!("ending");
+    match dtb::bootarg("then") {
+        Some("exit") => 3,
+        Some("panic") => exit::panic(4),
+        Some("fault") => {
+            // SAFETY: none: nothing is there, and it must end this domain.
+            unsafe { core::ptr::with_exposed_provenance_mut::<u32>(0x0a00_0000).write_volatile(1) };
+            5
+        }
+        Some("reboot") => exit::reboot(),
+        Some("hang") => loop {
+            // It wakes for nothing that it would do.
+            let _ = hvc::vcpu_block(time::deadline(Duration::from_secs(1)));
+        },
+        _ => 0,
+    }
+}
+
+/// Prints length, first line and sum of all bytes, each weighted by its place.
+fn show_disk() {
+    let Some(range) = dtb::initrd() else { return };
+    // SAFETY: the device tree names RAM of ours that the heap left out, and nobody writes to it.
+    let disk = unsafe {
+        core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(range.base as usize), range.len as usize)
+    };
+    let sum = disk.iter().zip(1_u64..).fold(0_u64, |sum, (&byte, at)| sum.wrapping_add(u64::from(byte) * at));
+    let first = disk.split(|&byte| byte == b'\n').next().and_then(|line| core::str::from_utf8(line).ok());
+    println!("RAM disk of {} bytes, sum {sum}: {}", disk.len(), first.unwrap_or("no text"));
+}
