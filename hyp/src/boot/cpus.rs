@@ -9,18 +9,25 @@ use portico_boards::Machine;
 use portico_boards::machine::Psci;
 use portico_core::addr::Pa;
 
-/// How many pCPUs have come up.
+/// How many pCPUs have come up, or [`CLOSED`].
 static UP: AtomicUsize = AtomicUsize::new(1);
+/// No pCPU is waited for any more. One that comes late would be counted by nobody: it stays out.
+const CLOSED: usize = usize::MAX;
+
+/// How long one pCPU is waited for. A board needs microseconds; an emulator on a busy host may need more than a second.
+const PATIENCE_S: u64 = 10;
 
 /// Starts pCPUs 1 and up one after the other, and goes on with those that came.
 pub fn start_others(machine: &Machine<'_>, mpidrs: &[u64]) {
+    let mut up = 1;
     for (index, &mpidr) in mpidrs.iter().enumerate().skip(1) {
         if let Err(why) = start(machine, index, mpidr) {
             log::warn!("pCPU {index} ({mpidr:#x}) does not start: {}; going on with {index}", crate::log::Text(why));
             break;
         }
+        up = index + 1;
     }
-    percpu::set_online(UP.load(Ordering::Acquire));
+    percpu::set_online(up);
 }
 
 fn start(machine: &Machine<'_>, index: usize, mpidr: u64) -> Result<(), &'static str> {
@@ -31,10 +38,12 @@ fn start(machine: &Machine<'_>, index: usize, mpidr: u64) -> Result<(), &'static
         (None, _) => return Err("no way to start it in the device tree"),
     };
     smp::start(index, mpidr, method).map_err(|_| "refused by PSCI")?;
-    let deadline = timer::now().saturating_add(timer::frequency_hz());
+    let deadline = timer::now().saturating_add(PATIENCE_S * timer::frequency_hz());
     while UP.load(Ordering::Acquire) == index {
-        if timer::now() > deadline {
-            return Err("no sign of it within a second");
+        let late = timer::now() > deadline;
+        // It may come at this moment: then it has come.
+        if late && UP.compare_exchange(index, CLOSED, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            return Err("no sign of it");
         }
         cpu::relax();
     }
@@ -53,6 +62,8 @@ extern "C" fn portico_secondary(index: u64) -> ! {
         cpu::halt();
     }
     super::init_pcpu_time();
-    UP.fetch_add(1, Ordering::Release);
+    if UP.compare_exchange(index, index + 1, Ordering::Release, Ordering::Relaxed).is_err() {
+        cpu::halt();
+    }
     crate::run_pcpu(index)
 }
