@@ -20,7 +20,12 @@ pub fn trials() -> Vec<Trial> {
     }
     trials.push(trial("operator::creates_and_destroys", create_and_destroy));
     trials.push(trial("operator::pauses_and_resumes", pause_and_resume));
-    trials.push(trial("operator::powers_off", power_off));
+    for machine in MachineKind::ALL {
+        for command in ["shutdown", "shutdown reboot"] {
+            let name = format!("operator::{}_{}", command.replace(' ', "_"), name(machine));
+            trials.push(trial(name, move || shutdown(machine, command)));
+        }
+    }
     trials
 }
 
@@ -87,9 +92,14 @@ fn pause_and_resume() -> Result<()> {
     running.never("NOTICED")
 }
 
-fn power_off() -> Result<()> {
-    let mut running = Scenario::system("operator", MachineKind::Virt, 2).boot()?;
+/// QEMU ends in both cases, and says why.
+fn shutdown(machine: MachineKind, command: &str) -> Result<()> {
+    let mut running = Scenario::system("operator", machine, 2).tools().boot()?;
     running.wait(r"^\[neighbour\] healthy 1")?;
-    running.send("shutdown\r")?;
+    let mut qmp = running.qmp()?;
+    running.send(&format!("{command}\r"))?;
+    let event = qmp.event("SHUTDOWN")?;
+    let wanted = if command == "shutdown" { "guest-shutdown" } else { "guest-reset" };
+    ensure!(event["reason"] == wanted, "{event}");
     running.wait_off()
 }

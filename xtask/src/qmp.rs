@@ -52,6 +52,19 @@ impl Qmp {
         }
     }
 
+    /// Waits for an event, and returns what comes with it.
+    ///
+    /// # Errors
+    /// If QEMU says nothing for a while.
+    pub fn event(&mut self, name: &str) -> Result<Value> {
+        loop {
+            let mut message = self.receive().with_context(|| format!("waiting for {name}"))?;
+            if message.get("event").and_then(Value::as_str) == Some(name) {
+                return Ok(message.get_mut("data").map(Value::take).unwrap_or_default());
+            }
+        }
+    }
+
     /// Reads physical memory.
     ///
     /// # Errors

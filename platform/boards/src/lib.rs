@@ -2,7 +2,7 @@
 //!
 //! Nothing here is specific to a board by name. [`Machine::from_dtb`] reads everything from the flattened device
 //! tree; [`Uart`] drives the console by polling. Used by the hypervisor at boot and by the manager afterwards; each
-//! maps the registers for itself and passes a virtual address.
+//! maps the registers for itself and passes a virtual address. [`power`] is for boards without PSCI.
 //!
 //! The device tree comes from the boot loader, before any guest runs: a malformed one is an error, never a panic.
 #![no_std]
@@ -10,6 +10,7 @@
 pub mod devices;
 pub mod list;
 pub mod machine;
+pub mod power;
 pub mod ram;
 pub mod tree;
 pub mod uart;

@@ -1,7 +1,7 @@
 //! Machines as their device trees describe them. Those of QEMU's `virt` were written by QEMU (`-M virt,dumpdtb=`).
 
 use portico_boards::tree::{Tree, TreeError};
-use portico_boards::{Gic, Machine, MachineError, Psci, Range, UartKind};
+use portico_boards::{Gic, Machine, MachineError, Psci, Range, UartKind, power};
 use proptest::prelude::*;
 
 /// A device tree begins at a multiple of 8.
@@ -60,6 +60,8 @@ fn raspberry_pi_4() {
     assert_eq!(uart.kind, UartKind::Ns16550 { register_shift: 2, wide: true });
     assert_eq!((uart.registers.start, uart.interrupt), (0xfe21_5040, Some(125)));
     assert_eq!(machine.bundle, Some(range(0x800_0000, 0x10_0000)));
+    assert_eq!(power::find(RPI4), Some(range(0xfe10_0000, 0x114)));
+    assert_eq!(power::find(VIRT_GICV3), None);
 }
 
 #[test]
@@ -135,5 +137,6 @@ proptest! {
             bytes[at] = value;
         }
         let _ = Machine::from_dtb(&bytes);
+        let _ = power::find(&bytes);
     }
 }

@@ -28,6 +28,8 @@ mod lifecycle;
 #[cfg(target_os = "none")]
 mod load;
 #[cfg(target_os = "none")]
+mod power;
+#[cfg(target_os = "none")]
 mod report;
 #[cfg(target_os = "none")]
 mod start;

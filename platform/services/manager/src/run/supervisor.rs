@@ -236,9 +236,8 @@ impl Manager {
         self.terminal.flush();
         self.ending = None;
         self.options.exit_when_idle = false;
-        if let Err(status) = portico_sdk::hvc::system_off(self.machine.system, op) {
-            self.event(&format!("the hypervisor refused to end the machine: {}", status.describe()));
-        }
+        let why = crate::power::end(self.machine.system, op);
+        self.event(&format!("the machine cannot be ended: {}", why.describe()));
     }
 
     /// Blocks until something is pending, or until something is due.

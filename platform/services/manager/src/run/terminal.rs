@@ -114,12 +114,16 @@ impl Terminal {
     }
 }
 
-fn machine_uart() -> Result<UartInfo, &'static str> {
-    let range = dtb::machine_dtb().ok_or("EL2 gave no machine device tree")?;
+/// The machine's device tree.
+pub fn machine_tree() -> Option<&'static [u8]> {
+    let range = dtb::machine_dtb()?;
+    let first = core::ptr::with_exposed_provenance::<u8>(range.base as usize);
     // SAFETY: EL2 mapped the machine's device tree there, read-only and for good.
-    let bytes = unsafe {
-        core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(range.base as usize), range.len as usize)
-    };
+    Some(unsafe { core::slice::from_raw_parts(first, range.len as usize) })
+}
+
+fn machine_uart() -> Result<UartInfo, &'static str> {
+    let bytes = machine_tree().ok_or("EL2 gave no machine device tree")?;
     let mut machine = Machine::default();
     let read = machine.read(bytes);
     // A tree that is odd elsewhere is EL2's concern.
