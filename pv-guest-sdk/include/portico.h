@@ -1486,7 +1486,10 @@ static inline int64_t portico_call_irq_unbind(uint64_t irq)
 	return status;
 }
 
-/* Makes an extent of device memory at machine address `pa`: refused for RAM and for what EL2 uses itself. */
+/*
+ * Makes an extent of device memory at machine address `pa`: refused for RAM, for what EL2 uses itself, and
+ * for addresses that the machine does not have.
+ */
 #define PORTICO_CALL_DEVICE_EXTENT 0xc6000143u
 static inline int64_t portico_call_device_extent(uint64_t system, uint64_t pa, uint64_t pages, uint64_t cookie, uint64_t *out_extent)
 {

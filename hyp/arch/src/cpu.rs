@@ -2,11 +2,19 @@
 
 pub use crate::barrier::halt;
 
-use aarch64_cpu::registers::{MPIDR_EL1, Readable};
+use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, MPIDR_EL1, Readable};
 
 /// Identification of this pCPU (MPIDR_EL1).
 pub fn mpidr() -> u64 {
     MPIDR_EL1.get()
+}
+
+/// Bits of a physical address of this machine, as many of them as 4 KiB tables can name. (Arm ARM, "ID_AA64MMFR0_EL1, AArch64
+/// Memory Model Feature Register 0", PARange)
+pub fn pa_bits() -> u32 {
+    const BITS: [u8; 6] = [32, 36, 40, 42, 44, 48];
+    let range = ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange);
+    BITS.get(range as usize).copied().unwrap_or(48).into()
 }
 
 /// Lets another pCPU go on while this one waits: a spin without it burns a whole slice under emulation.

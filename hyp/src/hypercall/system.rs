@@ -14,7 +14,7 @@ use portico_abi::call::power;
 use portico_abi::record::{PcpuStats, SystemStats};
 use portico_abi::{BLOCK_SIZE, PAGE_SIZE, Rights, Status};
 use portico_arch::gic::{self, GicKind};
-use portico_arch::{mmu, psci, timer};
+use portico_arch::{cpu, mmu, psci, timer};
 use portico_core::addr::PaRange;
 use portico_core::extent::PA_BITS;
 
@@ -95,7 +95,7 @@ pub fn irq_unbind(args: &mut Args, graph: &mut Graph) -> Outcome {
 /// `device_extent(system, pa, pages, cookie) -> (extent)`.
 pub fn device_extent(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
-    let range = PaRange::new(args.get::<2>(), args.get::<3>(), PA_BITS).ok_or(Status::Invalid)?;
+    let range = PaRange::new(args.get::<2>(), args.get::<3>(), cpu::pa_bits()).ok_or(Status::Invalid)?;
     if !phys::is_free_device(range) {
         return Err(Status::Invalid);
     }

@@ -189,7 +189,8 @@ calls! {
     0x141 IrqBind irq_bind(irq, vcpu, bit) -> () Bounded "BIND";
     /// Disables an interrupt and unbinds it.
     0x142 IrqUnbind irq_unbind(irq) -> () Bounded "BIND";
-    /// Makes an extent of device memory at machine address `pa`: refused for RAM and for what EL2 uses itself.
+    /// Makes an extent of device memory at machine address `pa`: refused for RAM, for what EL2 uses itself, and for
+    /// addresses that the machine does not have.
     0x143 DeviceExtent device_extent(system, pa, pages, cookie) -> (extent) Bounded "ROOT";
     /// Machine address of the first page of an extent, for the driver of a device that no IOMMU stands before.
     0x144 ExtentAddress extent_address(system, extent) -> (address) Bounded "ROOT; OWN on extent";

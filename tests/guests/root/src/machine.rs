@@ -55,11 +55,17 @@ fn devices(books: &mut Books) -> Outcome {
         (!0xfff, 1),
         (!0xfff, 2),
         (1 << 52, 1),
+        // The processors of all machines here have 44 bits.
+        (1 << 44, 1),
+        ((1 << 44) - PAGE_SIZE, 2),
+        ((1 << 47) - PAGE_SIZE, 1),
         (0x0900_0000, 0),
         (0x1000, u64::MAX),
     ] {
         refused("a wild range", hvc::device_extent(system, pa, pages, 0))?;
     }
+    // It stays for good: the last name of an extent cannot be closed.
+    named("the last page", hvc::device_extent(system, (1 << 44) - PAGE_SIZE, 1, 0))?;
     let stats = named("figures", hvc::system_stats(system))?;
     // On QEMU virt; elsewhere these places are RAM, or nothing.
     if stats.gic == 3 {
