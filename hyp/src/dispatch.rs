@@ -107,6 +107,7 @@ fn serve_locked(call: Call, args: &mut Args, graph: &mut Graph) -> Outcome {
         Call::ExtentAddress => system::extent_address(args, graph),
         Call::EntropyFeed => system::entropy_feed(args, graph),
         Call::StatsRead => system::stats_read(args, graph),
+        Call::LogRead => system::log_read(args, graph),
         // Reserved numbers: known, and not offered in this version.
         Call::ExtentSeal | Call::DomainClone | Call::DirtyLog | Call::DomainTime => Err(Status::NotSupported),
         // The hot path serves these two; they get here in no other way.

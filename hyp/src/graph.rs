@@ -15,6 +15,7 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 
 use crate::lock::{Guard, Lock};
+use crate::log::EarlyTexts;
 use crate::memory::Memory;
 use crate::object::domain::Domain;
 use crate::object::irq::IrqTable;
@@ -29,6 +30,8 @@ pub struct Graph {
     pub vcpu_ids: [bool; MAX_VCPU_IDS],
     /// Physical interrupts that have a handle.
     pub irqs: IrqTable,
+    /// Output of domains for the manager to take.
+    pub early: EarlyTexts,
 }
 
 /// Domains on one machine.
@@ -41,6 +44,7 @@ static GRAPH: Lock<Graph> = Lock::new(Graph {
     domains: [None; MAX_DOMAINS],
     vcpu_ids: [false; MAX_VCPU_IDS],
     irqs: IrqTable::new(),
+    early: EarlyTexts::new(),
 });
 
 /// Takes the graph lock.

@@ -4,8 +4,9 @@
 
 use crate::lock::Lock;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use log::{Level, LevelFilter, Log, Metadata, Record};
+use portico_abi::record::EarlyText;
 use portico_boards::Uart;
 
 static UART: Lock<Option<Uart>> = Lock::new(None);
@@ -64,29 +65,56 @@ pub fn for_panic() -> Option<Uart> {
     *LAST_UART.lock()
 }
 
-/// Writes what a guest says by `early_write`, with its name at the start of each line. Control characters are shown as dots, so that no guest can
-/// write into another's line.
-pub fn guest_bytes(domain: u16, name: impl fmt::Display, bytes: &[u8]) {
-    /// The domain whose line is open, plus one; 0 for none.
-    static OPEN: AtomicU32 = AtomicU32::new(0);
-    // Held to the end, so that what two guests say at once is not mixed within a call.
-    let held = UART.lock();
-    let Some(uart) = *held else { return };
-    let mut sink = Sink(uart);
-    let own = u32::from(domain) + 1;
-    for &byte in bytes {
-        let open = OPEN.load(Relaxed);
-        if open != own {
-            let _ = if open == 0 { Ok(()) } else { sink.write_str("\n") };
-            let _ = write!(sink, "[{name}] ");
+/// Writes what the first domain says by `early_write`, with its name at the start of each line.
+pub fn first_domain(bytes: impl Iterator<Item = u8>) {
+    static IN_LINE: AtomicBool = AtomicBool::new(false);
+    let Some(uart) = *UART.lock() else { return };
+    for byte in bytes {
+        if !IN_LINE.swap(byte != b'\n', Relaxed) {
+            let _ = Sink(uart).write_str("[manager] ");
         }
-        let shown = match byte {
-            b'\n' => '\n',
-            b'\t' | b' '..=b'~' => byte as char,
-            _ => '.',
-        };
-        let _ = sink.write_char(shown);
-        OPEN.store(if byte == b'\n' { 0 } else { own }, Relaxed);
+        let _ = Sink(uart).write_char(byte as char);
+    }
+}
+
+/// What other domains said by `early_write`, until the manager takes it. The UART is the manager's: written from here it would stand in the middle of a
+/// line, and the caller would wait for it in EL2.
+pub struct EarlyTexts {
+    texts: [EarlyText; WAITING],
+    /// Both count on; the difference is what waits.
+    put: usize,
+    taken: usize,
+}
+
+/// Texts that wait at most.
+const WAITING: usize = 64;
+
+impl EarlyTexts {
+    /// Nothing waits.
+    pub const fn new() -> Self {
+        let empty = EarlyText { size: size_of::<EarlyText>() as u32, version: 1, name: [0; 16], len: 0, words: [0; 5] };
+        Self { texts: [empty; WAITING], put: 0, taken: 0 }
+    }
+
+    /// Lets a text wait; says whether there is room.
+    pub fn put(&mut self, name: &[u8; 16], len: usize, words: [u64; 5]) -> bool {
+        let has_room = self.put.wrapping_sub(self.taken) < WAITING;
+        if has_room {
+            let text = &mut self.texts[self.put % WAITING];
+            text.name.copy_from_slice(name);
+            (text.len, text.words) = (len as u64, words);
+            self.put = self.put.wrapping_add(1);
+        }
+        has_room
+    }
+
+    /// Takes the oldest text.
+    pub fn take(&mut self) -> Option<EarlyText> {
+        let at = self.taken;
+        (at != self.put).then(|| {
+            self.taken = at.wrapping_add(1);
+            self.texts[at % WAITING]
+        })
     }
 }
 

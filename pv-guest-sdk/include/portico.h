@@ -718,6 +718,21 @@ _Static_assert(offsetof(struct portico_system_stats, longest_call) == 48, "longe
 _Static_assert(offsetof(struct portico_system_stats, dropped_lines) == 56, "dropped_lines");
 _Static_assert(offsetof(struct portico_system_stats, bad_calls) == 64, "bad_calls");
 
+/* Answer of log_read. */
+struct portico_early_text {
+	uint32_t size;
+	uint32_t version;
+	uint8_t name[16];
+	uint64_t len;
+	uint64_t words[5];
+};
+_Static_assert(sizeof(struct portico_early_text) == 72, "size");
+_Static_assert(offsetof(struct portico_early_text, size) == 0, "size");
+_Static_assert(offsetof(struct portico_early_text, version) == 4, "version");
+_Static_assert(offsetof(struct portico_early_text, name) == 8, "name");
+_Static_assert(offsetof(struct portico_early_text, len) == 24, "len");
+_Static_assert(offsetof(struct portico_early_text, words) == 32, "words");
+
 /* Answer of `stats_read` with index n + 1. */
 struct portico_pcpu_stats {
 	uint32_t size;
@@ -952,8 +967,9 @@ static inline int64_t portico_call_self_info(uint64_t key, uint64_t index, uint6
 }
 
 /*
- * Writes `len` (1 to 40) bytes, packed little-endian into x2..x6, to the hypervisor's log with the caller's
- * name before each line. For the time before a console channel is up; limited in rate.
+ * Writes `len` (1 to 40) bytes, packed little-endian into x2..x6, to the hypervisor's log, which the manager
+ * reads and shows as the caller's output. For the time before a console channel is up; limited in rate. What
+ * the first domain writes goes to the machine's UART at once.
  */
 #define PORTICO_CALL_EARLY_WRITE 0xc6000002u
 static inline int64_t portico_call_early_write(uint64_t len, uint64_t w0, uint64_t w1, uint64_t w2, uint64_t w3, uint64_t w4)
@@ -1529,6 +1545,19 @@ static inline int64_t portico_call_stats_read(uint64_t system, uint64_t index)
 {
 	uint64_t out[3];
 	int64_t status = portico_call(PORTICO_CALL_STATS_READ, system, index, 0, 0, 0, 0, out);
+
+	return status;
+}
+
+/*
+ * Takes the oldest text that a domain wrote by `early_write` out of the log: a `EarlyText` in the caller's
+ * buffer. `NotFound` if there is none. A domain's watcher is sent an event when there is some.
+ */
+#define PORTICO_CALL_LOG_READ 0xc6000152u
+static inline int64_t portico_call_log_read(uint64_t system)
+{
+	uint64_t out[3];
+	int64_t status = portico_call(PORTICO_CALL_LOG_READ, system, 0, 0, 0, 0, 0, out);
 
 	return status;
 }

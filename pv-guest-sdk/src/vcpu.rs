@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use portico_abi::Status;
 use portico_abi::page::{BUFFER_BYTES, MAX_VCPUS, VcpuPage};
 use portico_abi::port::{PORT_BITS, SELECTORS};
-use portico_abi::record::{DomainStatus, FaultRecord, PcpuStats, SystemStats, VcpuStats};
+use portico_abi::record::{DomainStatus, EarlyText, FaultRecord, PcpuStats, SystemStats, VcpuStats};
 
 /// What the SDK keeps for each vCPU. A pointer to it stands in TPIDR_EL1.
 #[repr(C, align(64))]
@@ -188,6 +188,8 @@ unsafe impl Record for VcpuStats {}
 unsafe impl Record for SystemStats {}
 // SAFETY: as above.
 unsafe impl Record for PcpuStats {}
+// SAFETY: as above.
+unsafe impl Record for EarlyText {}
 
 /// Makes a call that writes a record to the buffer, and takes the record out.
 ///

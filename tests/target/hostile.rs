@@ -1,6 +1,6 @@
 //! Hostile guests, each beside a healthy neighbour that must notice nothing.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
 use portico_tests::{Machine, Scenario};
@@ -81,12 +81,15 @@ fn endless(cpus: u32) -> Result<()> {
     healthy(&mut running)
 }
 
-/// A guest fills the log: it is limited, and the machine goes on.
+/// A guest fills the log: it is limited, no line is broken, and the machine goes on.
 fn flood(cpus: u32) -> Result<()> {
     let mut running = Scenario::system("flood", MachineKind::Virt, cpus).boot()?;
-    // The hypervisor and the manager share the UART: during the flood lines run into each other.
-    running.wait(r#"hostile": exited with code 0"#)?;
-    healthy(&mut running)
+    running.wait(r#"^portico: guest "hostile": exited with code 0$"#)?;
+    healthy(&mut running)?;
+    let whole = running.all(r"^\[hostile\] flood$")?.len();
+    let any = running.all("flood")?.len();
+    ensure!(whole > 100 && whole == any, "{whole} of {any} lines of the flood are whole\n{}", running.last_lines());
+    Ok(())
 }
 
 /// A million calls in all, by two guests at once.

@@ -175,6 +175,14 @@ fn pcpu_stats(index: usize) -> PcpuStats {
     }
 }
 
+/// `log_read(system)`.
+pub fn log_read(args: &mut Args, graph: &mut Graph) -> Outcome {
+    args.system(graph)?;
+    let text = graph.early.take().ok_or(Status::NotFound)?;
+    args.vcpu.page().write_buffer(&text);
+    Ok(Status::Ok)
+}
+
 /// `system_off(system, op)`: returns only if it is refused.
 pub fn system_off(args: &mut Args) -> Result<Next, Status> {
     args.system(&graph::lock())?;

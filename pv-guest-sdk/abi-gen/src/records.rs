@@ -6,7 +6,7 @@ use portico_abi::device::control::Counters;
 use portico_abi::device::net::{FrameHeader, Interface, Statistics};
 use portico_abi::device::{Accept, Offer};
 use portico_abi::page::{InfoPage, RunState, StolenTime, VcpuPage};
-use portico_abi::record::{DomainStatus, FaultRecord, PcpuStats, SystemStats, VcpuStats};
+use portico_abi::record::{DomainStatus, EarlyText, FaultRecord, PcpuStats, SystemStats, VcpuStats};
 use std::mem::{align_of, offset_of, size_of};
 
 /// A structure.
@@ -111,6 +111,9 @@ fn results() -> Vec<Record> {
             "uint32_t" size, "uint32_t" version, "uint32_t" pcpus, "uint32_t" gic, "uint64_t" pool_pages,
             "uint64_t" pool_used, "uint64_t" image_bytes, "uint64_t" longest_ticks, "uint64_t" longest_call,
             "uint64_t" dropped_lines, "uint64_t" bad_calls,
+        }),
+        record!(EarlyText as "early_text", "Answer of log_read." {
+            "uint32_t" size, "uint32_t" version, "uint8_t" name[16], "uint64_t" len, "uint64_t" words[5],
         }),
         record!(PcpuStats as "pcpu_stats", "Answer of `stats_read` with index n + 1." {
             "uint32_t" size, "uint32_t" version, "uint64_t" mpidr, "uint64_t" idle_ns, "uint64_t" up_ns,

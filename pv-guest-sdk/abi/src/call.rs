@@ -81,8 +81,9 @@ calls! {
     0x000 AbiFeatures abi_features(page) -> (version, features, management) Bounded "none";
     /// A fact about the caller; `key` is one of [`info`], `index` as the key says. `NotFound` for an unknown key.
     0x001 SelfInfo self_info(key, index) -> (value) Bounded "none";
-    /// Writes `len` (1 to 40) bytes, packed little-endian into x2..x6, to the hypervisor's log with the
-    /// caller's name before each line. For the time before a console channel is up; limited in rate.
+    /// Writes `len` (1 to 40) bytes, packed little-endian into x2..x6, to the hypervisor's log, which the manager reads and shows as
+    /// the caller's output. For the time before a console channel is up; limited in rate. What the first domain writes goes to the
+    /// machine's UART at once.
     0x002 EarlyWrite early_write(len, w0, w1, w2, w3, w4) -> () Bounded "none";
     /// Ends the calling domain. `kind` is one of [`exit`], `code` is passed to whoever watches it.
     0x003 SelfExit self_exit(kind, code) -> () NoReturn "none";
@@ -199,6 +200,9 @@ calls! {
     0x150 EntropyFeed entropy_feed(system, w0, w1, w2, w3) -> () Bounded "ROOT";
     /// Writes a [`crate::record::SystemStats`] (`index` 0) or the [`crate::record::PcpuStats`] of pCPU `index` - 1 to the caller's buffer.
     0x151 StatsRead stats_read(system, index) -> () Bounded "ROOT";
+    /// Takes the oldest text that a domain wrote by `early_write` out of the log: a [`crate::record::EarlyText`] in the caller's buffer.
+    /// `NotFound` if there is none. A domain's watcher is sent an event when there is some.
+    0x152 LogRead log_read(system) -> () Bounded "ROOT";
     /// Powers the machine off (`op` 0) or resets it (`op` 1).
     0x153 SystemOff system_off(system, op) -> () NoReturn "ROOT";
 

@@ -261,6 +261,22 @@ pub struct SystemStats {
     pub bad_calls: u64,
 }
 
+/// Answer of `log_read`: what a domain wrote by one `early_write`.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct EarlyText {
+    /// Size of this record in bytes.
+    pub size: u32,
+    /// 1.
+    pub version: u32,
+    /// Name of the domain, filled up with zeros.
+    pub name: [u8; 16],
+    /// How many bytes it is.
+    pub len: u64,
+    /// The bytes, packed little-endian: any values.
+    pub words: [u64; 5],
+}
+
 /// Answer of `stats_read` with index n+1.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
@@ -287,4 +303,5 @@ const _: () = assert!(size_of::<DomainStatus>() == 80);
 const _: () = assert!(size_of::<FaultRecord>() == 64);
 const _: () = assert!(size_of::<VcpuStats>() == 96);
 const _: () = assert!(size_of::<SystemStats>() == 72);
+const _: () = assert!(size_of::<EarlyText>() == 72);
 const _: () = assert!(size_of::<PcpuStats>() == 56);

@@ -1,7 +1,7 @@
 //! Calls on the machine: for the holder of the System handle.
 
 use super::{call, h, handle, unit, value};
-use portico_abi::record::{PcpuStats, SystemStats};
+use portico_abi::record::{EarlyText, PcpuStats, SystemStats};
 use portico_abi::{Call, Handle, Status};
 
 /// Gives a 2 MiB extent to EL2's pool; the handle is closed.
@@ -67,6 +67,14 @@ pub fn system_stats(system: Handle) -> Result<SystemStats, Status> {
 /// `NotFound` if there is no such pCPU.
 pub fn pcpu_stats(system: Handle, pcpu: u32) -> Result<PcpuStats, Status> {
     crate::vcpu::with_buffer(|| unit(Call::StatsRead, [h(system), u64::from(pcpu) + 1, 0, 0, 0, 0]))
+}
+
+/// The oldest text of a domain's `early_write` that waits in the log.
+///
+/// # Errors
+/// `NotFound` if none waits.
+pub fn log_read(system: Handle) -> Result<EarlyText, Status> {
+    crate::vcpu::with_buffer(|| unit(Call::LogRead, [h(system), 0, 0, 0, 0, 0]))
 }
 
 /// Powers the machine off or resets it; `op` is one of [`portico_abi::call::power`]. Returns only if refused.

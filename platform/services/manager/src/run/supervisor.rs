@@ -7,11 +7,12 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::iter;
 use portico_abi::port::{BIT_EVENT, DEADLINE_NEVER};
 use portico_bundle::cpio::Archive;
 use portico_manager::mux::{Action, Focus, Mux};
 use portico_sdk::port::{self, Port};
-use portico_sdk::time;
+use portico_sdk::{hvc, time};
 
 use crate::channels::Channels;
 use crate::devices::Devices;
@@ -61,6 +62,8 @@ pub struct Manager {
     pub ending: Option<u64>,
     /// The guest whose console is read first in the next turn.
     first: usize,
+    /// EL2 may have text of guests.
+    has_early_texts: bool,
 }
 
 impl Manager {
@@ -78,6 +81,7 @@ impl Manager {
             top: None,
             ending: None,
             first: 0,
+            has_early_texts: false,
         }
     }
 
@@ -87,7 +91,10 @@ impl Manager {
         loop {
             let now = time::now_ns();
             let mut is_busy = self.service_keyboard(now);
-            if event.take() {
+            let is_told = event.take();
+            self.has_early_texts |= is_told;
+            self.read_early_texts(now);
+            if is_told {
                 self.look_for_ended(now);
             }
             is_busy |= self.service_consoles(now);
@@ -139,6 +146,23 @@ impl Manager {
         let bytes = console.read(&mut buffer);
         self.mux.guest_output(guest.source, bytes, now);
         bytes.len()
+    }
+
+    /// Shows what guests wrote without their console: at their start, and in a panic. What there is no room for stays in EL2, which then
+    /// takes no more.
+    fn read_early_texts(&mut self, now: u64) {
+        while self.has_early_texts && !self.mux.is_congested() {
+            let Ok(text) = hvc::log_read(self.machine.system) else {
+                self.has_early_texts = false;
+                return;
+            };
+            let is_its =
+                |guest: &&Guest| guest.name().bytes().chain(iter::repeat(0)).take(text.name.len()).eq(text.name);
+            let Some(source) = self.guests.iter().find(is_its).map(|guest| guest.source) else { continue };
+            let bytes: Vec<u8> =
+                text.words.iter().flat_map(|word| word.to_le_bytes()).take(text.len as usize).collect();
+            self.mux.guest_output(source, &bytes, now);
+        }
     }
 
     /// Reads a piece from every guest that has something, a different one first each turn.
