@@ -7,6 +7,8 @@
 pub mod block;
 pub mod frames;
 pub mod net;
+#[cfg(feature = "smoltcp")]
+pub mod stack;
 
 use crate::dtb::DeviceNode;
 use crate::port::Port;
