@@ -4,7 +4,7 @@
 //! copies the first slot, a [`Head`], checks that copy and works on it; a peer that changes the slot afterwards changes nothing.
 //! What is behind the head is copied once, to where it belongs, and nobody looks at it on the way.
 
-use crate::window::Window;
+use crate::window::{Window, copy_private};
 use portico_abi::device::net::{FrameHeader, HEADER, SLOT, slots_of};
 use portico_abi::ring::{Consumer, Corrupt, Layout, Producer};
 
@@ -126,10 +126,21 @@ impl Head {
     /// The head of a frame that is not in a ring.
     pub fn of(span: &Span) -> Option<Head> {
         let mut head = Head { slot: [0; SLOT] };
-        let header = FrameHeader { bytes: span.bytes, ..FrameHeader::default() };
-        *head.slot.first_chunk_mut()? = header.to_bytes();
-        span.read(0, head.slot.get_mut(HEADER..)?.get_mut(..span.len().min(HEAD))?)?;
+        head.set(span)?;
         Some(head)
+    }
+
+    fn set(&mut self, span: &Span) -> Option<()> {
+        let header = FrameHeader { bytes: span.bytes, ..FrameHeader::default() };
+        *self.slot.first_chunk_mut()? = header.to_bytes();
+        span.read(0, self.slot.get_mut(HEADER..)?.get_mut(..span.len().min(HEAD))?)
+    }
+
+    /// Copies a frame, of which this is the head, to `at` of a window. `None` if it is not inside.
+    pub fn write_to(&self, window: &Window, at: usize, frame: &Span) -> Option<()> {
+        let to = Span::flat(*window, at, frame.bytes)?;
+        to.write(0, self.bytes().get(..frame.len().min(HEAD))?)?;
+        if frame.len() > HEAD { frame.copy_to(HEAD, &to) } else { Some(()) }
     }
 
     /// The first bytes of the frame: [`HEAD`], of which a shorter frame has set only its own.
@@ -236,6 +247,19 @@ pub struct Incoming {
 }
 
 impl Incoming {
+    /// A place for a frame of that window's.
+    pub fn new(window: Window) -> Incoming {
+        Incoming { head: Head { slot: [0; SLOT] }, span: Span { window, first: 0, end: 0, wrap: 0, bytes: 0 } }
+    }
+
+    /// Sets it to a frame that is not in a ring. `None` if that is not inside its window.
+    pub fn set(&mut self, span: Span) -> Option<()> {
+        self.span = span;
+        self.head.set(&span)
+    }
+}
+
+impl Incoming {
     /// Copies its bytes out, as many as there is place for. What was in the head comes from the copy.
     #[inline]
     pub fn read(&self, to: &mut [u8]) -> usize {
@@ -243,7 +267,7 @@ impl Incoming {
         let head = self.head.bytes();
         match to.get_mut(..wanted).and_then(|to| to.split_at_mut_checked(HEAD)) {
             Some((to, behind)) => {
-                to.copy_from_slice(head);
+                copy_private(head, to);
                 let _ = self.span.read(HEAD, behind);
             }
             None => to.iter_mut().zip(head).take(wanted).for_each(|(to, from)| *to = *from),
@@ -271,28 +295,37 @@ impl FrameReceiver {
         Some(FrameReceiver { ring, window, layout, filled: 0, held: 0 })
     }
 
-    /// Looks at the next frame, if there is one.
+    /// Looks at the next frame, if there is one: `frame` is set to it.
     ///
     /// # Errors
     /// The other side's index lies, or its header does.
     #[inline]
-    pub fn look(&mut self) -> Result<Option<Incoming>, Corrupt> {
+    pub fn look_at(&mut self, frame: &mut Incoming) -> Result<bool, Corrupt> {
         if self.filled == 0 {
             self.filled = self.ring.available()?;
             if self.filled == 0 {
-                return Ok(None);
+                return Ok(false);
             }
         }
         let index = self.ring.next();
-        let mut head = Head { slot: [0; SLOT] };
         // Inside: `control` checked the whole ring.
-        let _ = self.window.read(self.layout.slot(index), &mut head.slot);
-        let bytes = head.slot.first_chunk().and_then(FrameHeader::length_of).ok_or(Corrupt)?;
+        let _ = self.window.read(self.layout.slot(index), &mut frame.head.slot);
+        let bytes = frame.head.slot.first_chunk().and_then(FrameHeader::length_of).ok_or(Corrupt)?;
         // The head moves by whole frames: what is not all there never will be.
         if slots_of(bytes) > self.filled {
             return Err(Corrupt);
         }
-        Ok(Some(Incoming { head, span: Span::in_ring(self.window, &self.layout, index, bytes) }))
+        frame.span = Span::in_ring(self.window, &self.layout, index, bytes);
+        Ok(true)
+    }
+
+    /// As [`FrameReceiver::look_at`], with a frame of its own.
+    ///
+    /// # Errors
+    /// As [`FrameReceiver::look_at`].
+    pub fn look(&mut self) -> Result<Option<Incoming>, Corrupt> {
+        let mut frame = Incoming::new(self.window);
+        Ok(self.look_at(&mut frame)?.then_some(frame))
     }
 
     /// Takes the frame that [`FrameReceiver::look`] has shown. Its slots are the other side's again after [`FrameReceiver::release`].
@@ -484,6 +517,13 @@ mod tests {
         assert!(span.read(80, &mut bytes).is_some() && span.read(81, &mut bytes).is_none());
         assert!(span.write(81, &bytes).is_none() && span.read(usize::MAX, &mut bytes).is_none());
         assert!(span.copy_to(0, &Span::flat(window, 120, 99).unwrap()).is_none());
+        window.write(12, &content(5, 100)).unwrap();
+        let (head, to) = (Head::of(&span).unwrap(), fake::window(128));
+        window.write(12, &[0; HEAD]).unwrap();
+        assert!(head.write_to(&to, 16, &span).is_some() && head.write_to(&to, 32, &span).is_none());
+        let mut bytes = [0; 100];
+        to.read(16, &mut bytes).unwrap();
+        assert_eq!(bytes.to_vec(), content(5, 100), "the copied head, and the rest");
     }
 
     #[test]

@@ -91,6 +91,8 @@ pub struct Link {
     phase: Phase,
     /// Notifications made.
     told: u64,
+    /// Ticks after which a side that waits for a notification looks whether its port still lives.
+    look_ticks: u64,
 }
 
 impl Link {
@@ -122,6 +124,7 @@ impl Link {
             epoch,
             phase: Phase::Unplugged,
             told: 0,
+            look_ticks: time::Scale::read().ticks(LOOK_AGAIN.as_nanos() as u64 * 50),
         };
         Ok(link)
     }
@@ -409,7 +412,7 @@ fn wait(link: &Link, deadline: u64) -> Result<(), DeviceError> {
     match link.port().filter(|_| !link.is_unplugged()) {
         Some(port) => {
             // Its next life notifies by another port: so it is looked for now and then.
-            let look = deadline.min(time::deadline(LOOK_AGAIN * 50));
+            let look = deadline.min(time::now().saturating_add(link.look_ticks));
             match port.wait(look) {
                 Err(Status::TimedOut) if look < deadline => Ok(()),
                 other => Ok(other?),

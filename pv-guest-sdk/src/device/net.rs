@@ -61,6 +61,8 @@ pub struct Info {
 struct Rings {
     transmit: FrameSender,
     receive: FrameReceiver,
+    /// The frame that is looked at.
+    frame: Incoming,
 }
 
 /// A network interface.
@@ -132,6 +134,11 @@ impl Interface {
     /// The port by which the back-end notifies, if it is there.
     pub fn port(&self) -> Option<Port> {
         self.link.port()
+    }
+
+    /// How often the back-end was notified.
+    pub fn told(&self) -> u64 {
+        self.link.told()
     }
 
     /// What the back-end counted, as it said last.
@@ -250,16 +257,16 @@ impl Interface {
     pub fn receive_with<T>(&mut self, take: impl FnOnce(&Incoming) -> T) -> Result<Option<T>, DeviceError> {
         self.step()?;
         let Some(rings) = &mut self.rings else { return Ok(None) };
-        match rings.receive.look() {
-            Ok(Some(frame)) => {
-                let taken = take(&frame);
-                rings.receive.take(&frame);
+        match rings.receive.look_at(&mut rings.frame) {
+            Ok(true) => {
+                let taken = take(&rings.frame);
+                rings.receive.take(&rings.frame);
                 if rings.receive.wants_release() {
                     self.release();
                 }
                 Ok(Some(taken))
             }
-            Ok(None) => {
+            Ok(false) => {
                 self.release();
                 Ok(None)
             }
@@ -362,7 +369,7 @@ impl Interface {
         let window = self.link.window();
         let transmit = FrameSender::start(window, self.shape.transmit).ok_or(DeviceError::BadWindow)?;
         let receive = FrameReceiver::start(window, self.shape.receive).ok_or(DeviceError::BadWindow)?;
-        Ok(Rings { transmit, receive })
+        Ok(Rings { transmit, receive, frame: Incoming::new(window) })
     }
 
     /// Reads the back-end's offer, and accepts it.

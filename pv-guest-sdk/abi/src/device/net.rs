@@ -61,7 +61,7 @@ pub struct Interface {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Statistics {
-    /// Frames that the guest sent and that went on to at least one port.
+    /// Frames that the guest sent and that were passed on.
     pub sent: u64,
     /// Bytes of these.
     pub sent_bytes: u64,
@@ -79,7 +79,7 @@ pub struct Statistics {
     pub limited: u64,
     /// Sent frames that were dropped: nobody has the address.
     pub unknown: u64,
-    /// Frames for the guest that were dropped, since its receive ring was full.
+    /// Frames for the guest that were dropped: its receive ring was full, or it was not there.
     pub no_room: u64,
     /// How often the transmit ring had to wait, since the guest was above its rate. Nothing is dropped then.
     pub waited: u64,

@@ -1,0 +1,333 @@
+//! The back-end of one guest's interface.
+
+use crate::header::Mac;
+use crate::switch::Reason;
+use portico_abi::device::control::Counters;
+use portico_abi::device::net::{Interface as Details, STATISTICS, Shape, Statistics, VERSION, flag, shape_of_window};
+use portico_abi::device::{Offer, kind, refusal};
+use portico_abi::dt::service as property;
+use portico_sdk::device::frames::{FrameReceiver, FrameSender, Head, Incoming, Span};
+use portico_sdk::device::{DeviceError, Event, Link};
+use portico_sdk::dtb::DeviceNode;
+use portico_service::limit::Limit;
+
+/// Bytes of a frame besides its payload: an Ethernet header, and a VLAN tag.
+const OVERHEAD: u32 = 18;
+/// Payload of a frame where nothing is said.
+const DEFAULT_MTU: u16 = 1500;
+
+/// What the description says of an interface.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Name of its bridge.
+    pub bridge: &'static str,
+    /// Its address.
+    pub mac: [u8; 6],
+    /// Largest payload of a frame.
+    pub mtu: u16,
+    /// Bytes a second that the guest may send; 0 for no limit.
+    pub rate: u64,
+    /// Bytes that may exceed the rate at once.
+    pub burst: u64,
+    /// Its bridge has the uplink.
+    pub has_uplink: bool,
+}
+
+impl Settings {
+    /// Reads them from the node of the interface. `None` if it has no address.
+    pub fn read(node: &DeviceNode) -> Option<Settings> {
+        let number = |name| node.number(name);
+        Some(Settings {
+            bridge: node.text(property::BRIDGE).unwrap_or(""),
+            mac: *node.bytes(property::MAC)?.first_chunk()?,
+            mtu: number(property::MTU).and_then(|mtu| u16::try_from(mtu).ok()).unwrap_or(DEFAULT_MTU),
+            rate: number(property::RATE).unwrap_or(0),
+            burst: number(property::BURST).unwrap_or(0),
+            has_uplink: node.bytes(property::UPLINK).is_some(),
+        })
+    }
+
+    /// Its longest frame.
+    pub fn longest(&self) -> u32 {
+        u32::from(self.mtu) + OVERHEAD
+    }
+
+    /// Its address.
+    pub fn address(&self) -> Mac {
+        Mac::new(self.mac)
+    }
+}
+
+#[derive(Debug)]
+struct Rings {
+    from_guest: FrameReceiver,
+    to_guest: FrameSender,
+}
+
+/// An interface.
+#[derive(Debug)]
+pub struct Vif {
+    /// Its place in the device tree.
+    number: usize,
+    link: Link,
+    shape: Shape,
+    rings: Option<Rings>,
+    rate: Limit,
+    /// Not before this time, in nanoseconds: above its rate.
+    not_before: u64,
+    /// Notified, or not done with its ring.
+    is_active: bool,
+    counts: Statistics,
+    /// The guest has not been shown what was counted last.
+    is_unshown: bool,
+}
+
+impl Vif {
+    /// Takes the service's side of interface `number` of the device tree, and offers it.
+    ///
+    /// # Errors
+    /// `BadWindow`.
+    pub fn new(number: usize, link: Link, settings: &Settings, is_uplink_up: bool) -> Result<Vif, DeviceError> {
+        let shape = shape_of_window(link.window().len()).ok_or(DeviceError::BadWindow)?;
+        let details = Details {
+            mac: settings.mac,
+            mtu: settings.mtu,
+            max_frame: settings.longest(),
+            flags: if settings.has_uplink && is_uplink_up { flag::UPLINK } else { 0 },
+            ..Details::default()
+        };
+        let offer = Offer { kind: kind::NET, version: VERSION, ..Offer::default() };
+        link.offer(&offer, &bytes_of(&details));
+        Ok(Vif {
+            number,
+            link,
+            shape,
+            rings: None,
+            rate: Limit::new(settings.rate, settings.burst),
+            not_before: 0,
+            is_active: true,
+            counts: Statistics::default(),
+            is_unshown: true,
+        })
+    }
+
+    /// Its place in the device tree.
+    pub fn number(&self) -> usize {
+        self.number
+    }
+
+    /// Lets it look for a new port in the next turn.
+    pub fn ports_have_changed(&mut self) {
+        self.is_active = true;
+    }
+
+    /// Whether there may be frames of the guest's to take now. Keeps the link alive.
+    #[inline]
+    pub fn is_ready(&mut self, now_ns: u64) -> bool {
+        if self.link.port().is_some_and(|port| port.take()) {
+            self.is_active = true;
+        }
+        if !self.is_active || now_ns < self.not_before {
+            return false;
+        }
+        match self.link.step() {
+            Event::Nothing => {}
+            event => self.step_slow(event),
+        }
+        self.is_active = self.rings.is_some();
+        self.is_active
+    }
+
+    #[cold]
+    fn step_slow(&mut self, event: Event) {
+        match event {
+            Event::Nothing | Event::Connected => {}
+            Event::Lost => {
+                self.rings = None;
+                let event = self.link.step();
+                self.step_slow(event);
+            }
+            Event::Peer => self.greet(),
+        }
+    }
+
+    /// Reads what the front-end accepted, and agrees or not.
+    fn greet(&mut self) {
+        let accept = self.link.read_accept();
+        if accept.version >> 16 != VERSION >> 16 {
+            return self.link.refuse(refusal::VERSION);
+        }
+        if accept.features != 0 {
+            return self.link.refuse(refusal::FEATURES);
+        }
+        let window = self.link.window();
+        let from_guest = FrameReceiver::start(window, self.shape.transmit);
+        let to_guest = FrameSender::start(window, self.shape.receive);
+        let Some((from_guest, to_guest)) = from_guest.zip(to_guest) else {
+            return self.link.refuse(refusal::PROTOCOL);
+        };
+        self.rings = Some(Rings { from_guest, to_guest });
+        self.link.welcome();
+    }
+
+    /// Sets `frame` to the next one of the guest's, if there is one.
+    #[inline]
+    pub fn look_at(&mut self, frame: &mut Incoming) -> bool {
+        let Some(rings) = &mut self.rings else { return false };
+        match rings.from_guest.look_at(frame) {
+            Ok(is_there) => is_there,
+            Err(_) => {
+                self.give_up();
+                false
+            }
+        }
+    }
+
+    /// A place for the guest's frames.
+    pub fn place(&self) -> Incoming {
+        Incoming::new(self.link.window())
+    }
+
+    /// Passes over the frame that was looked at.
+    #[inline]
+    pub fn take(&mut self, frame: &Incoming) {
+        if let Some(rings) = &mut self.rings {
+            rings.from_guest.take(frame);
+        }
+    }
+
+    /// Counts a frame of the guest's that was passed on.
+    #[inline]
+    pub fn count_sent(&mut self, bytes: usize) {
+        self.counts.sent += 1;
+        self.counts.sent_bytes += bytes as u64;
+        self.is_unshown = true;
+    }
+
+    /// Counts a frame of the guest's that was dropped.
+    pub fn count_dropped(&mut self, why: Reason) {
+        let count = match why {
+            Reason::Size => &mut self.counts.bad_size,
+            Reason::Spoofed => &mut self.counts.spoofed,
+            Reason::Reserved => &mut self.counts.reserved,
+            Reason::Limited => &mut self.counts.limited,
+            Reason::Unknown => &mut self.counts.unknown,
+        };
+        *count += 1;
+        self.is_unshown = true;
+    }
+
+    /// Puts a frame into the guest's ring, for [`Vif::publish`]. A guest without room loses it.
+    #[inline]
+    pub fn put(&mut self, head: &Head, span: &Span) {
+        self.is_unshown = true;
+        match self.rings.as_mut().map(|rings| rings.to_guest.forward(head, span)) {
+            Some(Ok(true)) => {
+                self.counts.received += 1;
+                self.counts.received_bytes += span.len() as u64;
+            }
+            Some(Ok(false)) | None => self.counts.no_room += 1,
+            Some(Err(_)) => self.give_up(),
+        }
+    }
+
+    /// Publishes what was put in, and tells the guest if it wants to know.
+    #[inline]
+    pub fn publish(&mut self) {
+        if let Some(rings) = &mut self.rings
+            && rings.to_guest.publish()
+        {
+            self.link.tell();
+        }
+    }
+
+    /// Ends a turn in which so many bytes were taken: gives the slots back, and sees to it that the guest notifies. Returns whether there is
+    /// more to take at once.
+    #[inline]
+    pub fn end_turn(&mut self, bytes: usize, now_ns: u64) -> bool {
+        let Some(rings) = &mut self.rings else { return false };
+        if rings.from_guest.release() {
+            self.link.tell();
+        }
+        if !self.rate.is_none() {
+            let _ = self.rate.take(bytes as u64, now_ns);
+            if let Err(at) = self.rate.check(now_ns) {
+                // What is in the ring waits there, and whoever put it there waits for room.
+                self.not_before = at;
+                self.counts.waited += 1;
+                self.is_unshown = true;
+                return false;
+            }
+        }
+        if rings.from_guest.has_more() {
+            return true;
+        }
+        match rings.from_guest.arm() {
+            Ok(is_empty) => {
+                self.is_active = !is_empty;
+                !is_empty
+            }
+            Err(_) => {
+                self.give_up();
+                false
+            }
+        }
+    }
+
+    /// When it has to be looked at again though nobody notifies, in nanoseconds.
+    pub fn due(&self) -> Option<u64> {
+        (self.is_active && self.rings.is_some()).then_some(self.not_before)
+    }
+
+    /// An index or a header makes no sense: the front-end has begun anew meanwhile, or it lies.
+    #[cold]
+    fn give_up(&mut self) {
+        self.rings = None;
+        self.is_active = true;
+        match self.link.step() {
+            Event::Nothing => self.link.refuse(refusal::PROTOCOL),
+            event => self.step_slow(event),
+        }
+    }
+
+    /// What was counted, for the guest: to be called now and then.
+    pub fn show(&mut self) -> Option<Counters> {
+        if !core::mem::take(&mut self.is_unshown) {
+            return None;
+        }
+        let window = self.link.window();
+        for (offset, word) in (STATISTICS..).step_by(8).zip(self.counts.words()) {
+            let _ = window.store(offset, word);
+        }
+        let Statistics { sent, sent_bytes, received_bytes, no_room, .. } = self.counts;
+        let failed = self.counts.dropped().wrapping_add(no_room);
+        Some(Counters {
+            requests: sent,
+            bytes_in: received_bytes,
+            bytes_out: sent_bytes,
+            failed,
+            notified: self.link.told(),
+        })
+    }
+
+    /// Whether something was counted that was not shown.
+    #[inline]
+    pub fn is_unshown(&self) -> bool {
+        self.is_unshown
+    }
+
+    /// What was counted.
+    pub fn counts(&self) -> &Statistics {
+        &self.counts
+    }
+}
+
+fn bytes_of(details: &Details) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    let fields =
+        [&details.mac[..], &details.mtu.to_le_bytes(), &details.max_frame.to_le_bytes(), &details.flags.to_le_bytes()];
+    for (to, from) in bytes.iter_mut().zip(fields.into_iter().flatten()) {
+        *to = *from;
+    }
+    bytes
+}
