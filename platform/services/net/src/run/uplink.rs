@@ -106,7 +106,7 @@ impl VirtioUplink {
 
     /// Asks for an interrupt. `true`: nothing has come, and the caller may sleep. That frames were sent is looked at when there are more to send.
     pub fn arm(&mut self) -> bool {
-        self.waiting.is_none() && self.receive.queue.arm()
+        self.waiting.is_none() && self.receive.queue.arm(1)
     }
 
     /// Asks for no interrupts.
