@@ -8,7 +8,6 @@ use core::sync::atomic::{Ordering, fence};
 use crate::graph::Ref;
 use crate::object::vcpu::Vcpu;
 use crate::sched;
-use portico_abi::port::BITS_PER_SELECTOR;
 
 /// Makes `bit` pending on `vcpu` and raises its upcall unless it is masked or already raised.
 ///
@@ -23,18 +22,7 @@ pub fn pend(vcpu: Ref<Vcpu>, bit: u16) {
 /// The stores of [`pend`] alone; says whether the upcall must be raised.
 #[inline(always)]
 pub fn mark(vcpu: Ref<Vcpu>, bit: u16) -> bool {
-    let page = vcpu.page();
-    let bit = usize::from(bit);
-    page.store_pending(bit);
-    page.store_selector(bit / BITS_PER_SELECTOR);
-    // The guest unmasks, then looks at `pending`; it clears `upcall_pending`, then looks at the selectors. With this full
-    // barrier on our side and one on its side, one of the two sees the other's store.
-    fence(Ordering::SeqCst);
-    if page.masked(bit) || page.upcall_pending() {
-        return false;
-    }
-    page.store_upcall_pending();
-    true
+    portico_abi::pending::mark(vcpu.page(), usize::from(bit))
 }
 
 /// Raises the upcall interrupt of a vCPU, wherever it is.

@@ -22,8 +22,9 @@
 //! `pending`; if it is 1 EL2 may have seen the mask, and the guest itself must act.
 
 use crate::{hvc, irq, vcpu};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use portico_abi::port::{BIT_FIRST_FREE, BITS_PER_SELECTOR, DEADLINE_NEVER, PORT_BITS, SELECTORS};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use portico_abi::pending;
+use portico_abi::port::{BIT_FIRST_FREE, DEADLINE_NEVER, PORT_BITS};
 use portico_abi::{Handle, Status, handle::SELF_DOMAIN};
 
 /// Called in interrupt context, with interrupts masked, when its bit was notified: `(bit, argument)`.
@@ -112,8 +113,7 @@ impl Port {
         if page.pending(self.bit).load(Ordering::Relaxed) == 0 {
             return false;
         }
-        page.pending(self.bit).store(0, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        pending::forget(page, self.bit);
         true
     }
 
@@ -134,8 +134,7 @@ impl Port {
     /// handler the answer is `true` and the pending byte stays set, for [`Port::take`].
     pub fn unmask(&self) -> bool {
         let Some(page) = self.page() else { return false };
-        page.mask(self.bit).store(0, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        pending::unmask(page, self.bit);
         if page.pending(self.bit).load(Ordering::Relaxed) == 0 {
             return false;
         }
@@ -289,33 +288,7 @@ fn handler_of(bit: u16) -> Option<(Handler, usize)> {
 /// The upcall does this; a guest that polls with interrupts masked calls it itself.
 pub fn scan() {
     let Some(page) = vcpu::current().page() else { return };
-    // Phase 1: disarm.
-    page.upcall_pending().store(0, Ordering::Relaxed);
-    fence(Ordering::SeqCst);
-    // Phase 2: collect.
-    for word in 0..SELECTORS / 8 {
-        let mut set = page.selector_word(word);
-        while set != 0 {
-            let byte = set.trailing_zeros() / 8;
-            set &= !(0xff << (byte * 8));
-            let selector = word * 8 + byte as usize;
-            page.selector(selector).store(0, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            scan_selector(page, selector);
-        }
-    }
-}
-
-fn scan_selector(page: vcpu::Page, selector: usize) {
-    let first = selector * (BITS_PER_SELECTOR / 8);
-    for word in first..first + BITS_PER_SELECTOR / 8 {
-        let mut set = page.pending_word(word);
-        while set != 0 {
-            let byte = set.trailing_zeros() / 8;
-            set &= !(0xff << (byte * 8));
-            process(page, (word * 8) as u16 + byte as u16);
-        }
-    }
+    pending::scan(page, |bit| process(page, bit));
 }
 
 /// Phase 3: process. A bit without a handler stays pending, for [`Port::take`].
@@ -324,8 +297,7 @@ fn process(page: vcpu::Page, bit: u16) {
         return;
     }
     if let Some((handler, argument)) = handler_of(bit) {
-        page.pending(bit).store(0, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        pending::forget(page, bit);
         handler(bit, argument);
     }
 }

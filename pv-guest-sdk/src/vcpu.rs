@@ -6,6 +6,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use portico_abi::Status;
 use portico_abi::page::{BUFFER_BYTES, MAX_VCPUS, VcpuPage};
+use portico_abi::pending::GuestSide;
 use portico_abi::port::{PORT_BITS, SELECTORS};
 use portico_abi::record::{DomainStatus, EarlyText, FaultRecord, PcpuStats, SystemStats, VcpuStats};
 
@@ -79,22 +80,10 @@ impl Page {
         self.byte(offset_of!(VcpuPage, selectors) + selector % SELECTORS)
     }
 
-    /// Eight selector bytes at once.
-    #[inline]
-    pub(crate) fn selector_word(&self, word: usize) -> u64 {
-        self.word(offset_of!(VcpuPage, selectors) + word % (SELECTORS / 8) * 8)
-    }
-
     /// Pending byte of a port bit (taken modulo [`PORT_BITS`]).
     #[inline]
     pub fn pending(&self, bit: u16) -> &'static AtomicU8 {
         self.byte(offset_of!(VcpuPage, pending) + usize::from(bit) % PORT_BITS)
-    }
-
-    /// Pending bytes of eight port bits at once.
-    #[inline]
-    pub(crate) fn pending_word(&self, word: usize) -> u64 {
-        self.word(offset_of!(VcpuPage, pending) + word % (PORT_BITS / 8) * 8)
     }
 
     /// Mask byte of a port bit (taken modulo [`PORT_BITS`]).
@@ -120,6 +109,38 @@ impl Page {
     /// Address of the first byte.
     pub fn base(&self) -> *mut u8 {
         self.base.as_ptr()
+    }
+}
+
+impl GuestSide for Page {
+    #[inline]
+    fn clear_upcall(self) {
+        self.upcall_pending().store(0, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn selectors(self, word: usize) -> u64 {
+        self.word(offset_of!(VcpuPage, selectors) + word % (SELECTORS / 8) * 8)
+    }
+
+    #[inline]
+    fn clear_selector(self, selector: usize) {
+        self.selector(selector).store(0, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn pending(self, word: usize) -> u64 {
+        self.word(offset_of!(VcpuPage, pending) + word % (PORT_BITS / 8) * 8)
+    }
+
+    #[inline]
+    fn clear_pending(self, bit: u16) {
+        Page::pending(&self, bit).store(0, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn clear_mask(self, bit: u16) {
+        self.mask(bit).store(0, Ordering::Relaxed);
     }
 }
 

@@ -8,8 +8,11 @@ use portico_boards::{Machine, Range};
 /// Bytes of the first pool block, from which the manager's own objects come.
 const POOL_BYTES: u64 = 2 << 20;
 
-/// Bytes of memory of the manager unless the boot arguments say otherwise.
-const MANAGER_BYTES: u64 = 16 << 20;
+/// Bytes of memory of the manager unless the boot arguments say otherwise: this, and a part of what the bundle has, since it keeps
+/// something for each guest. Rounded up to a block, which is what it needs for a bundle of small guests.
+const MANAGER_BYTES: u64 = 1 << 20;
+/// See [`MANAGER_BYTES`].
+const MANAGER_PART_OF_BUNDLE: u64 = 4;
 
 /// Alignment of both: they are mapped by blocks.
 const BLOCK: u64 = 2 << 20;
@@ -52,7 +55,8 @@ pub fn plan_memory(boot: &mut Boot) {
     for address in machine.cpus.iter().filter_map(|cpu| cpu.release_address) {
         free.remove(Range { start: address, len: 8 });
     }
-    let manager_bytes = argument(machine.bootargs, "portico.manager_memory").map_or(Some(MANAGER_BYTES), parse_bytes);
+    let usual = MANAGER_BYTES + bundle.len / MANAGER_PART_OF_BUNDLE;
+    let manager_bytes = argument(machine.bootargs, "portico.manager_memory").map_or(Some(usual), parse_bytes);
     let Some(manager_bytes) = manager_bytes else {
         stop("portico.manager_memory: write a number of bytes with K, M or G")
     };

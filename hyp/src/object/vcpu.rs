@@ -17,6 +17,7 @@ use crate::object::handle::{HandleChain, Object};
 use crate::sched::queue;
 use portico_abi::ObjectType;
 use portico_abi::page::{RunState, VcpuPage};
+use portico_abi::pending::HypervisorSide;
 use portico_abi::record::FaultRecord;
 use portico_arch::context::VcpuContext;
 use portico_arch::timer;
@@ -398,6 +399,33 @@ impl Ref<Vcpu> {
     }
 }
 
+impl HypervisorSide for PagePtr {
+    #[inline(always)]
+    fn set_pending(self, bit: usize) {
+        self.store(core::mem::offset_of!(VcpuPage, pending) + (bit & 1023), Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn set_selector(self, selector: usize) {
+        self.store(core::mem::offset_of!(VcpuPage, selectors) + (selector & 15), Ordering::Release);
+    }
+
+    #[inline(always)]
+    fn set_upcall(self) {
+        self.store(core::mem::offset_of!(VcpuPage, upcall_pending), Ordering::Relaxed);
+    }
+
+    #[inline(always)]
+    fn is_masked(self, bit: usize) -> bool {
+        self.load(core::mem::offset_of!(VcpuPage, mask) + (bit & 1023)) != 0
+    }
+
+    #[inline(always)]
+    fn is_upcall_set(self) -> bool {
+        self.upcall_pending()
+    }
+}
+
 /// EL2's view of a vCPU page: plain volatile stores and loads of single bytes, never a reference.
 #[derive(Clone, Copy)]
 pub struct PagePtr(NonNull<VcpuPage>);
@@ -409,9 +437,9 @@ unsafe impl Sync for PagePtr {}
 
 impl PagePtr {
     #[inline(always)]
-    fn store(self, offset: usize, value: u8) {
-        // SAFETY: callers pass offsets within the page, which lives as long as the vCPU.
-        unsafe { self.0.as_ptr().cast::<u8>().add(offset).write_volatile(value) };
+    fn store(self, offset: usize, order: Ordering) {
+        // SAFETY: callers pass offsets within the page, which lives as long as the vCPU; the guest reaches the bytes by plain loads and stores.
+        unsafe { AtomicU8::from_ptr(self.0.as_ptr().cast::<u8>().add(offset)) }.store(1, order);
     }
 
     #[inline(always)]
@@ -420,38 +448,10 @@ impl PagePtr {
         unsafe { self.0.as_ptr().cast::<u8>().add(offset).read_volatile() }
     }
 
-    /// Stores 1 to a pending byte.
-    #[inline(always)]
-    pub fn store_pending(self, bit: usize) {
-        self.store(core::mem::offset_of!(VcpuPage, pending) + (bit & 1023), 1);
-    }
-
-    /// Stores 1 to a selector byte, after every earlier store: a guest that saw and cleared the selector, but not yet the
-    /// pending byte behind it, would never look at that byte again.
-    #[inline(always)]
-    pub fn store_selector(self, selector: usize) {
-        let offset = core::mem::offset_of!(VcpuPage, selectors) + (selector & 15);
-        // SAFETY: within the page, which lives as long as the vCPU; the guest reaches the byte by plain loads and stores.
-        unsafe { core::sync::atomic::AtomicU8::from_ptr(self.0.as_ptr().cast::<u8>().add(offset)) }
-            .store(1, Ordering::Release);
-    }
-
-    /// Whether a bit is masked by its guest.
-    #[inline(always)]
-    pub fn masked(self, bit: usize) -> bool {
-        self.load(core::mem::offset_of!(VcpuPage, mask) + (bit & 1023)) != 0
-    }
-
     /// Reads `upcall_pending`.
     #[inline(always)]
     pub fn upcall_pending(self) -> bool {
         self.load(core::mem::offset_of!(VcpuPage, upcall_pending)) != 0
-    }
-
-    /// Stores 1 to `upcall_pending`.
-    #[inline(always)]
-    pub fn store_upcall_pending(self) {
-        self.store(core::mem::offset_of!(VcpuPage, upcall_pending), 1);
     }
 
     /// Writes the run-state times, with `seq` odd meanwhile.

@@ -16,6 +16,7 @@ pub mod device;
 pub mod dt;
 pub mod handle;
 pub mod page;
+pub mod pending;
 pub mod port;
 pub mod psci;
 pub mod record;

@@ -1,0 +1,104 @@
+//! Making a port bit pending and finding it: the protocol of [`crate::port`] for both sides, in one place.
+//!
+//! Each side brings its accesses to the vCPU page, single bytes that it loads and stores, as a trait; the order of them, and the
+//! barriers between, are here. Whatever a guest does to the bytes can mislead EL2 about no one but that guest.
+//!
+//! A notification that finds `upcall_pending` set relies on a scan to come; one that finds the bit masked, on the guest's look at
+//! `pending` after it unmasks. `tests/loom_pending.rs` goes through all interleavings.
+
+#[cfg(loom)]
+use loom::sync::atomic::{Ordering, fence};
+
+#[cfg(not(loom))]
+use core::sync::atomic::{Ordering, fence};
+
+use crate::port::{BITS_PER_SELECTOR, SELECTORS};
+
+/// A vCPU page as EL2 uses it.
+pub trait HypervisorSide: Copy {
+    /// Stores 1 to a pending byte, after every earlier store (release): who finds it finds what the notification is about.
+    fn set_pending(self, bit: usize);
+    /// Stores 1 to a selector byte, after every earlier store (release): a guest that saw and cleared the selector, but not yet the pending
+    /// byte behind it, would never look at that byte again.
+    fn set_selector(self, selector: usize);
+    /// Stores 1 to `upcall_pending`.
+    fn set_upcall(self);
+    /// Whether a mask byte is non-zero.
+    fn is_masked(self, bit: usize) -> bool;
+    /// Whether `upcall_pending` is non-zero.
+    fn is_upcall_set(self) -> bool;
+}
+
+/// A vCPU page as its guest uses it.
+pub trait GuestSide: Copy {
+    /// Stores 0 to `upcall_pending`.
+    fn clear_upcall(self);
+    /// Loads eight selector bytes, the first in the low byte.
+    fn selectors(self, word: usize) -> u64;
+    /// Stores 0 to a selector byte.
+    fn clear_selector(self, selector: usize);
+    /// Loads eight pending bytes.
+    fn pending(self, word: usize) -> u64;
+    /// Stores 0 to a pending byte.
+    fn clear_pending(self, bit: u16);
+    /// Stores 0 to a mask byte.
+    fn clear_mask(self, bit: u16);
+}
+
+/// EL2: makes `bit` pending; says whether the upcall must be raised.
+#[inline(always)]
+pub fn mark(page: impl HypervisorSide, bit: usize) -> bool {
+    page.set_pending(bit);
+    page.set_selector(bit / BITS_PER_SELECTOR);
+    // The guest unmasks, then looks at `pending`; it clears `upcall_pending`, then looks at the selectors. With this full
+    // barrier on our side and one on its side, one of the two sees the other's store.
+    fence(Ordering::SeqCst);
+    if page.is_masked(bit) || page.is_upcall_set() {
+        return false;
+    }
+    page.set_upcall();
+    true
+}
+
+/// Guest: calls `found` with every bit that is pending, masked or not. It decides, and [`forget`]s what it handles, before it handles it.
+#[inline(always)]
+pub fn scan(page: impl GuestSide, mut found: impl FnMut(u16)) {
+    // Phase 1: disarm.
+    page.clear_upcall();
+    fence(Ordering::SeqCst);
+    // Phase 2: collect.
+    for word in 0..SELECTORS / 8 {
+        each(page.selectors(word), word, |selector| {
+            page.clear_selector(selector);
+            fence(Ordering::SeqCst);
+            let first = selector * (BITS_PER_SELECTOR / 8);
+            for word in first..first + BITS_PER_SELECTOR / 8 {
+                each(page.pending(word), word, |bit| found(bit as u16));
+            }
+        });
+    }
+}
+
+/// Guest: takes a pending bit. What it is about is looked at only after this.
+#[inline(always)]
+pub fn forget(page: impl GuestSide, bit: u16) {
+    page.clear_pending(bit);
+    fence(Ordering::SeqCst);
+}
+
+/// Guest: lets a bit raise the upcall again. Whether it is pending must be looked at after this: EL2 may have seen it masked.
+#[inline(always)]
+pub fn unmask(page: impl GuestSide, bit: u16) {
+    page.clear_mask(bit);
+    fence(Ordering::SeqCst);
+}
+
+/// Calls `take` with the number of each byte of `bytes` that is not zero.
+#[inline(always)]
+fn each(mut bytes: u64, word: usize, mut take: impl FnMut(usize)) {
+    while bytes != 0 {
+        let byte = bytes.trailing_zeros() as usize / 8;
+        bytes &= !(0xff << (byte * 8));
+        take(word * 8 + byte);
+    }
+}
