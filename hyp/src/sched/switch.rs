@@ -212,6 +212,7 @@ fn idle(pcpu: &'static Pcpu) -> *mut VcpuContext {
     let index = pcpu.index();
     let since = timer::now();
     IDLE_MASK.fetch_or(1 << index, Ordering::SeqCst);
+    gic::enable_virtual(false);
     let next = loop {
         if pcpu.unload.load(Ordering::Relaxed) {
             unload_on_demand(pcpu);
@@ -233,6 +234,7 @@ fn idle(pcpu: &'static Pcpu) -> *mut VcpuContext {
         cpu::wait_for_interrupt();
         irq::drain(pcpu);
     };
+    gic::enable_virtual(true);
     IDLE_MASK.fetch_and(!(1 << index), Ordering::Relaxed);
     Pcpu::count(&pcpu.idle_ticks, timer::now().wrapping_sub(since));
     next

@@ -153,6 +153,8 @@ pub struct Disk {
     is_unpublished: bool,
     /// Times that the back-end was lost.
     lost: u64,
+    /// Times that the back-end woke it.
+    woken: u64,
 }
 
 impl Disk {
@@ -197,6 +199,7 @@ impl Disk {
             used: (0..(shape.data_bytes / PAGE).div_ceil(64)).map(|_| 0).collect(),
             is_unpublished: false,
             lost: 0,
+            woken: 0,
         })
     }
 
@@ -223,6 +226,11 @@ impl Disk {
     /// How often the back-end was notified.
     pub fn told(&self) -> u64 {
         self.link.told()
+    }
+
+    /// How often it waited, and the back-end notified it.
+    pub fn woken(&self) -> u64 {
+        self.woken
     }
 
     /// How often the back-end was lost.
@@ -561,7 +569,10 @@ impl Disk {
             }
             match &mut self.rings {
                 Some(rings) => match rings.responses.arm_for(count) {
-                    Ok(true) => wait(&self.link, deadline)?,
+                    Ok(true) => {
+                        wait(&self.link, deadline)?;
+                        self.woken += 1;
+                    }
                     Ok(false) => {}
                     Err(_) => self.abandon(),
                 },

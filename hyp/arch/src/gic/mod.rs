@@ -215,6 +215,16 @@ pub fn reset_spi(intid: u32) {
     }
 }
 
+/// Turns the virtual CPU interface of this pCPU on or off. Off, an upcall that the loaded vCPU has not acknowledged stays pending in its list register
+/// but does not signal: otherwise it would end every WFI of EL2's own.
+#[inline(always)]
+pub fn enable_virtual(on: bool) {
+    match kind() {
+        GicKind::V3 => v3::enable_virtual(on),
+        GicKind::V2 => v2::enable_virtual(on),
+    }
+}
+
 /// Makes the upcall pending for the vCPU that is loaded here.
 #[inline(always)]
 pub fn pend_upcall() {

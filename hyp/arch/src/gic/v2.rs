@@ -177,6 +177,13 @@ pub fn lr0_read() -> u64 {
     u64::from(unsafe { read32(GICH.load(Relaxed) + GICH_LR0) })
 }
 
+/// Writes GICH_HCR.En.
+#[inline(always)]
+pub fn enable_virtual(on: bool) {
+    // SAFETY: GICH is mapped; the register is this pCPU's own.
+    unsafe { write32(GICH.load(Relaxed) + GICH_HCR, u32::from(on)) };
+}
+
 #[inline(always)]
 pub fn lr0_write(value: u64) {
     // SAFETY: as above.

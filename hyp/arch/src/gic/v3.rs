@@ -224,6 +224,12 @@ pub fn lr0_read() -> u64 {
     ICH_LR0_EL2::read()
 }
 
+/// Writes ICH_HCR_EL2.En.
+#[inline(always)]
+pub fn enable_virtual(on: bool) {
+    ICH_HCR_EL2::write(u64::from(on));
+}
+
 #[inline(always)]
 pub fn lr0_write(value: u64) {
     ICH_LR0_EL2::write(value);

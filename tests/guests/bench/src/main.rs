@@ -37,6 +37,7 @@ fn bench() -> u64 {
         Some("nothing") => Ok(alloc::vec::Vec::new()),
         Some("load") => alone::load(),
         Some("block") => block::measure(),
+        Some("idle") => block::idle(),
         Some("ping") => pingpong::ping(pingpong::Wait::Native),
         Some("pong") => pingpong::pong(pingpong::Wait::Native),
         Some("ping-call") => pingpong::ping(pingpong::Wait::Call),
