@@ -35,6 +35,7 @@ pub fn raise(vcpu: Ref<Vcpu>) {
     }
 }
 
+#[unsafe(export_name = "portico_raise_elsewhere")]
 fn raise_elsewhere(vcpu: Ref<Vcpu>) {
     vcpu.set_upcall_wanted();
     // Pairs with the barrier in `sched` between publishing a state and looking at the flag: either the pCPU that enters or

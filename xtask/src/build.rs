@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::guests::{self, Guest, Kind};
 use crate::project::{self, TARGET};
-use crate::toolchain::{self, Toolchain};
-use crate::{cc, flat};
+use crate::{cc, flat, toolchain};
 
 /// Options of `build`.
 #[derive(Args, Clone, Debug, Default)]
@@ -61,17 +61,18 @@ pub fn build(options: &Options) -> Result<Images> {
     let selected = select(guests::discover()?, options.guests.as_deref())?;
     let (rust, c): (Vec<_>, Vec<_>) = selected.into_iter().partition(|guest| matches!(guest.kind, Kind::Rust { .. }));
 
-    // By itself: cargo unites the features of all it builds at once, and EL2 wants the fewest.
-    cargo(&toolchain, &["portico-hyp"], options)?;
+    // By itself: cargo unites the features of all it builds at once, and EL2 wants the fewest. Link-time optimisation makes its code
+    // with the last compilation, so flags for that one are enough.
+    cargo(toolchain.cargo("rustc"), &["portico-hyp"], &toolchain::el2_flags(), options)?;
     let mut packages = vec!["portico-manager"];
     for guest in &rust {
         if let Kind::Rust { package, .. } = &guest.kind {
             packages.push(package);
         }
     }
-    cargo(&toolchain, &packages, options)?;
+    cargo(toolchain.cargo("build"), &packages, &[], options)?;
     if !c.is_empty() {
-        cargo(&toolchain, &["portico-c"], options)?;
+        cargo(toolchain.cargo("build"), &["portico-c"], &[], options)?;
     }
 
     let release = project::bare_dir().join(TARGET).join("release");
@@ -123,9 +124,8 @@ fn select(all: Vec<Guest>, wanted: Option<&[String]>) -> Result<Vec<Guest>> {
     Ok(all.into_iter().filter(|guest| wanted.contains(&guest.reference)).collect())
 }
 
-/// Builds packages for the bare machine.
-fn cargo(toolchain: &Toolchain, packages: &[&str], options: &Options) -> Result<()> {
-    let mut command = toolchain.cargo("build");
+/// Builds packages for the bare machine; `flags` are for the compiler, and with them there is one package.
+fn cargo(mut command: Command, packages: &[&str], flags: &[String], options: &Options) -> Result<()> {
     command.arg("--release");
     if !options.verbose {
         command.arg("--quiet");
@@ -133,7 +133,10 @@ fn cargo(toolchain: &Toolchain, packages: &[&str], options: &Options) -> Result<
     for package in packages {
         command.args(["-p", package]);
     }
-    let status = command.status().with_context(|| format!("starting {}", toolchain.cargo.display()))?;
+    if !flags.is_empty() {
+        command.arg("--").args(flags);
+    }
+    let status = command.status().context("starting cargo")?;
     if !status.success() {
         bail!("{} did not build", packages.join(", "));
     }

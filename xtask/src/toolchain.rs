@@ -15,6 +15,29 @@ use crate::project::{self, TARGET};
 /// Environment variable that names the `rustc` to use, past all detection.
 pub const OVERRIDE: &str = "PORTICO_RUSTC";
 
+/// Flags of the compilation that makes EL2's code, all for its size: its image is below 1 MiB, so an address is one instruction; and
+/// functions share the code that stores and loads callee-saved registers.
+const EL2_FLAGS: &[&str] = &["-Ccode-model=tiny", "-Cllvm-args=-homogeneous-prolog-epilog"];
+
+/// Functions of EL2 whose time counts: they are not made as small as all others.
+const EL2_HOT: &[&str] = &[
+    "portico_hypercall",
+    "portico_guest_irq",
+    "portico_guest_sync",
+    "portico_switch",
+    "portico_raise_elsewhere",
+    "portico_block_until",
+    "portico_reconsider",
+    "portico_wait_in_place",
+    "portico_idle",
+];
+
+/// Returns the compiler flags of EL2 beside [`rustflags`].
+pub fn el2_flags() -> Vec<String> {
+    let hot = EL2_HOT.iter().map(|name| format!("-Cllvm-args=-force-remove-attribute={name}:minsize"));
+    EL2_FLAGS.iter().map(ToString::to_string).chain(hot).collect()
+}
+
 /// Where the target's `core` comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CoreLibrary {
@@ -213,9 +236,10 @@ impl Toolchain {
             .env(format!("{prefix}_RUSTFLAGS"), rustflags())
             .args([verb, "--target", TARGET]);
         if self.core == CoreLibrary::FromSource {
-            command
-                .env("RUSTC_BOOTSTRAP", "1")
-                .args(["-Zbuild-std=core,alloc,compiler_builtins", "-Zbuild-std-features=compiler-builtins-mem"]);
+            command.env("RUSTC_BOOTSTRAP", "1").args([
+                "-Zbuild-std=core,alloc,compiler_builtins",
+                "-Zbuild-std-features=compiler-builtins-mem,optimize_for_size",
+            ]);
         }
         command
     }

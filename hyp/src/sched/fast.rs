@@ -131,7 +131,7 @@ pub fn resume_loaded(pcpu: &Pcpu) -> Option<Next> {
 ///
 /// No wake-up is lost: whoever wants something of a running vCPU or of its pCPU stores that first and pokes then, and a poke stays
 /// pending, since interrupts are masked here, until the vCPU is entered. So each flag is either seen below or ends the WFI.
-#[inline(never)]
+#[unsafe(export_name = "portico_wait_in_place")]
 pub fn wait_in_place(pcpu: &Pcpu, vcpu: Ref<Vcpu>) -> bool {
     let own = 1 << pcpu.index();
     // Before the flags are looked at, as in `idle`: who finds us idle stores `resched` and pokes.

@@ -103,6 +103,7 @@ pub fn block_wfi(vcpu: Ref<Vcpu>) -> Next {
     block_until(vcpu, u64::MAX, false)
 }
 
+#[unsafe(export_name = "portico_block_until")]
 fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
     if vcpu.page().upcall_pending() {
         return STAY;
@@ -192,6 +193,7 @@ pub fn yield_now(vcpu: Ref<Vcpu>) -> Next {
 }
 
 /// Looks whether the running vCPU should go on: stop reasons, its slice, others that are ready, deadlines that passed.
+#[unsafe(export_name = "portico_reconsider")]
 pub fn reconsider(vcpu: Ref<Vcpu>) -> Next {
     let pcpu = percpu::this();
     pcpu.resched.store(false, Ordering::Relaxed);

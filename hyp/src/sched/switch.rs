@@ -207,7 +207,7 @@ fn settle(vcpu: Ref<Vcpu>) {
 /// Waits until there is a vCPU to run here. The last context stays loaded unless somebody wants it out.
 ///
 /// Who calls has just found nothing in the queue, so it is looked at again only after something happened.
-#[inline(never)]
+#[unsafe(export_name = "portico_idle")]
 fn idle(pcpu: &'static Pcpu) -> *mut VcpuContext {
     let index = pcpu.index();
     let since = timer::now();
