@@ -1,57 +1,83 @@
-//! Log lines of boot and lifecycle, to the UART. A healthy running guest logs nothing.
+//! Lines of boot and lifecycle, to the UART. A healthy running guest logs nothing.
 //!
-//! Once the manager owns the UART nothing but an error is written. Before the logger is set up, [`raw`] serves. Lock: its own, last in the order.
+//! A line is a list of [`Part`]s rather than a format string: the library's formatting is several times the code of all lines that EL2 has.
+//! Once the manager owns the UART nothing but an error is written. Lock: its own, last in the order.
 
 use crate::lock::Lock;
-use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use log::{Level, LevelFilter, Log, Metadata, Record};
 use portico_abi::record::EarlyText;
 use portico_boards::Uart;
 
 static UART: Lock<Option<Uart>> = Lock::new(None);
 /// The same for a panic, whose lock nobody holds while it logs.
 static LAST_UART: Lock<Option<Uart>> = Lock::new(None);
+static QUIET: AtomicBool = AtomicBool::new(false);
 
-struct Logger;
+/// A part of a line.
+#[derive(Clone, Copy)]
+pub enum Part<'a> {
+    /// Text as it is.
+    Text(&'a str),
+    /// What a guest may have chosen, up to the first NUL, with dots for what is not a visible character.
+    Name(&'a [u8; 16]),
+    /// A number in decimal.
+    Decimal(u64),
+    /// A number in hexadecimal, with its `0x`.
+    Hex(u64),
+}
 
-/// Writes to a UART, with carriage returns.
-struct Sink(Uart);
-
-impl Write for Sink {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            if byte == b'\n' {
-                self.0.put(b'\r');
+impl Part<'_> {
+    /// Gives its bytes to `put`.
+    pub fn write(self, put: &mut dyn FnMut(u8)) {
+        match self {
+            Self::Text(text) => text.bytes().for_each(put),
+            Self::Name(name) => name.iter().take_while(|byte| **byte != 0).for_each(|byte| put(visible(*byte))),
+            Self::Decimal(value) => number(value, 10, put),
+            Self::Hex(value) => {
+                put(b'0');
+                put(b'x');
+                number(value, 16, put);
             }
-            self.0.put(byte);
         }
-        Ok(())
     }
 }
 
-/// Text in a line. The library's way to show a `str` knows widths and precision, which is a kilobyte that no line needs.
-pub struct Text<'a>(pub &'a str);
-
-impl fmt::Display for Text<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
+fn number(value: u64, base: u64, put: &mut dyn FnMut(u8)) {
+    let mut unit: u64 = 1;
+    while value / unit >= base {
+        unit *= base;
+    }
+    while unit > 0 {
+        put(b"0123456789abcdef"[(value / unit % base) as usize & 15]);
+        unit /= base;
     }
 }
 
-/// Takes a UART and becomes the logger.
-pub fn init(uart: Option<Uart>, max: LevelFilter) {
+const fn visible(byte: u8) -> u8 {
+    if byte == b' ' || byte.is_ascii_graphic() { byte } else { b'.' }
+}
+
+/// Takes a UART for the lines from now on, if there is one; `quiet` lets only guests' lines and a panic's through.
+pub fn init(uart: Option<Uart>, quiet: bool) {
+    QUIET.store(quiet, Relaxed);
     *UART.lock() = uart;
     *LAST_UART.lock() = uart;
-    // Fails only if a logger is set already, and there is one call.
-    let _ = log::set_logger(&Logger);
-    log::set_max_level(max);
 }
 
-/// Writes a line with no regard to locks and owners: for a panic, and before there is a logger.
-pub fn raw(uart: Uart, line: fmt::Arguments<'_>) {
-    // The sink does not fail.
-    let _ = writeln!(Sink(uart), "portico: {line}");
+/// Writes a line.
+pub fn line(parts: &[Part<'_>]) {
+    if let (Some(uart), false) = (*UART.lock(), QUIET.load(Relaxed)) {
+        raw(uart, parts);
+    }
+}
+
+/// Writes a line with no regard to locks: for a panic, and before [`init`].
+pub fn raw(uart: Uart, parts: &[Part<'_>]) {
+    for part in [Part::Text("portico: ")].iter().chain(parts) {
+        part.write(&mut |byte| uart.put(byte));
+    }
+    uart.put(b'\r');
+    uart.put(b'\n');
 }
 
 /// The UART for a panic's last words. Waits a moment for another's line to end, then takes no notice of its lock.
@@ -69,11 +95,15 @@ pub fn for_panic() -> Option<Uart> {
 pub fn first_domain(bytes: impl Iterator<Item = u8>) {
     static IN_LINE: AtomicBool = AtomicBool::new(false);
     let Some(uart) = *UART.lock() else { return };
+    let put = &mut |byte| uart.put(byte);
     for byte in bytes {
         if !IN_LINE.swap(byte != b'\n', Relaxed) {
-            let _ = Sink(uart).write_str("[manager] ");
+            Part::Text("[manager] ").write(put);
         }
-        let _ = Sink(uart).write_char(byte as char);
+        if byte == b'\n' {
+            put(b'\r');
+        }
+        put(byte);
     }
 }
 
@@ -101,8 +131,7 @@ impl EarlyTexts {
         let has_room = self.put.wrapping_sub(self.taken) < WAITING;
         if has_room {
             let text = &mut self.texts[self.put % WAITING];
-            text.name.copy_from_slice(name);
-            (text.len, text.words) = (len as u64, words);
+            (text.name, text.len, text.words) = (*name, len as u64, words);
             self.put = self.put.wrapping_add(1);
         }
         has_room
@@ -116,23 +145,4 @@ impl EarlyTexts {
             self.texts[at % WAITING]
         })
     }
-}
-
-impl Log for Logger {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if let (true, Some(uart)) = (self.enabled(record.metadata()), *UART.lock()) {
-            let mark = match record.level() {
-                Level::Error => "error: ",
-                Level::Warn => "warning: ",
-                _ => "",
-            };
-            let _ = writeln!(Sink(uart), "portico: {}{}", Text(mark), record.args());
-        }
-    }
-
-    fn flush(&self) {}
 }

@@ -3,12 +3,11 @@
 //! The first pCPU to get here writes the epitaph to a fixed symbol, stops the others, says why on the UART and dumps the
 //! newest trace records. Nothing returns; no guest runs on. (Compare Hubris `fail.rs`.)
 
-use crate::log::{self, Text};
+use crate::log::{self, Part};
 use crate::percpu::{self, SGI_HALT};
 use crate::trace;
-use core::fmt::{self, Write};
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use portico_arch::{cpu, gic};
 use portico_core::addr::PcpuId;
 
@@ -33,7 +32,7 @@ pub struct Epitaph {
     far: AtomicU64,
     sp: AtomicU64,
     reason_len: AtomicUsize,
-    reason: [core::sync::atomic::AtomicU8; REASON_BYTES],
+    reason: [AtomicU8; REASON_BYTES],
 }
 
 /// Under a name that a debugger looks up in the image's symbols.
@@ -47,34 +46,28 @@ static PORTICO_EPITAPH: Epitaph = Epitaph {
     far: AtomicU64::new(0),
     sp: AtomicU64::new(0),
     reason_len: AtomicUsize::new(0),
-    reason: [const { core::sync::atomic::AtomicU8::new(0) }; REASON_BYTES],
+    reason: [const { AtomicU8::new(0) }; REASON_BYTES],
 };
 
 static PANICKED: AtomicBool = AtomicBool::new(false);
 
-/// Writes text into the epitaph until it is full.
-struct Reason;
-
-impl Write for Reason {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            let at = PORTICO_EPITAPH.reason_len.load(Relaxed);
-            let Some(slot) = PORTICO_EPITAPH.reason.get(at) else { break };
-            slot.store(byte, Relaxed);
-            PORTICO_EPITAPH.reason_len.store(at + 1, Relaxed);
-        }
-        Ok(())
+/// Adds a byte to the epitaph's reason until it is full.
+fn note(byte: u8) {
+    let at = PORTICO_EPITAPH.reason_len.load(Relaxed);
+    if let Some(slot) = PORTICO_EPITAPH.reason.get(at) {
+        slot.store(byte, Relaxed);
+        PORTICO_EPITAPH.reason_len.store(at + 1, Relaxed);
     }
 }
 
+/// Says where, not what: the line shows which check failed, and the library's messages would bring its formatting with them.
 #[panic_handler]
 fn panicked(info: &PanicInfo<'_>) -> ! {
-    match info.location() {
-        Some(place) => {
-            die(u64::MAX, format_args!("{} ({}:{})", info.message(), Text(place.file()), place.line() as usize))
-        }
-        None => die(u64::MAX, format_args!("{}", info.message())),
-    }
+    let (file, line) = info.location().map_or(("", 0), |place| (place.file(), place.line()));
+    die(
+        u64::MAX,
+        &[Part::Text("broken invariant at "), Part::Text(file), Part::Text(":"), Part::Decimal(u64::from(line))],
+    )
 }
 
 /// An exception in EL2 itself, from the vectors.
@@ -92,7 +85,9 @@ extern "C" fn portico_fatal(vector: u64, esr: u64, elr: u64, far: u64, sp: u64) 
         2 => "FIQ",
         _ => "SError",
     };
-    die(vector, format_args!("{} in EL2: esr {esr:#x} elr {elr:#x} far {far:#x} sp {sp:#x}", Text(what)))
+    let [esr_is, elr_is, far_is, sp_is] = [" in EL2: esr ", " elr ", " far ", " sp "].map(Part::Text);
+    let [esr, elr, far, sp] = [esr, elr, far, sp].map(Part::Hex);
+    die(vector, &[Part::Text(what), esr_is, esr, elr_is, elr, far_is, far, sp_is, sp])
 }
 
 /// Stops this pCPU because another one asked.
@@ -100,7 +95,7 @@ pub fn halt_this() -> ! {
     cpu::halt()
 }
 
-fn die(vector: u64, reason: fmt::Arguments<'_>) -> ! {
+fn die(vector: u64, reason: &[Part<'_>]) -> ! {
     // A second panic, here or elsewhere, has nothing to add.
     if PANICKED.swap(true, Relaxed) {
         halt_this();
@@ -108,21 +103,22 @@ fn die(vector: u64, reason: fmt::Arguments<'_>) -> ! {
     let own = percpu::index();
     PORTICO_EPITAPH.pcpu.store(own as u64, Relaxed);
     PORTICO_EPITAPH.vector.store(vector, Relaxed);
-    // Cannot fail: it stops at the end.
-    let _ = Reason.write_fmt(reason);
+    reason.iter().for_each(|part| part.write(&mut note));
     PORTICO_EPITAPH.magic.store(MAGIC, Relaxed);
     for other in (0..percpu::online()).filter(|&index| index != own) {
         gic::send_sgi(PcpuId::new(other as u8), SGI_HALT);
     }
     if let Some(uart) = log::for_panic() {
-        log::raw(uart, format_args!("PANIC on pCPU {own}: {reason}"));
+        log::raw(uart, &[Part::Text("PANIC on pCPU "), Part::Decimal(own as u64)]);
+        log::raw(uart, reason);
         for index in 0..percpu::online() {
-            trace::newest(index, TRACE_RECORDS, |record| {
-                let [first, second] = record.encode();
-                log::raw(uart, format_args!("trace {index} {first:016x} {second:016x}"));
+            trace::newest(index, TRACE_RECORDS, |[first, second]| {
+                let number = Part::Decimal(index as u64);
+                let space = Part::Text(" ");
+                log::raw(uart, &[Part::Text("trace "), number, space, Part::Hex(first), space, Part::Hex(second)]);
             });
         }
-        log::raw(uart, format_args!("stopped"));
+        log::raw(uart, &[Part::Text("stopped")]);
         uart.flush();
     }
     halt_this()

@@ -57,13 +57,13 @@ pub fn record_wide(event: Event, a: u16, b: u64) {
 }
 
 /// Calls `visit` with the newest records of a pCPU, oldest first, at most `count`.
-pub fn newest(index: usize, count: usize, mut visit: impl FnMut(Record)) {
+pub fn newest(index: usize, count: usize, mut visit: impl FnMut([u64; 2])) {
     let Some(ring) = PORTICO_TRACE.get(index) else { return };
     let head = ring.head.load(Ordering::Acquire);
     let count = (count as u64).min(head).min(RING_RECORDS as u64);
     for n in head - count..head {
         if let Some(slot) = ring.records.get(n as usize & (RING_RECORDS - 1)) {
-            visit(Record::decode([slot[0].load(Ordering::Relaxed), slot[1].load(Ordering::Relaxed)]));
+            visit([slot[0].load(Ordering::Relaxed), slot[1].load(Ordering::Relaxed)]);
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Bringing up the other pCPUs.
 
 use super::own_pcpu;
+use crate::log::{self, Part};
 use crate::percpu;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use portico_arch::smp::{self, StartMethod};
@@ -22,7 +23,12 @@ pub fn start_others(machine: &Machine<'_>, mpidrs: &[u64]) {
     let mut up = 1;
     for (index, &mpidr) in mpidrs.iter().enumerate().skip(1) {
         if let Err(why) = start(machine, index, mpidr) {
-            log::warn!("pCPU {index} ({mpidr:#x}) does not start: {}; going on with {index}", crate::log::Text(why));
+            log::line(&[
+                Part::Text("warning: pCPU "),
+                Part::Hex(mpidr),
+                Part::Text(" does not start: "),
+                Part::Text(why),
+            ]);
             break;
         }
         up = index + 1;

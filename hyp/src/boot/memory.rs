@@ -1,5 +1,6 @@
 //! What each part of the machine's memory is for.
 
+use super::stop;
 use portico_arch::mmu;
 use portico_boards::machine::argument;
 use portico_boards::ram::FreeRam;
@@ -56,7 +57,7 @@ pub fn plan_memory(boot: &mut Boot) {
         free.remove(Range { start: address, len: 8 });
     }
     let usual = MANAGER_BYTES + bundle.len / MANAGER_PART_OF_BUNDLE;
-    let manager_bytes = argument(machine.bootargs, "portico.manager_memory").map_or(Some(usual), parse_bytes);
+    let manager_bytes = argument(machine.bootargs, b"portico.manager_memory").map_or(Some(usual), parse_number);
     let Some(manager_bytes) = manager_bytes else {
         stop("portico.manager_memory: write a number of bytes with K, M or G")
     };
@@ -68,16 +69,11 @@ pub fn plan_memory(boot: &mut Boot) {
     free.split(BLOCK);
 }
 
-fn stop(why: &str) -> ! {
-    log::error!("cannot start: {}", crate::log::Text(why));
-    portico_arch::cpu::halt()
-}
-
 /// Reads a number with an optional K, M or G behind it; below 1 TiB.
-fn parse_bytes(text: &str) -> Option<u64> {
+pub fn parse_number(text: &[u8]) -> Option<u64> {
     let mut number: u64 = 0;
     let mut shift = 0;
-    for byte in text.bytes() {
+    for &byte in text {
         match byte {
             b'0'..=b'9' if shift == 0 => number = number.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?,
             b'K' if shift == 0 => shift = 10,

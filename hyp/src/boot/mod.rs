@@ -6,8 +6,8 @@ mod memory;
 pub use cpus::start_others;
 pub use memory::{Boot, plan_memory};
 
+use crate::log::Part;
 use crate::{clock, irq, log, machine, percpu, root, sched};
-use ::log::LevelFilter;
 use core::sync::atomic::{AtomicU8, Ordering};
 use portico_abi::psci::ret;
 use portico_arch::gic::{self, GicLayout};
@@ -64,12 +64,7 @@ pub fn describe_machine(boot: &mut Boot, dtb: u64, level: u64) {
     if machine.psci == Psci::Hvc {
         refuse(uart, "PSCI is by HVC: something else owns EL2");
     }
-    let filter = match argument(machine.bootargs, "portico.log") {
-        Some("debug") => LevelFilter::Debug,
-        Some("off") => LevelFilter::Off,
-        _ => LevelFilter::Info,
-    };
-    log::init(uart, filter);
+    log::init(uart, argument(machine.bootargs, b"portico.log") == Some(b"off"));
 }
 
 /// Maps the device tree, whose size is known only after a look at its first bytes.
@@ -95,9 +90,15 @@ fn open_uart(info: UartInfo) -> Option<Uart> {
 /// Says on the UART why nothing will run, and stops.
 pub fn refuse(uart: Option<Uart>, why: &str) -> ! {
     if let Some(uart) = uart {
-        log::raw(uart, format_args!("cannot start: {}", log::Text(why)));
+        log::raw(uart, &[Part::Text("cannot start: "), Part::Text(why)]);
         uart.flush();
     }
+    portico_arch::cpu::halt()
+}
+
+/// As [`refuse`], once the log has its UART.
+fn stop(why: &str) -> ! {
+    log::line(&[Part::Text("cannot start: "), Part::Text(why)]);
     portico_arch::cpu::halt()
 }
 
@@ -117,8 +118,7 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
         }
     };
     if let Err(error) = gic::init(&layout, mpidrs).and_then(|()| gic::init_pcpu()) {
-        ::log::error!("cannot start: {}", log::Text(error.text()));
-        portico_arch::cpu::halt();
+        stop(error.text());
     }
 }
 
@@ -128,12 +128,13 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
 #[inline(never)]
 pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
     let own = portico_arch::cpu::mpidr() & boot::MPIDR_AFFINITY;
-    let wanted = argument(machine.bootargs, "portico.cpus").and_then(|count| count.parse().ok()).unwrap_or(usize::MAX);
+    let wanted =
+        argument(machine.bootargs, b"portico.cpus").and_then(memory::parse_number).unwrap_or(u64::MAX) as usize;
     let mut order = List::new();
     let _ = order.push(own);
     for cpu in machine.cpus.iter().filter(|cpu| cpu.mpidr != own).take(wanted.saturating_sub(1)) {
         if !order.push(cpu.mpidr) {
-            ::log::warn!("pCPU {:#x} stays off: {MAX_PCPUS} are supported", cpu.mpidr);
+            log::line(&[Part::Text("warning: pCPU "), Part::Hex(cpu.mpidr), Part::Text(" stays off: one too many")]);
         }
     }
     order
@@ -150,16 +151,15 @@ pub fn init_guest_controls() {
 /// * `portico.measure`: time every stay in EL2.
 /// * `portico.wfi=trap`: WFI always traps, for measurements.
 pub fn apply_options(machine: &Machine<'_>) {
-    let is = |name: &str, value: &str| argument(machine.bootargs, name) == Some(value);
-    let has = |name: &str| machine.bootargs.split_ascii_whitespace().any(|word| word == name);
-    let bhb = !is("portico.bhb", "off");
-    let kind = match (has("portico.measure"), bhb) {
+    let value = |name: &[u8]| argument(machine.bootargs, name);
+    let bhb = value(b"portico.bhb") != Some(b"off");
+    let kind = match (value(b"portico.measure").is_some(), bhb) {
         (true, _) => VectorKind::Measured,
         (false, true) => VectorKind::Bhb,
         (false, false) => VectorKind::Plain,
     };
     VECTORS.store(kind as u8, Ordering::Release);
-    sched::queue::ALWAYS_TRAP_WFI.store(is("portico.wfi", "trap"), Ordering::Relaxed);
+    sched::queue::ALWAYS_TRAP_WFI.store(value(b"portico.wfi") == Some(b"trap"), Ordering::Relaxed);
     if machine.psci == Psci::Smc {
         machine::find_firmware_workarounds(bhb);
     } else {
@@ -198,8 +198,7 @@ fn init_pcpu_time() {
 #[inline(never)]
 pub fn start_manager(boot: &Boot) {
     if let Err(why) = root::start_manager(boot) {
-        ::log::error!("cannot start: {}", log::Text(why));
-        portico_arch::cpu::halt();
+        stop(why);
     }
     mmu::end_boot_maps();
 }

@@ -18,7 +18,9 @@ impl<T: Copy + Default, const N: usize> List<T, N> {
     pub fn swap_remove(&mut self, index: usize) {
         if index < self.len {
             self.len -= 1;
-            self.values.swap(index, self.len);
+            if let (Some(last), Some(slot)) = (self.values.get(self.len).copied(), self.values.get_mut(index)) {
+                *slot = last;
+            }
         }
     }
 

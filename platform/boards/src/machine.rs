@@ -1,7 +1,7 @@
 //! What the hypervisor needs to know of its machine, read from the device tree.
 
 use crate::list::List;
-use crate::tree::{Node, Tree, TreeError};
+use crate::tree::{Node, Tree, TreeError, until};
 use crate::uart::UartKind;
 
 /// A range of physical addresses.
@@ -123,7 +123,7 @@ impl MachineError {
 #[derive(Clone, Copy, Debug)]
 pub struct Machine<'a> {
     /// `model` of the root.
-    pub model: &'a str,
+    pub model: &'a [u8],
     /// Memory, as described.
     pub memory: List<Range, 16>,
     /// Memory that is not to be used: reservation block and `/reserved-memory`.
@@ -141,7 +141,7 @@ pub struct Machine<'a> {
     /// The initial RAM disk: our bundle.
     pub bundle: Option<Range>,
     /// Boot arguments.
-    pub bootargs: &'a str,
+    pub bootargs: &'a [u8],
     /// Entropy from the boot loader.
     pub rng_seed: &'a [u8],
 }
@@ -163,7 +163,7 @@ impl<'a> Machine<'a> {
     /// As [`from_dtb`](Self::from_dtb).
     pub fn read(&mut self, dtb: &'a [u8]) -> Result<(), MachineError> {
         let tree = Tree::new(dtb).map_err(MachineError::Tree)?;
-        let mut found = Found { machine: self, uarts: List::new(), aliases: List::new(), stdout: "", overflow: false };
+        let mut found = Found { machine: self, uarts: List::new(), aliases: List::new(), stdout: &[], overflow: false };
         for range in tree.reservations() {
             found.reserve(range);
         }
@@ -177,7 +177,7 @@ impl<'a> Machine<'a> {
 impl Default for Machine<'_> {
     fn default() -> Self {
         Self {
-            model: "",
+            model: &[],
             memory: List::new(),
             reserved: List::new(),
             cpus: List::new(),
@@ -187,7 +187,7 @@ impl Default for Machine<'_> {
             timer: TimerInterrupts { physical: 30, virtual_timer: 27, hypervisor: 26 },
             uart: None,
             bundle: None,
-            bootargs: "",
+            bootargs: &[],
             rng_seed: &[],
         }
     }
@@ -199,7 +199,7 @@ struct Found<'m, 'a> {
     uarts: List<UartNode, 6>,
     /// Names and paths of the serial ports.
     aliases: List<(&'a [u8], &'a [u8]), 8>,
-    stdout: &'a str,
+    stdout: &'a [u8],
     overflow: bool,
 }
 
@@ -242,7 +242,7 @@ impl<'a> Found<'_, 'a> {
 
     fn visit(&mut self, node: &Node<'_, 'a>) {
         match node.depth() {
-            0 => self.machine.model = node.text(b"model").unwrap_or(""),
+            0 => self.machine.model = node.text(b"model"),
             1 => self.visit_top(node),
             2 if same(node.parent_name(), b"reserved-memory") => {
                 if node.enabled() {
@@ -265,11 +265,11 @@ impl<'a> Found<'_, 'a> {
             });
         } else if same(name, b"psci") {
             self.machine.psci = match node.text(b"method") {
-                Some("smc") => Psci::Smc,
-                Some("hvc") => Psci::Hvc,
+                b"smc" => Psci::Smc,
+                b"hvc" => Psci::Hvc,
                 _ => Psci::None,
             };
-        } else if name.first() == Some(&b'm') && node.text(b"device_type") == Some("memory") {
+        } else if name.first() == Some(&b'm') && same(node.text(b"device_type"), b"memory") {
             if node.enabled() {
                 self.overflow |= !collect(&mut self.machine.memory, node);
             }
@@ -279,10 +279,10 @@ impl<'a> Found<'_, 'a> {
     }
 
     fn cpu(&mut self, node: &Node<'_, 'a>) {
-        if node.text(b"device_type") == Some("cpu")
+        if same(node.text(b"device_type"), b"cpu")
             && let Some(reg) = node.raw_reg(0)
         {
-            let spin = node.text(b"enable-method") == Some("spin-table");
+            let spin = same(node.text(b"enable-method"), b"spin-table");
             let release_address = node.number(b"cpu-release-addr").filter(|_| spin);
             // Those that there is no room for stay off.
             let _ = self.machine.cpus.push(Cpu { mpidr: reg.start, release_address });
@@ -316,8 +316,8 @@ impl<'a> Found<'_, 'a> {
     }
 
     fn chosen(&mut self, node: &Node<'_, 'a>) {
-        self.stdout = node.text(b"stdout-path").unwrap_or("");
-        self.machine.bootargs = node.text(b"bootargs").unwrap_or("");
+        self.stdout = node.text(b"stdout-path");
+        self.machine.bootargs = node.text(b"bootargs");
         self.machine.rng_seed = node.property(b"rng-seed").unwrap_or_default();
         if let (Some(start), Some(end)) = (node.number(b"linux,initrd-start"), node.number(b"linux,initrd-end")) {
             self.machine.bundle = (end > start).then(|| Range { start, len: end.saturating_sub(start) });
@@ -349,10 +349,9 @@ impl<'a> Found<'_, 'a> {
 
     /// Finds the UART that a path or alias names, options after a colon ignored; else the first.
     fn choose_console(&mut self) {
-        let name = argument(self.machine.bootargs, "portico.uart").unwrap_or(self.stdout);
-        let name = name.split(':').next().unwrap_or("").as_bytes();
+        let name = until(argument(self.machine.bootargs, b"portico.uart").unwrap_or(self.stdout), b':');
         let path = match self.aliases.iter().find(|(alias, _)| same(alias, name)) {
-            Some((_, path)) => path.split(|&byte| byte == 0).next().unwrap_or_default(),
+            Some((_, path)) => until(path, 0),
             None => name,
         };
         let path = hash_bytes(HASH_START, path);
@@ -377,10 +376,20 @@ impl<'a> Found<'_, 'a> {
     }
 }
 
-/// Finds `name=value` among space-separated boot arguments.
+/// Finds `name=value`, or `name` alone with an empty value, among space-separated boot arguments.
 #[must_use]
-pub fn argument<'a>(bootargs: &'a str, name: &str) -> Option<&'a str> {
-    bootargs.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
+#[inline(never)]
+pub fn argument<'a>(bootargs: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let mut rest = bootargs;
+    while !rest.is_empty() {
+        let word = until(rest, b' ');
+        rest = rest.get(word.len() + 1..).unwrap_or_default();
+        let key = until(word, b'=');
+        if same(key, name) {
+            return Some(word.get(key.len() + 1..).unwrap_or_default());
+        }
+    }
+    None
 }
 
 /// Appends every entry of `reg` that is not empty; says whether there was room.

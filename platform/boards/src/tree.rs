@@ -111,7 +111,7 @@ impl<'a> Tree<'a> {
         loop {
             match self.word(at).ok_or(TreeError::Structure)? {
                 BEGIN_NODE => {
-                    let name = until_nul(self.structure.get(at + 4..).ok_or(TreeError::Structure)?);
+                    let name = until(self.structure.get(at + 4..).ok_or(TreeError::Structure)?, 0);
                     at += 4 + aligned(name.len() + 1);
                     let (level, end) = self.level(name, at);
                     at = end;
@@ -227,7 +227,7 @@ impl<'a> Node<'_, 'a> {
     pub fn properties(&self, mut visit: impl FnMut(&'a [u8], &'a [u8])) {
         let mut at = self.level().properties;
         while let Some((property, value, next)) = self.tree.property(at) {
-            visit(until_nul(property), value);
+            visit(until(property, 0), value);
             at = next;
         }
     }
@@ -240,11 +240,10 @@ impl<'a> Node<'_, 'a> {
         if value.len() >= 8 { be64(value, 0) } else { be32(value, 0).map(u64::from) }
     }
 
-    /// The value of a property that is one string.
+    /// The value of a property that is one string; empty if there is none.
     #[must_use]
-    #[inline(never)]
-    pub fn text(&self, name: &[u8]) -> Option<&'a str> {
-        core::str::from_utf8(until_nul(self.property(name)?)).ok()
+    pub fn text(&self, name: &[u8]) -> &'a [u8] {
+        until(self.property(name).unwrap_or_default(), 0)
     }
 
     /// Entry `index` of `reg`, as it stands, without translation.
@@ -366,8 +365,10 @@ fn is(strings: &[u8], name: &[u8]) -> bool {
     strings.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0))
 }
 
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.split(|&byte| byte == 0).next().unwrap_or_default()
+/// What stands before the first `end`.
+#[inline(never)]
+pub(crate) fn until(bytes: &[u8], end: u8) -> &[u8] {
+    bytes.split(|&byte| byte == end).next().unwrap_or_default()
 }
 
 const fn aligned(len: usize) -> usize {
