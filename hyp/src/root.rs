@@ -60,7 +60,7 @@ fn build(graph: &mut Graph, boot: &Boot, file: Range, image: &Image) -> Result<(
     graph.memory.pool.add_block(pool)?;
     let spec = DomainSpec { budget_pages: MANAGER_BUDGET, max_vcpus: MANAGER_VCPUS, ipa_bits: 39, watcher: None };
     let manager = domain::create(graph, &spec)?;
-    manager.name.set(graph, *b"manager\0\0\0\0\0\0\0\0\0");
+    manager.name.set(graph, [u64::from_le_bytes(*b"manager\0"), 0]);
     // The System handle is the first of its table: that is how calls recognise its holder.
     handle::insert_system(graph, manager)?;
     give_memory(graph, manager, boot)?;
@@ -75,9 +75,7 @@ fn build(graph: &mut Graph, boot: &Boot, file: Range, image: &Image) -> Result<(
         window::copy_page_clean(Pa::new(load + page), Pa::new(file.start + page));
     }
     let fdt_offset = boot.manager.len - FDT_BYTES as u64;
-    let mut fdt = [0; FDT_BYTES];
-    write_fdt(&mut fdt, boot).ok_or(Status::Limit)?;
-    window::copy_to_pa(Pa::new(boot.manager.start + fdt_offset), &fdt);
+    write_fdt(boot.manager.start + fdt_offset, boot)?;
     cache::invalidate_icache_all();
     power::on(graph, vcpu, dt::RAM_BASE + image.text_offset, dt::RAM_BASE + fdt_offset)?;
     Ok(())
@@ -134,73 +132,79 @@ fn pages_of(range: Range) -> Range {
     Range { start, len: end - start }
 }
 
-/// A line of the manager's device tree.
-enum Item {
-    Node(&'static str),
-    End,
-    Cell(&'static str, u32),
-    Text(&'static str, &'static str),
-    Arguments,
-    Memory,
-    Bundle,
-    MachineTree,
+/// The manager's device tree: the boot contract of every guest, and where the bundle and the machine's own tree are.
+struct Tree {
+    bytes: [u8; FDT_BYTES],
+    /// Offsets of what boot fills in.
+    memory: usize,
+    arguments: usize,
+    bundle: usize,
+    machine: usize,
 }
 
-/// The manager's device tree: the boot contract of every guest, and where the bundle and the machine's own tree are.
-static FDT: [Item; 33] = [
-    Item::Node(""),
-    Item::Cell("#address-cells", 2),
-    Item::Cell("#size-cells", 2),
-    Item::Text("compatible", "portico,guest"),
-    Item::Node("chosen"),
-    Item::Arguments,
-    Item::End,
-    Item::Node("memory@40000000"),
-    Item::Text("device_type", "memory"),
-    Item::Memory,
-    Item::End,
-    Item::Node("cpus"),
-    Item::Cell("#address-cells", 1),
-    Item::Cell("#size-cells", 0),
-    Item::Node("cpu@0"),
-    Item::Text("device_type", "cpu"),
-    Item::Text("compatible", "arm,armv8"),
-    Item::Text("enable-method", "psci"),
-    Item::Cell("reg", 0),
-    Item::End,
-    Item::End,
-    Item::Node("psci"),
-    Item::Text("compatible", "arm,psci-1.0"),
-    Item::Text("method", "hvc"),
-    Item::End,
-    Item::Node("hypervisor"),
-    Item::Text("compatible", dt::HYPERVISOR),
-    Item::Text(dt::NAME, "manager"),
-    Item::Node(dt::BUNDLE_NODE),
-    Item::Bundle,
-    Item::End,
-    Item::Node(dt::MACHINE_DTB_NODE),
-    Item::MachineTree,
-];
+/// Bytes of boot arguments, with a NUL, that fit the manager's tree.
+const ARGUMENTS_BYTES: usize = 2048;
 
-fn write_fdt(buffer: &mut [u8], boot: &Boot) -> Option<usize> {
-    let mut fdt = FdtWriter::new(buffer);
-    let within = |ipa: u64, range: Range| ipa + (range.start & (PAGE_SIZE - 1));
-    for item in &FDT {
-        match *item {
-            Item::Node(name) => fdt.begin_node(name),
-            Item::End => fdt.end_node(),
-            Item::Cell(name, value) => fdt.prop_u32(name, value),
-            Item::Text(name, value) => fdt.prop_str(name, value),
-            Item::Arguments => fdt.prop_str("bootargs", boot.machine.bootargs),
-            Item::Memory => fdt.prop_reg(dt::RAM_BASE, boot.manager.len),
-            Item::Bundle => fdt.prop_reg(within(BUNDLE_IPA, boot.bundle), boot.bundle.len),
-            Item::MachineTree => fdt.prop_reg(within(MACHINE_DTB_IPA, boot.dtb), boot.dtb.len),
-        }
+static TREE: Tree = {
+    let mut bytes = [0; FDT_BYTES];
+    let mut fdt = FdtWriter::new(&mut bytes);
+    fdt.begin_node("");
+    fdt.prop_u32("#address-cells", 2);
+    fdt.prop_u32("#size-cells", 2);
+    fdt.prop_str("compatible", "portico,guest");
+    fdt.begin_node("chosen");
+    let arguments = fdt.prop_room("bootargs", ARGUMENTS_BYTES);
+    fdt.end_node();
+    fdt.begin_node("memory@40000000");
+    fdt.prop_str("device_type", "memory");
+    let memory = fdt.prop_reg(dt::RAM_BASE, 0);
+    fdt.end_node();
+    fdt.begin_node("cpus");
+    fdt.prop_u32("#address-cells", 1);
+    fdt.prop_u32("#size-cells", 0);
+    fdt.begin_node("cpu@0");
+    fdt.prop_str("device_type", "cpu");
+    fdt.prop_str("compatible", "arm,armv8");
+    fdt.prop_str("enable-method", "psci");
+    fdt.prop_u32("reg", 0);
+    fdt.end_node();
+    fdt.end_node();
+    fdt.begin_node("psci");
+    fdt.prop_str("compatible", "arm,psci-1.0");
+    fdt.prop_str("method", "hvc");
+    fdt.end_node();
+    fdt.begin_node("hypervisor");
+    fdt.prop_str("compatible", dt::HYPERVISOR);
+    fdt.prop_str(dt::NAME, "manager");
+    fdt.begin_node(dt::BUNDLE_NODE);
+    let bundle = fdt.prop_reg(0, 0);
+    fdt.end_node();
+    fdt.begin_node(dt::MACHINE_DTB_NODE);
+    let machine = fdt.prop_reg(0, 0);
+    fdt.end_node();
+    fdt.end_node();
+    fdt.end_node();
+    assert!(fdt.finish().is_ok());
+    Tree { bytes, memory, arguments, bundle, machine }
+};
+
+/// Writes the manager's device tree to `pa`.
+fn write_fdt(pa: u64, boot: &Boot) -> Result<(), Status> {
+    let put = |offset: usize, bytes: &[u8]| window::copy_to_pa(Pa::new(pa + offset as u64), bytes);
+    let put_reg = |offset: usize, ipa: u64, range: Range| {
+        let address = ipa + (range.start & (PAGE_SIZE - 1));
+        put(offset, [address.to_be_bytes(), range.len.to_be_bytes()].as_flattened());
+    };
+    let arguments = boot.machine.bootargs;
+    if arguments.len() >= ARGUMENTS_BYTES {
+        return Err(Status::Limit);
     }
-    // The node of the machine's tree, "hypervisor" and the root.
-    for _ in 0..3 {
-        fdt.end_node();
-    }
-    fdt.finish().ok()
+    put(0, &TREE.bytes);
+    put_reg(TREE.memory, dt::RAM_BASE, boot.manager);
+    put_reg(TREE.bundle, BUNDLE_IPA, boot.bundle);
+    put_reg(TREE.machine, MACHINE_DTB_IPA, boot.dtb);
+    put(TREE.arguments - 8, &(arguments.len() as u32 + 1).to_be_bytes());
+    put(TREE.arguments, arguments);
+    put(TREE.arguments + arguments.len(), &[0]);
+    Ok(())
 }

@@ -1,9 +1,9 @@
 //! Writes a small flattened device tree into a caller's buffer.
 //!
-//! EL2 uses it once, for the manager's device tree; domains built later get theirs from the manager. No memory reservations. Property
-//! names must be in [`NAMES`], which is the strings block: that keeps the writer to one pass.
-//! A write that does not fit makes [`FdtWriter::finish`] fail; those before it need no check.
-//! Size counts here, not time: what is called often is never inlined.
+//! EL2 uses it while it is compiled, for the manager's device tree: what boot finds out is filled into places that
+//! [`FdtWriter::prop_reg`] and [`FdtWriter::prop_room`] tell, so nothing of the writer is in EL2. Domains built later get their trees
+//! from the manager. No memory reservations. Property names must be in [`NAMES`], which is the strings block: that keeps the writer to
+//! one pass. A write that does not fit makes [`FdtWriter::finish`] fail; those before it need no check.
 //! (Devicetree Specification v0.4, "Flattened Devicetree (DTB) Format")
 
 const MAGIC: u32 = 0xd00d_feed;
@@ -15,13 +15,13 @@ const RESERVATION_BYTES: usize = 16;
 const BEGIN_NODE: u32 = 1;
 const END_NODE: u32 = 2;
 const PROP: u32 = 3;
+const NOP: u32 = 4;
 const END: u32 = 9;
 
 /// The strings block: all property names that can be written.
-const NAMES: &[u8] = b"#address-cells\0#size-cells\0compatible\0model\0device_type\0reg\0bootargs\0\
-linux,initrd-start\0linux,initrd-end\0rng-seed\0kaslr-seed\0stdout-path\0method\0enable-method\0interrupts\0\
-interrupt-parent\0interrupt-controller\0#interrupt-cells\0phandle\0always-on\0clock-frequency\0\
-portico,name\0portico,peer\0portico,port\0portico,side\0ranges\0status\0";
+const NAMES: &[u8] = b"#address-cells\0#size-cells\0compatible\0device_type\0reg\0bootargs\0rng-seed\0\
+linux,initrd-start\0linux,initrd-end\0stdout-path\0method\0enable-method\0interrupts\0interrupt-parent\0\
+interrupt-controller\0#interrupt-cells\0phandle\0clock-frequency\0portico,name\0ranges\0status\0";
 
 /// The tree did not fit the buffer, a name was unknown, or nodes were not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,152 +37,141 @@ pub struct FdtWriter<'a> {
 
 impl<'a> FdtWriter<'a> {
     /// Begins a tree. Begin the root node next, with an empty name.
-    pub fn new(buffer: &'a mut [u8]) -> Self {
+    pub const fn new(buffer: &'a mut [u8]) -> Self {
         let mut writer = Self { buffer, at: HEADER_BYTES, depth: 0, failed: false };
         writer.bytes(&[0; RESERVATION_BYTES]);
         writer
     }
 
     /// Begins a node inside the current one.
-    #[inline(never)]
-    pub fn begin_node(&mut self, name: &str) {
+    pub const fn begin_node(&mut self, name: &str) {
         self.cell(BEGIN_NODE);
         self.string(name);
         self.depth += 1;
     }
 
     /// Ends the current node.
-    #[inline(never)]
-    pub fn end_node(&mut self) {
+    pub const fn end_node(&mut self) {
         self.cell(END_NODE);
-        match self.depth.checked_sub(1) {
-            Some(depth) => self.depth = depth,
-            None => self.failed = true,
-        }
-    }
-
-    /// Writes a property without a value.
-    pub fn prop_empty(&mut self, name: &str) {
-        self.head(name, 0);
+        self.failed |= self.depth == 0;
+        self.depth = self.depth.saturating_sub(1);
     }
 
     /// Writes a property of one cell.
-    #[inline(never)]
-    pub fn prop_u32(&mut self, name: &str, value: u32) {
+    pub const fn prop_u32(&mut self, name: &str, value: u32) {
         self.prop_bytes(name, &value.to_be_bytes());
     }
 
-    /// Writes a property of two cells.
-    pub fn prop_u64(&mut self, name: &str, value: u64) {
-        self.prop_bytes(name, &value.to_be_bytes());
-    }
-
-    /// Writes a property of cells.
-    pub fn prop_cells(&mut self, name: &str, cells: &[u32]) {
-        self.head(name, cells.len() * 4);
-        for &cell in cells {
-            self.cell(cell);
-        }
-    }
-
-    /// Writes a `reg` with one range, of two address and two size cells.
-    #[inline(never)]
-    pub fn prop_reg(&mut self, address: u64, size_bytes: u64) {
+    /// Writes a `reg` with one range, of two address and two size cells. Returns the offset of its value.
+    pub const fn prop_reg(&mut self, address: u64, size_bytes: u64) -> usize {
         self.head("reg", 16);
         self.bytes(&address.to_be_bytes());
         self.bytes(&size_bytes.to_be_bytes());
+        self.at - 16
     }
 
     /// Writes a string property.
-    #[inline(never)]
-    pub fn prop_str(&mut self, name: &str, value: &str) {
+    pub const fn prop_str(&mut self, name: &str, value: &str) {
         self.head(name, value.len() + 1);
         self.string(value);
     }
 
     /// Writes a property of raw bytes.
-    #[inline(never)]
-    pub fn prop_bytes(&mut self, name: &str, value: &[u8]) {
+    pub const fn prop_bytes(&mut self, name: &str, value: &[u8]) {
         self.head(name, value.len());
         self.bytes(value);
         self.align();
+    }
+
+    /// Writes an empty property with room behind it for a value of up to `room` bytes. Returns the offset of that: whoever fills it
+    /// writes the value there, and its length as a cell 8 bytes before.
+    pub const fn prop_room(&mut self, name: &str, room: usize) -> usize {
+        self.head(name, 0);
+        let offset = self.at;
+        while self.at < offset + room {
+            self.cell(NOP);
+        }
+        offset
     }
 
     /// Ends the tree and returns its length in bytes.
     ///
     /// # Errors
     /// [`FdtError`] if anything before failed.
-    pub fn finish(mut self) -> Result<usize, FdtError> {
+    pub const fn finish(mut self) -> Result<usize, FdtError> {
         self.cell(END);
         let structure = HEADER_BYTES + RESERVATION_BYTES;
         let strings = self.at;
         self.bytes(NAMES);
         self.align();
         let total = self.at;
-        let header = [
-            MAGIC,
-            total as u32,
-            structure as u32,
-            strings as u32,
-            HEADER_BYTES as u32,
-            VERSION,
-            LAST_COMPATIBLE,
-            0,
-            NAMES.len() as u32,
-            (strings - structure) as u32,
-        ];
         self.at = 0;
-        for word in header {
-            self.cell(word);
-        }
+        self.cell(MAGIC);
+        self.cell(total as u32);
+        self.cell(structure as u32);
+        self.cell(strings as u32);
+        self.cell(HEADER_BYTES as u32);
+        self.cell(VERSION);
+        self.cell(LAST_COMPATIBLE);
+        self.cell(0);
+        self.cell(NAMES.len() as u32);
+        self.cell((strings - structure) as u32);
         if self.failed || self.depth != 0 || total > u32::MAX as usize { Err(FdtError) } else { Ok(total) }
     }
 
-    fn head(&mut self, name: &str, len_bytes: usize) {
-        let offset = name_offset(name);
-        self.failed |= offset.is_none();
+    const fn head(&mut self, name: &str, len_bytes: usize) {
         self.cell(PROP);
         self.cell(len_bytes as u32);
-        self.cell(offset.unwrap_or(0));
+        match name_offset(name.as_bytes()) {
+            Some(offset) => self.cell(offset),
+            None => self.failed = true,
+        }
     }
 
-    fn string(&mut self, value: &str) {
-        self.failed |= value.as_bytes().contains(&0);
+    const fn string(&mut self, value: &str) {
         self.bytes(value.as_bytes());
         self.bytes(&[0]);
         self.align();
     }
 
-    #[inline(never)]
-    fn cell(&mut self, value: u32) {
+    const fn cell(&mut self, value: u32) {
         self.bytes(&value.to_be_bytes());
     }
 
-    fn align(&mut self) {
+    const fn align(&mut self) {
         while !self.at.is_multiple_of(4) {
             self.bytes(&[0]);
         }
     }
 
-    #[inline(never)]
-    fn bytes(&mut self, bytes: &[u8]) {
-        let end = self.at + bytes.len();
-        match self.buffer.get_mut(self.at..end) {
-            Some(to) => to.copy_from_slice(bytes),
-            None => self.failed = true,
+    const fn bytes(&mut self, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            if self.at < self.buffer.len() {
+                self.buffer[self.at] = bytes[done];
+            } else {
+                self.failed = true;
+            }
+            self.at += 1;
+            done += 1;
         }
-        self.at = end;
     }
 }
 
 /// Where a name stands in [`NAMES`].
-fn name_offset(name: &str) -> Option<u32> {
+const fn name_offset(name: &[u8]) -> Option<u32> {
     let mut offset = 0;
-    for entry in NAMES.split(|&byte| byte == 0) {
-        if entry == name.as_bytes() && !entry.is_empty() {
-            return Some(offset);
+    while offset < NAMES.len() {
+        let mut len = 0;
+        let mut same = true;
+        while NAMES[offset + len] != 0 {
+            same &= len < name.len() && NAMES[offset + len] == name[len];
+            len += 1;
         }
-        offset += entry.len() as u32 + 1;
+        if same && len == name.len() {
+            return Some(offset as u32);
+        }
+        offset += len + 1;
     }
     None
 }
@@ -203,9 +192,7 @@ mod tests {
         fdt.end_node();
         fdt.begin_node("chosen");
         fdt.prop_bytes("rng-seed", &[1, 2, 3, 4, 5]);
-        fdt.prop_u64("linux,initrd-start", 1 << 40);
-        fdt.prop_cells("interrupts", &[1, 13, 8]);
-        fdt.prop_empty("always-on");
+        fdt.prop_room("bootargs", 8);
         fdt.end_node();
         fdt.end_node();
         fdt.finish()
@@ -235,6 +222,7 @@ mod tests {
                     found.push((text(strings + word(blob, at + 4)), len));
                     at = (at + 8 + len).next_multiple_of(4);
                 }
+                4 => found.push(("room".into(), 0)),
                 9 => break,
                 other => panic!("token {other}"),
             }
@@ -261,9 +249,9 @@ mod tests {
             ("}", 0),
             ("chosen", 0),
             ("rng-seed", 5),
-            ("linux,initrd-start", 8),
-            ("interrupts", 12),
-            ("always-on", 0),
+            ("bootargs", 0),
+            ("room", 0),
+            ("room", 0),
             ("}", 0),
             ("}", 0),
         ];
@@ -278,7 +266,7 @@ mod tests {
         assert_eq!(fdt.finish(), Err(FdtError));
         let mut fdt = FdtWriter::new(&mut buffer);
         fdt.begin_node("");
-        fdt.prop_empty("no-such-name");
+        fdt.prop_u32("no-such-name", 0);
         fdt.end_node();
         assert_eq!(fdt.finish(), Err(FdtError));
         let mut fdt = FdtWriter::new(&mut buffer);

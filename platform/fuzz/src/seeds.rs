@@ -132,26 +132,29 @@ pub fn device_trees() -> Vec<Vec<u8>> {
     tree.end_node();
     tree.begin_node("timer");
     tree.prop_str("compatible", "arm,armv8-timer");
-    tree.prop_cells("interrupts", &[1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]);
+    tree.prop_bytes("interrupts", [1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4].map(u32::to_be_bytes).as_flattened());
     tree.end_node();
     tree.begin_node("intc@8000000");
     tree.prop_str("compatible", "arm,gic-v3");
-    tree.prop_empty("interrupt-controller");
+    tree.prop_bytes("interrupt-controller", &[]);
     tree.prop_u32("#interrupt-cells", 3);
     tree.prop_u32("phandle", 1);
-    tree.prop_cells("reg", &[0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0xf6_0000]);
-    tree.prop_cells("interrupts", &[1, 9, 4]);
+    tree.prop_bytes(
+        "reg",
+        [0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0xf6_0000].map(u32::to_be_bytes).as_flattened(),
+    );
+    tree.prop_bytes("interrupts", [1, 9, 4].map(u32::to_be_bytes).as_flattened());
     tree.end_node();
     tree.begin_node("pl011@9000000");
     tree.prop_str("compatible", "arm,pl011");
     tree.prop_reg(0x0900_0000, 0x1000);
-    tree.prop_cells("interrupts", &[0, 1, 4]);
+    tree.prop_bytes("interrupts", [0, 1, 4].map(u32::to_be_bytes).as_flattened());
     tree.end_node();
     tree.begin_node("chosen");
     tree.prop_str("bootargs", "portico.manager_memory=32M");
     tree.prop_str("stdout-path", "/pl011@9000000");
-    tree.prop_u64("linux,initrd-start", 0x4800_0000);
-    tree.prop_u64("linux,initrd-end", 0x4810_0000);
+    tree.prop_bytes("linux,initrd-start", &u64::to_be_bytes(0x4800_0000));
+    tree.prop_bytes("linux,initrd-end", &u64::to_be_bytes(0x4810_0000));
     tree.end_node();
     tree.end_node();
     if let Ok(length) = tree.finish() {
