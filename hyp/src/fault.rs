@@ -11,7 +11,7 @@ use portico_abi::psci::ret;
 use portico_abi::record::{EndReason, FaultKind, FaultRecord};
 use portico_arch::context::{self, VcpuContext, rare};
 use portico_arch::fpsimd;
-use portico_core::esr::{self, Exception, FaultClass};
+use portico_core::esr::{self, Exception};
 use portico_core::sysreg::{self, Answer};
 use portico_core::trace::Event;
 
@@ -62,13 +62,11 @@ pub fn synchronous(vcpu: Ref<Vcpu>, esr: u64) -> Next {
         }
         Exception::Sysreg(access) => system_register(vcpu, esr, access),
         Exception::DataAbort(abort) => {
-            let mut flags = if abort.write && !abort.cache_maintenance { flag::WRITE } else { 0 };
-            if abort.syndrome.is_some() {
-                flags |= flag::SYNDROME;
-            }
-            memory_abort(vcpu, esr, abort.fault, flags)
+            let write = if abort.is_write() { flag::WRITE } else { 0 };
+            let syndrome = if abort.access().is_some() { flag::SYNDROME } else { 0 };
+            memory_abort(vcpu, esr, abort, write | syndrome)
         }
-        Exception::InstrAbort(fault) => memory_abort(vcpu, esr, fault, flag::FETCH),
+        Exception::InstrAbort(abort) => memory_abort(vcpu, esr, abort, flag::FETCH),
         // A privileged instruction of AArch32 EL0, SVE and the like: the guest's kernel gets it.
         Exception::Sve | Exception::Other { .. } => {
             inject_live(Injected::UNDEFINED, 0);
@@ -102,7 +100,7 @@ fn system_register(vcpu: Ref<Vcpu>, esr: u64, access: esr::SysregAccess) -> Next
     match sysreg::answer(access.id, access.read) {
         Answer::Value(value) => guest.set_reg(access.rt, value),
         Answer::Ignore => {}
-        Answer::IdRegister => match machine::id_table().read(access.id) {
+        Answer::IdRegister => match machine::id_register(access.id) {
             Some(value) => guest.set_reg(access.rt, value),
             None => {
                 inject_live(Injected::UNDEFINED, 0);
@@ -125,8 +123,8 @@ fn system_register(vcpu: Ref<Vcpu>, esr: u64, access: esr::SysregAccess) -> Next
     STAY
 }
 
-fn memory_abort(vcpu: Ref<Vcpu>, esr: u64, fault_info: esr::Fault, flags: u32) -> Next {
-    if fault_info.class == FaultClass::External {
+fn memory_abort(vcpu: Ref<Vcpu>, esr: u64, abort: esr::Abort, flags: u32) -> Next {
+    if abort.is_external() {
         return fault(vcpu, record(FaultKind::SError, esr, flags));
     }
     let ipa = esr::fault_ipa(context::hpfar_el2(), context::far_el2());
@@ -134,17 +132,14 @@ fn memory_abort(vcpu: Ref<Vcpu>, esr: u64, fault_info: esr::Fault, flags: u32) -
     let good_now = extent::translates(&mut graph::lock(), vcpu.domain, ipa).is_some_and(|attrs| {
         (flags & flag::WRITE == 0 || attrs.can_write()) && (flags & flag::FETCH == 0 || attrs.can_execute())
     });
-    if good_now && fault_info.is_stage2() {
+    if good_now && abort.is_stage2() {
         return STAY;
     }
     let mut found = record(FaultKind::Stage2, esr, flags);
     found.ipa = ipa.raw();
-    if flags & (flag::WRITE | flag::SYNDROME) == flag::WRITE | flag::SYNDROME
-        && let Exception::DataAbort(abort) = esr::decode(esr)
-        && let Some(access) = abort.syndrome
-    {
+    if let Some(access) = abort.access().filter(|_| flags & flag::WRITE != 0) {
         // SAFETY: it runs here.
-        found.value = unsafe { vcpu.context() }.reg(access.rt);
+        found.value = unsafe { vcpu.context() }.reg(access.register());
     }
     fault(vcpu, found)
 }

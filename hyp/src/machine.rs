@@ -3,17 +3,17 @@
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use portico_abi::psci::{ARCH_WORKAROUND_1, ARCH_WORKAROUND_3, PSCI_FEATURES, SMCCC_ARCH_FEATURES, SMCCC_VERSION, ret};
+use portico_arch::gic::{self, GicKind};
 use portico_arch::psci;
 use portico_core::addr::PaRange;
+use portico_core::esr::SysregId;
 use portico_core::extent::PA_BITS;
-use portico_core::idregs::IdTable;
-use spin::Once;
+use portico_core::idregs;
 
 static GICV: AtomicU64 = AtomicU64::new(0);
 static WORKAROUND_1: AtomicI32 = AtomicI32::new(ret::NOT_SUPPORTED as i32);
 static WORKAROUND_3: AtomicI32 = AtomicI32::new(ret::NOT_SUPPORTED as i32);
 static HAS_PSCI: AtomicBool = AtomicBool::new(false);
-static ID_TABLE: Once<IdTable> = Once::new();
 
 /// Pages of the GICv2 virtual CPU interface: the second holds GICV_DIR.
 const GICV_PAGES: u64 = 2;
@@ -71,9 +71,8 @@ pub fn workaround_needed(function: u32) -> i64 {
     }
 }
 
-/// ID registers as guests see them.
-pub fn id_table() -> &'static IdTable {
-    ID_TABLE.call_once(|| {
-        IdTable::new(&portico_arch::cpu::id_registers(), portico_arch::gic::kind() == portico_arch::gic::GicKind::V3)
-    })
+/// An ID register as guests see it; `None` for another register.
+#[inline(never)]
+pub fn id_register(reg: SysregId) -> Option<u64> {
+    idregs::read(reg, &portico_arch::cpu::id_registers(), gic::kind() == GicKind::V3)
 }

@@ -30,7 +30,7 @@ pub fn wait_for_interrupt() {
     crate::barrier::wfi();
 }
 
-/// ID registers in the order of `portico_core::idregs::IdRegister`.
+/// ID registers in the order of `portico_core::idregs`.
 pub fn id_registers() -> [u64; portico_core::idregs::COUNT] {
     macro_rules! read {
         ($($name:literal),*) => { [$({

@@ -65,9 +65,9 @@ pub enum Exception {
     /// MSR, MRS or a system instruction.
     Sysreg(SysregAccess),
     /// Data abort of a lower exception level.
-    DataAbort(DataAbort),
+    DataAbort(Abort),
     /// Instruction abort of a lower exception level.
-    InstrAbort(Fault),
+    InstrAbort(Abort),
     /// Any other class.
     Other {
         /// The class.
@@ -85,8 +85,8 @@ pub const fn decode(esr: u64) -> Exception {
         ec::FP_SIMD => Exception::FpSimd,
         ec::SVE => Exception::Sve,
         ec::SYSREG => Exception::Sysreg(SysregAccess::from_iss(iss)),
-        ec::DATA_ABORT_LOWER => Exception::DataAbort(DataAbort::from_iss(iss)),
-        ec::INSTR_ABORT_LOWER => Exception::InstrAbort(Fault::from_iss(iss)),
+        ec::DATA_ABORT_LOWER => Exception::DataAbort(Abort(iss)),
+        ec::INSTR_ABORT_LOWER => Exception::InstrAbort(Abort(iss)),
         ec => Exception::Other { ec },
     }
 }
@@ -167,124 +167,59 @@ impl SysregAccess {
     }
 }
 
-/// Kind of an abort.
+/// An instruction or data abort of a lower exception level: its ISS, whose fields are taken out when asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FaultClass {
-    /// Address size.
-    AddressSize,
-    /// Nothing is mapped.
-    Translation,
-    /// Access flag.
-    AccessFlag,
-    /// Mapped, but not so permitted.
-    Permission,
-    /// Synchronous external abort, also on a table walk, and parity errors.
-    External,
-    /// Alignment.
-    Alignment,
-    /// Anything else.
-    Other,
-}
+pub struct Abort(u32);
 
-/// What instruction and data aborts have in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fault {
-    /// Kind.
-    pub class: FaultClass,
-    /// Level of the walk at which it arose, 0 to 3; 0 if the kind has none.
-    pub level: u8,
-    /// It arose on a stage-1 table walk: the IPA is that of a table.
-    pub on_table_walk: bool,
-    /// FAR_EL2 does not hold the address.
-    pub far_invalid: bool,
-}
-
-impl Fault {
-    /// Decodes the ISS of an instruction abort, or the common part of that of a data abort.
-    pub const fn from_iss(iss: u32) -> Self {
-        let fsc = iss & 0x3f;
-        let class = match fsc {
-            0x00..=0x03 => FaultClass::AddressSize,
-            0x04..=0x07 => FaultClass::Translation,
-            0x08..=0x0b => FaultClass::AccessFlag,
-            0x0c..=0x0f => FaultClass::Permission,
-            0x10 | 0x14..=0x18 | 0x1c..=0x1f => FaultClass::External,
-            0x21 => FaultClass::Alignment,
-            _ => FaultClass::Other,
-        };
-        let has_level = fsc < 0x10 || matches!(fsc, 0x14..=0x17 | 0x1c..=0x1f);
-        Self {
-            class,
-            level: if has_level { (fsc & 3) as u8 } else { 0 },
-            on_table_walk: iss & (1 << 7) != 0,
-            far_invalid: iss & (1 << 10) != 0,
-        }
+impl Abort {
+    /// The fault status code.
+    const fn status(self) -> u32 {
+        self.0 & 0x3f
     }
 
-    /// Says whether stage 2 may have caused it, so that a re-walk makes sense.
+    /// Synchronous external abort, also on a table walk, or parity error.
+    pub const fn is_external(self) -> bool {
+        matches!(self.status(), 0x10 | 0x14..=0x18 | 0x1c..=0x1f)
+    }
+
+    /// Translation, access flag or permission: stage 2 may have caused it, so that a re-walk makes sense.
     pub const fn is_stage2(self) -> bool {
-        matches!(self.class, FaultClass::Translation | FaultClass::Permission | FaultClass::AccessFlag)
+        matches!(self.status(), 0x04..=0x0f)
     }
-}
 
-/// A data abort of a lower exception level.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DataAbort {
-    /// What it has in common with an instruction abort.
-    pub fault: Fault,
-    /// A store. For a walk and for cache maintenance this says nothing about the guest's wish to write.
-    pub write: bool,
-    /// It was cache maintenance or address translation.
-    pub cache_maintenance: bool,
-    /// What is needed to do the access for the guest, if the hardware says it.
-    pub syndrome: Option<AccessSyndrome>,
-}
+    /// A data abort by a store. Cache maintenance says nothing about the guest's wish to write.
+    pub const fn is_write(self) -> bool {
+        self.0 & (1 << 6 | 1 << 8) == 1 << 6
+    }
 
-impl DataAbort {
-    /// Decodes the ISS of class [`ec::DATA_ABORT_LOWER`].
-    pub const fn from_iss(iss: u32) -> Self {
-        let syndrome = if iss & (1 << 24) != 0 {
-            Some(AccessSyndrome {
-                size_bytes: 1 << (iss >> 22 & 3),
-                sign_extend: iss & (1 << 21) != 0,
-                rt: (iss >> 16 & 31) as u8,
-                wide: iss & (1 << 15) != 0,
-                acquire_release: iss & (1 << 14) != 0,
-            })
-        } else {
-            None
-        };
-        Self {
-            fault: Fault::from_iss(iss),
-            write: iss & (1 << 6) != 0,
-            cache_maintenance: iss & (1 << 8) != 0,
-            syndrome,
-        }
+    /// A data abort by a load.
+    pub const fn is_load(self) -> bool {
+        self.0 & 1 << 6 == 0
+    }
+
+    /// What is needed to do the access of a data abort for the guest, if the hardware says it.
+    pub const fn access(self) -> Option<Access> {
+        if self.0 & 1 << 24 != 0 { Some(Access(self.0)) } else { None }
     }
 }
 
 /// The access behind a data abort (valid ISV).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AccessSyndrome {
-    /// Size of the access: 1, 2, 4 or 8 bytes.
-    pub size_bytes: u8,
-    /// A load extends the sign.
-    pub sign_extend: bool,
-    /// General register, 31 for XZR.
-    pub rt: u8,
-    /// The register is 64 bits wide.
-    pub wide: bool,
-    /// The access has acquire or release semantics.
-    pub acquire_release: bool,
-}
+pub struct Access(u32);
 
-impl AccessSyndrome {
+impl Access {
+    /// General register, 31 for XZR.
+    pub const fn register(self) -> u8 {
+        (self.0 >> 16 & 31) as u8
+    }
+
     /// The value that the register of a load gets when memory holds `raw`.
     pub const fn extend(self, raw: u64) -> u64 {
-        let drop = 64 - 8 * self.size_bytes as u32;
+        let (sign_extend, wide) = (self.0 & 1 << 21 != 0, self.0 & 1 << 15 != 0);
+        let drop = 64 - (8 << (self.0 >> 22 & 3));
         let value = raw << drop;
-        let value = if self.sign_extend { ((value as i64) >> drop) as u64 } else { value >> drop };
-        if self.wide { value } else { value & 0xffff_ffff }
+        let value = if sign_extend { ((value as i64) >> drop) as u64 } else { value >> drop };
+        if wide { value } else { value & 0xffff_ffff }
     }
 }
 
@@ -298,7 +233,7 @@ pub const fn fault_ipa(hpfar: u64, far: u64) -> Ipa {
 
 #[cfg(test)]
 mod tests {
-    use super::{AccessSyndrome, Exception, FaultClass, SysregAccess, SysregId, decode, ec, fault_ipa};
+    use super::{Abort, Access, Exception, SysregAccess, SysregId, decode, ec, fault_ipa};
     use proptest::prelude::*;
 
     const fn esr(class: u8, iss: u64) -> u64 {
@@ -340,31 +275,28 @@ mod tests {
         else {
             panic!("not a data abort")
         };
-        assert!(abort.write && abort.fault.is_stage2() && !abort.fault.on_table_walk);
-        assert_eq!((abort.fault.class, abort.fault.level), (FaultClass::Translation, 3));
-        let access = abort.syndrome.unwrap();
-        assert_eq!((access.size_bytes, access.rt, access.wide), (4, 5, false));
-        let Exception::InstrAbort(fault) = decode(esr(ec::INSTR_ABORT_LOWER, 1 << 7 | 0xd)) else {
+        assert!(abort.is_write() && abort.is_stage2() && !abort.is_external());
+        assert_eq!(abort.access().map(Access::register), Some(5));
+        assert!(!Abort(1 << 6 | 1 << 8).is_write() && !Abort(1 << 6 | 1 << 8).is_load() && Abort(7).access().is_none());
+        let Exception::InstrAbort(abort) = decode(esr(ec::INSTR_ABORT_LOWER, 1 << 7 | 0xd)) else {
             panic!("not an instruction abort")
         };
-        assert!(fault.on_table_walk);
-        assert_eq!((fault.class, fault.level), (FaultClass::Permission, 1));
-        let class = |fsc| super::Fault::from_iss(fsc).class;
-        assert_eq!(class(0x10), FaultClass::External);
-        assert_eq!(class(0x16), FaultClass::External);
-        assert_eq!(class(0x21), FaultClass::Alignment);
-        assert_eq!(class(0x30), FaultClass::Other);
-        assert_eq!(class(0x09), FaultClass::AccessFlag);
+        assert!(abort.is_stage2());
+        // Address size, external (also on a walk), alignment, TLB conflict.
+        let kind = |status| (Abort(status).is_external(), Abort(status).is_stage2());
+        assert_eq!([0, 0x10, 0x16, 0x21, 0x30].map(kind), [0, 1, 1, 0, 0].map(|external| (external == 1, false)));
+        assert_eq!(kind(0x09), (false, true));
         assert_eq!(fault_ipa(0x0800_0000 >> 8, 0xffff_0000_1234_5678).raw(), 0x0800_0678);
     }
 
     #[test]
     fn loads_extend() {
-        let byte = AccessSyndrome { size_bytes: 1, sign_extend: true, rt: 0, wide: false, acquire_release: false };
-        assert_eq!(byte.extend(0x1280), 0xffff_ff80);
-        assert_eq!(AccessSyndrome { wide: true, ..byte }.extend(0x80), 0xffff_ffff_ffff_ff80);
-        assert_eq!(AccessSyndrome { sign_extend: false, ..byte }.extend(0x1280), 0x80);
-        assert_eq!(AccessSyndrome { size_bytes: 8, wide: true, ..byte }.extend(u64::MAX), u64::MAX);
+        let access = |log2_bytes: u32, sign: u32, wide: u32| Access(log2_bytes << 22 | sign << 21 | wide << 15);
+        assert_eq!(access(0, 1, 0).extend(0x1280), 0xffff_ff80);
+        assert_eq!(access(0, 1, 1).extend(0x80), 0xffff_ffff_ffff_ff80);
+        assert_eq!(access(0, 0, 0).extend(0x1280), 0x80);
+        assert_eq!(access(3, 1, 1).extend(u64::MAX), u64::MAX);
+        assert_eq!(access(2, 0, 0).extend(u64::MAX), 0xffff_ffff);
     }
 
     proptest! {

@@ -48,7 +48,7 @@ pub enum Answer {
     Value(u64),
     /// A write has no effect; step over the instruction.
     Ignore,
-    /// A read of an ID register: take it from [`crate::idregs::IdTable`].
+    /// A read of an ID register: ask [`crate::idregs::read`].
     IdRegister,
     /// MDSCR_EL1, which is trapped along with the breakpoints but belongs to the guest: a read gives the
     /// guest's register, a write sets its bits in `writable` and clears the others.
