@@ -60,7 +60,7 @@ pub fn fatal_stack_top(index: usize) -> usize {
 
 /// Tells pCPU `index`, when it enters, that it is the one with affinity `mpidr`.
 pub fn register_pcpu(index: usize, mpidr: u64) {
-    BOOT_PCPUS[index].store((mpidr & MPIDR_AFFINITY) + 1, Relaxed);
+    BOOT_PCPUS[index & (MAX_PCPUS - 1)].store((mpidr & MPIDR_AFFINITY) + 1, Relaxed);
     // The newcomer reads it with MMU and caches on, after the barrier in the call that starts it.
     crate::barrier::dsb_sy();
 }

@@ -143,7 +143,7 @@ pub unsafe fn init(image_pa: u64, level: u64) {
 /// # Safety
 /// `index` is this pCPU's, and [`init`] has run.
 pub unsafe fn activate_root(index: usize) {
-    let root = ROOTS[index].descriptor() & !(VALID | TABLE_OR_PAGE);
+    let root = ROOTS[index & (MAX_PCPUS - 1)].descriptor() & !(VALID | TABLE_OR_PAGE);
     dsb_ishst();
     // SAFETY: the new root maps image, stack and devices at the same places.
     unsafe { asm!("msr ttbr0_el2, {}", "isb", in(reg) root, options(nostack, preserves_flags)) };

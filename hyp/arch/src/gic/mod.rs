@@ -8,6 +8,7 @@
 //! EL3 there is one, on a board the firmware has made all interrupts ours.
 //! (Arm IHI 0048B, GICv2; Arm IHI 0069H, GICv3)
 
+mod distributor;
 mod v2;
 mod v3;
 
@@ -126,7 +127,7 @@ pub fn init(layout: &GicLayout<'_>, mpidrs: &[u64]) -> Result<(), GicError> {
         GicLayout::V2 { gicd, gicc, gich } => v2::init(gicd, gicc, gich)?,
         GicLayout::V3 { gicd, gicr } => {
             IS_V3.store(true, Relaxed);
-            v3::init(gicd, gicr, &mpidrs[..mpidrs.len().min(MAX_PCPUS)])?
+            v3::init(gicd, gicr, mpidrs.get(..MAX_PCPUS).unwrap_or(mpidrs))?
         }
     };
     INTIDS.store((intids as usize).min(FIRST_SPECIAL_INTID as usize), Relaxed);
@@ -186,18 +187,19 @@ pub fn send_sgi(target: PcpuId, number: u8) {
 
 /// Turns on an interrupt; a PPI or SGI only for this pCPU.
 pub fn enable(intid: u32) {
-    by_kind!(enable(intid));
+    distributor::enable(intid);
 }
 
 /// Turns off an interrupt, complete on return; a PPI or SGI only for this pCPU.
 pub fn disable(intid: u32) {
-    by_kind!(disable(intid));
+    distributor::disable(intid);
 }
 
 /// Sets trigger and target of an SPI, which is off. Under the caller's distributor lock.
 pub fn configure_spi(intid: u32, trigger: Trigger, target: PcpuId) {
     if (FIRST_SPI..intids()).contains(&intid) {
-        by_kind!(configure_spi(intid, trigger, target.index()));
+        distributor::configure_spi(intid, trigger);
+        by_kind!(route_spi(intid, target.index()));
     }
 }
 
@@ -211,7 +213,7 @@ pub fn route_spi(intid: u32, target: PcpuId) {
 /// Turns an SPI off and forgets that it is pending or active: before it gets a new owner.
 pub fn reset_spi(intid: u32) {
     if (FIRST_SPI..intids()).contains(&intid) {
-        by_kind!(reset_spi(intid));
+        distributor::reset_spi(intid);
     }
 }
 
