@@ -28,7 +28,7 @@ pub fn begin() -> Epoch {
     fence(Ordering::SeqCst);
     let own = percpu::index();
     // Whoever begins it stands at a point where it holds no other pointer to the unlinked object than its own argument.
-    SEEN[own].store(epoch, Ordering::Release);
+    SEEN[own & (MAX_PCPUS - 1)].store(epoch, Ordering::Release);
     for (index, seen) in SEEN.iter().enumerate().take(percpu::online()) {
         if index != own && seen.load(Ordering::Relaxed) + 1 == epoch {
             // One poke is enough for all epochs that begin before it is answered.
@@ -40,7 +40,7 @@ pub fn begin() -> Epoch {
 
 /// Whether every pCPU has seen `epoch`.
 pub fn passed(epoch: Epoch) -> bool {
-    (0..percpu::online()).all(|index| SEEN[index].load(Ordering::Acquire) >= epoch.0)
+    SEEN.iter().take(percpu::online()).all(|seen| seen.load(Ordering::Acquire) >= epoch.0)
 }
 
 /// Notes that this pCPU holds no pointer to anything unlinked before now. Called for each poke and each turn of the idle loop.

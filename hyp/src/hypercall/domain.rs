@@ -48,10 +48,8 @@ pub fn config(args: &mut Args, graph: &mut Graph) -> Outcome {
     }
     match key {
         config::NAME_LO | config::NAME_HI => {
-            let mut name = domain.name.get(graph);
-            let at = if key == config::NAME_LO { 0 } else { 8 };
-            name[at..at + 8].copy_from_slice(&value.to_le_bytes());
-            domain.name.set(graph, name);
+            let [low, high] = domain.name.get(graph);
+            domain.name.set(graph, if key == config::NAME_LO { [value, high] } else { [low, value] });
             return Ok(Status::Ok);
         }
         _ if domain.state() != DomainState::Created => return Err(Status::BadState),
@@ -150,7 +148,7 @@ pub fn status(args: &mut Args, graph: &mut Graph) -> Outcome {
         budget_pages: budget.limit,
         used_pages: budget.used,
         mapped_pages: domain.mapped_pages.get(graph),
-        name: domain.name.get(graph),
+        name: domain::name_bytes(domain.name.get(graph)),
         ..DomainStatus::default()
     };
     for vcpu in domain.vcpus() {

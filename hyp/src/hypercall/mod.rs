@@ -62,7 +62,7 @@ impl Args {
     /// Gives the call its results, x1 on.
     pub fn set_results<const N: usize>(&mut self, results: [u64; N]) {
         const { assert!(N <= 3) };
-        self.results[..N].copy_from_slice(&results);
+        self.results.iter_mut().zip(results).for_each(|(to, result)| *to = result);
         self.result_count = N;
     }
 

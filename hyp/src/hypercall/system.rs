@@ -113,13 +113,8 @@ pub fn extent_address(args: &mut Args, graph: &mut Graph) -> Outcome {
 /// `entropy_feed(system, w0, w1, w2, w3)`.
 pub fn entropy_feed(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
-    let mut seed = [0; 32];
-    for (chunk, word) in
-        seed.chunks_exact_mut(8).zip([args.get::<2>(), args.get::<3>(), args.get::<4>(), args.get::<5>()])
-    {
-        chunk.copy_from_slice(&word.to_le_bytes());
-    }
-    entropy::feed(&seed);
+    let seed = [args.get::<2>(), args.get::<3>(), args.get::<4>(), args.get::<5>()].map(u64::to_le_bytes);
+    entropy::feed(seed.as_flattened());
     Ok(Status::Ok)
 }
 

@@ -52,7 +52,8 @@ pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
         Ok(handle) => args.done([u64::from(handle.raw())]),
         Err(status) => {
             // The vCPU is whole and belongs to its domain; only the name failed. Undo it so that the call can be made again.
-            unbuild(graph, domain, vcpu);
+            unlink(graph, vcpu);
+            extent::unmap_page(graph, domain, page_ipa, 1);
             Err(status)
         }
     }
@@ -95,13 +96,15 @@ pub fn build(
     Ok(vcpu)
 }
 
-fn unbuild(graph: &mut Graph, domain: Ref<Domain>, vcpu: Ref<Vcpu>) {
-    domain.set_vcpu(graph, vcpu.index, core::ptr::null_mut());
+/// Takes a vCPU that is off, or will not run again, out of all tables. Its pages stay charged until the domain ends: another pCPU
+/// may have seen it there.
+pub fn unlink(graph: &mut Graph, vcpu: Ref<Vcpu>) {
+    vcpu.domain.set_vcpu(graph, vcpu.index, core::ptr::null_mut());
     queue::register(vcpu.id, core::ptr::null_mut());
     control::forget(vcpu);
-    graph.vcpu_ids[usize::from(vcpu.id)] = false;
-    extent::unmap_page(graph, domain, vcpu.page_ipa, 1);
-    // The pages stay charged until the domain ends: another pCPU may have seen the vCPU in the table.
+    if let Some(used) = graph.vcpu_ids.get_mut(usize::from(vcpu.id)) {
+        *used = false;
+    }
 }
 
 fn lookup(args: &Args, graph: &Graph, rights: Rights) -> Result<Ref<Vcpu>, Status> {
@@ -231,15 +234,14 @@ pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
     match verb {
         FaultVerb::Retry => {}
         FaultVerb::Skip => {
-            if let esr::Exception::DataAbort(abort) = esr::decode(record.syndrome)
-                && let Some(access) = abort.syndrome
-                && !abort.write
-            {
-                context.set_reg(access.rt, access.extend(args.get::<3>()));
-            } else if let esr::Exception::Sysreg(access) = esr::decode(record.syndrome)
-                && access.read
-            {
-                context.set_reg(access.rt, args.get::<3>());
+            match esr::decode(record.syndrome) {
+                esr::Exception::DataAbort(abort) if abort.is_load() => {
+                    if let Some(access) = abort.access() {
+                        context.set_reg(access.register(), access.extend(args.get::<3>()));
+                    }
+                }
+                esr::Exception::Sysreg(access) if access.read => context.set_reg(access.rt, args.get::<3>()),
+                _ => {}
             }
             context.pc = context.pc.wrapping_add(esr::instruction_bytes(record.syndrome));
         }

@@ -10,6 +10,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crate::graph::{Graph, GraphCell, Ref};
 use crate::lock::Lock;
+use crate::log::{self, Part};
 use crate::object::extent::Extent;
 use crate::object::handle::{self, HandleChain, HandleTable, Object};
 use crate::object::slab::Slab;
@@ -75,7 +76,7 @@ pub struct Domain {
     /// Pages mapped here.
     pub mapped_pages: GraphCell<u64>,
     /// Name, zero-padded.
-    pub name: GraphCell<[u8; 16]>,
+    pub name: GraphCell<[u64; 2]>,
     /// The information page, once placed; null before. A switch reads it without the graph lock.
     pub info_page: AtomicPtr<InfoPage>,
     /// IPA of the information page.
@@ -182,7 +183,7 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
         watcher: GraphCell::new(spec.watcher),
         mapped: GraphCell::new(null_mut()),
         mapped_pages: GraphCell::new(0),
-        name: GraphCell::new([0; 16]),
+        name: GraphCell::new([0; 2]),
         info_page: AtomicPtr::new(null_mut()),
         info_ipa: GraphCell::new(0),
         gicv_ipa: GraphCell::new(0),
@@ -264,6 +265,12 @@ impl Domain {
     }
 }
 
+/// The bytes of a name as [`Domain`] keeps it: in words, since the target has no unaligned loads.
+pub fn name_bytes(name: [u64; 2]) -> [u8; 16] {
+    let [low, high] = name.map(u128::from);
+    (high << 64 | low).to_le_bytes()
+}
+
 /// Tells the watcher of a domain that its state changed.
 pub fn tell_watcher(graph: &Graph, domain: Ref<Domain>) {
     if let Some(vcpu) = domain.watcher.get(graph).and_then(|watcher| watcher.vcpu_at(0)) {
@@ -283,24 +290,8 @@ pub fn end(graph: &mut Graph, domain: Ref<Domain>, reason: EndReason, code: u64)
         control::stop(vcpu, stop::ENDED);
     }
     if domain.watcher.get(graph).is_none() {
-        log::error!(
-            "domain {} ({}) ended: {reason:?}, code {code:#x}",
-            domain.id.index(),
-            Name(domain.name.get(graph))
-        );
+        let (name, reason) = (name_bytes(domain.name.get(graph)), Part::Decimal(reason as u64));
+        log::line(&[Part::Name(&name), Part::Text(" ended: reason "), reason, Part::Text(", code "), Part::Hex(code)]);
     }
     tell_watcher(graph, domain);
-}
-
-/// A name, for log lines.
-pub struct Name(pub [u8; 16]);
-
-impl core::fmt::Display for Name {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        for &byte in self.0.iter().take_while(|byte| **byte != 0) {
-            let shown = if byte.is_ascii_graphic() { byte as char } else { '?' };
-            core::fmt::Write::write_char(f, shown)?;
-        }
-        Ok(())
-    }
 }

@@ -95,8 +95,14 @@ impl HandleTable {
         Self { pages: [const { AtomicPtr::new(null_mut()) }; TABLE_PAGES], free: GraphCell::new(FreeSlots::new()) }
     }
 
-    #[inline(always)]
+    /// The slot of a number, whether it is live or not.
+    #[inline(never)]
     fn slot(&self, number: u16) -> Option<&Slot> {
+        self.slot_hot(number)
+    }
+
+    #[inline(always)]
+    fn slot_hot(&self, number: u16) -> Option<&Slot> {
         let page = self.pages.get(usize::from(number >> PAGE_SLOTS_SHIFT))?.load(Ordering::Acquire);
         if page.is_null() {
             return None;
@@ -127,7 +133,7 @@ impl TagStore for Tags<'_> {
 /// `BadHandle`, `WrongType`, `NoRights`.
 #[inline(always)]
 pub fn lookup_hot<T: Object>(domain: Ref<Domain>, handle: Handle, rights: Rights) -> Result<Ref<T>, Status> {
-    let slot = domain.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
+    let slot = domain.handles.slot_hot(handle.slot()).ok_or(Status::BadHandle)?;
     let tag = slot.tag.load(Ordering::Acquire);
     check(Tag::from_raw(tag), handle, T::TYPE, rights)?;
     let object = slot.object.load(Ordering::Acquire);
@@ -160,6 +166,14 @@ fn lookup_any(domain: Ref<Domain>, handle: Handle, ty: ObjectType, rights: Right
     let slot = domain.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
     check(Tag::from_raw(slot.tag.load(Ordering::Acquire)), handle, ty, rights)?;
     NonNull::new(slot.object.load(Ordering::Acquire)).ok_or(Status::BadHandle)
+}
+
+/// A live slot with at least `rights`, of any type, and its tag.
+fn live(domain: &Domain, handle: Handle, rights: Rights) -> Result<(&Slot, Tag, ObjectType), Status> {
+    let slot = domain.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
+    let tag = Tag::from_raw(slot.tag.load(Ordering::Acquire));
+    check_any(tag, handle, rights)?;
+    Ok((slot, tag, tag.object_type().ok_or(Status::BadHandle)?))
 }
 
 /// Checks the System handle.
@@ -333,15 +347,21 @@ pub fn close_all(graph: &mut Graph, chain: &HandleChain) {
     }
 }
 
+/// A slot's object.
+///
+/// # Safety
+/// The slot is or was live just now, and its object is of type `T` and not freed.
+unsafe fn object_in<T>(object: *mut ()) -> Result<Ref<T>, Status> {
+    // SAFETY: by the contract.
+    unsafe { Ref::from_ptr(object.cast()) }.ok_or(Status::BadHandle)
+}
+
 /// Closes one handle; the last one to an object has the effect that the ABI gives for its type.
 ///
 /// # Errors
 /// `BadHandle`; `BadState` where the object would be left without a name.
 pub fn close(graph: &mut Graph, domain: Ref<Domain>, handle: Handle) -> Result<(), Status> {
-    let slot = domain.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
-    let tag = Tag::from_raw(slot.tag.load(Ordering::Acquire));
-    check_any(tag, handle, Rights::empty())?;
-    let ty = tag.object_type().ok_or(Status::BadHandle)?;
+    let (slot, tag, ty) = live(&domain, handle, Rights::empty())?;
     let object = slot.object.load(Ordering::Relaxed);
     let last = chain_of(tag, object).is_none_or(|chain| chain.count.get(graph) == 1);
     if !last {
@@ -354,20 +374,16 @@ pub fn close(graph: &mut Graph, domain: Ref<Domain>, handle: Handle) -> Result<(
         ObjectType::Port => {
             unlink(graph, slot);
             // SAFETY: the slot held a live port, whose last handle is gone.
-            if let Some(port) = unsafe { Ref::from_ptr(object.cast::<Port>()) } {
-                port::retire(graph, port);
-            }
+            port::retire(graph, unsafe { object_in(object)? });
         }
         ObjectType::Irq => {
             unlink(graph, slot);
             // SAFETY: as above.
-            if let Some(irq) = unsafe { Ref::from_ptr(object.cast::<Irq>()) } {
-                irq::retire(graph, irq);
-            }
+            irq::retire(graph, unsafe { object_in(object)? });
         }
         ObjectType::Extent => {
             // SAFETY: as above.
-            let extent = unsafe { Ref::from_ptr(object.cast::<Extent>()) }.ok_or(Status::BadHandle)?;
+            let extent = unsafe { object_in(object)? };
             extent::check_closable(graph, extent)?;
             unlink(graph, slot);
             extent::retire(graph, extent);
@@ -424,10 +440,7 @@ fn is_held_by(graph: &Graph, chain: &HandleChain, domain: Ref<Domain>) -> bool {
 /// # Errors
 /// `BadHandle`.
 pub fn info(graph: &Graph, domain: Ref<Domain>, handle: Handle) -> Result<Info, Status> {
-    let slot = domain.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
-    let tag = Tag::from_raw(slot.tag.load(Ordering::Acquire));
-    check_any(tag, handle, Rights::empty())?;
-    let ty = tag.object_type().ok_or(Status::BadHandle)?;
+    let (slot, tag, ty) = live(&domain, handle, Rights::empty())?;
     let object = slot.object.load(Ordering::Relaxed);
     // SAFETY: a live slot's object is live and of the tag's type.
     let state = unsafe {
@@ -471,27 +484,11 @@ pub fn copy(
     rights: Rights,
     cookie: u64,
 ) -> Result<Handle, Status> {
-    let slot = from.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
-    let tag = Tag::from_raw(slot.tag.load(Ordering::Acquire));
-    check_any(tag, handle, Rights::COPY | rights)?;
+    let (slot, tag, ty) = live(&from, handle, Rights::COPY | rights)?;
     let object = slot.object.load(Ordering::Relaxed);
-    // SAFETY: a live slot's object is live and of the tag's type.
-    unsafe {
-        match tag.object_type().ok_or(Status::BadHandle)? {
-            ObjectType::Domain => {
-                insert(graph, to, Ref::from_ptr(object.cast::<Domain>()).ok_or(Status::BadHandle)?, rights, cookie)
-            }
-            ObjectType::Vcpu => {
-                insert(graph, to, Ref::from_ptr(object.cast::<Vcpu>()).ok_or(Status::BadHandle)?, rights, cookie)
-            }
-            ObjectType::Port => {
-                insert(graph, to, Ref::from_ptr(object.cast::<Port>()).ok_or(Status::BadHandle)?, rights, cookie)
-            }
-            ObjectType::Irq => {
-                insert(graph, to, Ref::from_ptr(object.cast::<Irq>()).ok_or(Status::BadHandle)?, rights, cookie)
-            }
-            ObjectType::System | ObjectType::Extent => Err(Status::Invalid),
-        }
+    match chain_of(tag, object) {
+        Some(chain) if ty != ObjectType::Extent => insert_any(graph, to, ty, object, chain, rights, cookie),
+        _ => Err(Status::Invalid),
     }
 }
 
@@ -530,10 +527,7 @@ pub fn close_some(graph: &mut Graph, domain: Ref<Domain>, cursor: u32, count: u3
 /// # Errors
 /// `BadHandle`.
 pub fn rights(_graph: &Graph, domain: Ref<Domain>, handle: Handle) -> Result<Rights, Status> {
-    let slot = domain.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
-    let tag = Tag::from_raw(slot.tag.load(Ordering::Acquire));
-    check_any(tag, handle, Rights::empty())?;
-    Ok(tag.rights())
+    Ok(live(&domain, handle, Rights::empty())?.1.rights())
 }
 
 /// The System handle of a domain: it is made before any other, so it is the first slot or none.

@@ -67,9 +67,16 @@ macro_rules! calls {
             }),*];
 
             /// Decodes a call number. An unknown number is `None`.
-            #[inline(always)]
-            pub const fn from_number(number: u32) -> Option<Call> {
-                match number { $($number => Some(Call::$variant),)* _ => None }
+            #[inline]
+            pub fn from_number(number: u32) -> Option<Call> {
+                // A table, not a match: that is a comparison for each call.
+                const NUMBERS: usize = Call::TABLE[Call::TABLE.len() - 1].number as usize + 1;
+                static BY_NUMBER: [Option<Call>; NUMBERS] = {
+                    let mut table = [None; NUMBERS];
+                    $(table[$number] = Some(Call::$variant);)*
+                    table
+                };
+                BY_NUMBER.get(number as usize).copied().flatten()
             }
         }
     };
@@ -224,7 +231,7 @@ impl Call {
 
     /// Decodes a function id. `None` if it is not in our range or the number is unknown.
     #[inline(always)]
-    pub const fn from_function_id(id: u32) -> Option<Call> {
+    pub fn from_function_id(id: u32) -> Option<Call> {
         let id = id & !SVE_HINT;
         if id & !NUMBER_MASK != FUNCTION_BASE { None } else { Call::from_number(id & NUMBER_MASK) }
     }

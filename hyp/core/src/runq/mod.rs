@@ -348,7 +348,7 @@ impl<const N: usize> RunQueue<N> {
             let ready = self.ready_len() as u64;
             if ready != 0 {
                 let share = LATENCY_MS * self.ticks_per_ms / (ready + 1);
-                sooner(self.started + share.clamp(self.ticks_per_ms / 2, MAX_SLICE_MS * self.ticks_per_ms));
+                sooner(self.started + share.min(MAX_SLICE_MS * self.ticks_per_ms).max(self.ticks_per_ms / 2));
             }
         } else {
             sooner(self.since + entity.remaining);

@@ -110,13 +110,25 @@ pub const fn encode_table(table: Pa) -> u64 {
     (table.raw() & ADDRESS) | VALID | TABLE_OR_PAGE
 }
 
+/// Says whether an entry is anything. Where a whole table is gone through, [`decode`] would cost too much.
+#[inline(always)]
+pub const fn is_valid(desc: u64) -> bool {
+    desc & VALID != 0
+}
+
+/// Says whether a valid entry of `level` points to a table.
+#[inline(always)]
+pub const fn is_table(desc: u64, level: u8) -> bool {
+    desc & TABLE_OR_PAGE != 0 && level < LAST_LEVEL
+}
+
 /// Decodes an entry of `level`. What the architecture reserves counts as invalid.
 pub const fn decode(desc: u64, level: u8) -> Entry {
-    if desc & VALID == 0 {
+    if !is_valid(desc) {
         return Entry::Invalid;
     }
     let pa = Pa::new(desc & ADDRESS);
-    if desc & TABLE_OR_PAGE != 0 && level < LAST_LEVEL {
+    if is_table(desc, level) {
         return Entry::Table(pa);
     }
     if (desc & TABLE_OR_PAGE == 0) == (level == LAST_LEVEL) {

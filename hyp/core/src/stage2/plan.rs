@@ -8,9 +8,10 @@
 //! block is split, `plan` itself calls [`Tables::sync_break`].
 
 use super::descriptor::{
-    Attrs, ENTRIES, Entry, LAST_LEVEL, START_LEVEL, decode, encode_leaf, encode_table, index, level_pages,
+    Attrs, ENTRIES, Entry, LAST_LEVEL, START_LEVEL, decode, encode_leaf, encode_table, index, is_table, is_valid,
+    level_pages,
 };
-use super::walk::{Tables, is_empty, lookup};
+use super::walk::{Tables, lookup};
 use crate::addr::{Ipa, IpaRange, Pa};
 use portico_abi::PAGE_SHIFT;
 
@@ -71,10 +72,11 @@ pub fn map<T: Tables + ?Sized>(
     };
     let first = index(run.ipa, run.level);
     let step = level_pages(run.level) << PAGE_SHIFT;
-    let mut at = pa.raw();
+    // The address stands in the descriptor as it is.
+    let mut leaf = encode_leaf(pa, attrs, run.level);
     for slot in first..first + run.count as usize {
-        tables.write(table, slot, encode_leaf(Pa::new(at), attrs, run.level));
-        at += step;
+        tables.write(table, slot, leaf);
+        leaf += step;
     }
     Ok(run.pages())
 }
@@ -227,14 +229,15 @@ fn clear_run<T: Tables + ?Sized>(tables: &mut T, table: Pa, level: u8, range: Ip
         // The first entry may begin before the range: only the pages from there on count.
         let in_entry = size - ((ipa_page + done) & (size - 1));
         let left = range.pages() - done;
-        match decode(tables.read(table, slot), level) {
-            Entry::Invalid => done += in_entry.min(left),
-            Entry::Leaf(..) if left >= size => {
-                tables.write(table, slot, 0);
-                done += size;
-            }
+        let entry = tables.read(table, slot);
+        if !is_valid(entry) {
+            done += in_entry.min(left);
+        } else if left >= size && !is_table(entry, level) {
+            tables.write(table, slot, 0);
+            done += size;
+        } else {
             // The next piece goes down there, or splits it.
-            Entry::Leaf(..) | Entry::Table(_) => break,
+            break;
         }
         if done == range.pages() {
             break;
@@ -249,12 +252,12 @@ fn prune<T: Tables + ?Sized>(tables: &mut T, root: Pa, ipa: u64) {
     let Entry::Table(middle) = decode(tables.read(root, index(ipa, START_LEVEL)), START_LEVEL) else { return };
     let slot = index(ipa, START_LEVEL + 1);
     if let Entry::Table(last) = decode(tables.read(middle, slot), START_LEVEL + 1) {
-        if !is_empty(tables, last) {
+        if !tables.is_empty(last) {
             return;
         }
         drop_table(tables, middle, slot, Ipa::new(ipa), START_LEVEL + 1, last);
     }
-    if is_empty(tables, middle) {
+    if tables.is_empty(middle) {
         drop_table(tables, root, index(ipa, START_LEVEL), Ipa::new(ipa), START_LEVEL, middle);
     }
 }

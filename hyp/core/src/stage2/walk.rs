@@ -14,6 +14,8 @@ pub trait Tables {
     fn read(&self, table: Pa, index: usize) -> u64;
     /// Writes entry `index` (below 512) of a table, as one 64-bit store.
     fn write(&mut self, table: Pa, index: usize, desc: u64);
+    /// Says whether a table has no valid entry.
+    fn is_empty(&self, table: Pa) -> bool;
     /// Takes a zeroed page for a table; `None` if the budget has none.
     fn alloc(&mut self) -> Option<Pa>;
     /// Gives a table back. Nothing points to it, and [`Tables::sync_break`] was done since.
@@ -59,11 +61,6 @@ pub fn lookup<T: Tables + ?Sized>(tables: &T, root: Pa, ipa: Ipa) -> Option<Tran
         level += 1;
     }
     None
-}
-
-/// Says whether a table has no valid entry.
-pub(super) fn is_empty<T: Tables + ?Sized>(tables: &T, table: Pa) -> bool {
-    (0..ENTRIES).all(|index| tables.read(table, index) & 1 == 0)
 }
 
 const _: () = assert!(ENTRIES * 8 == PAGE_SIZE as usize);

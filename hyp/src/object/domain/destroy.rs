@@ -3,15 +3,14 @@
 //! Each call does one bounded piece and leaves the domain in a phase from which the next goes on; a domain that is DYING refuses every new
 //! use, so phases only move forward. The domain's own page is freed last, with every handle to it.
 
-use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::graph::{Graph, Ref};
 use crate::object::domain::Domain;
 use crate::object::vcpu::stop;
 use crate::object::{extent, handle};
-use crate::sched::{control, queue};
-use crate::{memory, quiesce, vmid};
+use crate::sched::control;
+use crate::{hypercall, memory, quiesce, vmid};
 use portico_abi::Status;
 use portico_abi::record::DomainState;
 use portico_arch::{mmu, tlb};
@@ -124,15 +123,9 @@ fn clear_root(domain: Ref<Domain>) {
 }
 
 fn unlink(graph: &mut Graph, domain: Ref<Domain>) {
-    for index in 0..domain.max_vcpus {
-        let Some(vcpu) = domain.vcpu_at(u64::from(index)) else { continue };
+    for vcpu in domain.vcpus() {
         handle::close_all(graph, crate::object::handle::Object::handles(&*vcpu));
-        domain.set_vcpu(graph, index, null_mut());
-        queue::register(vcpu.id, null_mut());
-        control::forget(vcpu);
-        if let Some(used) = graph.vcpu_ids.get_mut(usize::from(vcpu.id)) {
-            *used = false;
-        }
+        hypercall::vcpu::unlink(graph, vcpu);
     }
     for slot in 0..graph.domains.len() {
         if let Some(Some(other)) = graph.domains.get(slot).copied()

@@ -49,6 +49,7 @@ struct DomainTables<'a> {
     domain: Ref<Domain>,
 }
 
+#[inline(always)]
 fn entry(table: Pa, index: usize) -> Option<&'static AtomicU64> {
     let table = memory::pool_va(table)?.cast::<AtomicU64>();
     // SAFETY: a table is a page of the pool with 512 entries; hardware walks it, EL2 reaches it only by this atomic view.
@@ -65,6 +66,13 @@ impl Tables for DomainTables<'_> {
             // Release: a table that this entry points to is filled before a walker can follow it.
             entry.store(desc, Ordering::Release);
         }
+    }
+
+    fn is_empty(&self, table: Pa) -> bool {
+        let Some(table) = memory::pool_va(table) else { return false };
+        // SAFETY: as in `entry`.
+        let entries = unsafe { table.cast::<[AtomicU64; 512]>().as_ref() };
+        entries.iter().all(|entry| entry.load(Ordering::Relaxed) & 1 == 0)
     }
 
     fn alloc(&mut self) -> Option<Pa> {
