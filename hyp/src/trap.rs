@@ -56,7 +56,7 @@ extern "C" fn portico_hypercall(
     other(vcpu, id)
 }
 
-#[inline(never)]
+#[unsafe(export_name = "portico_other")]
 fn other(vcpu: Ref<Vcpu>, id: u32) -> Next {
     if id == PORT_NOTIFY_WAIT {
         return notify_wait(vcpu);

@@ -30,6 +30,9 @@ const EL2_HOT: &[&str] = &[
     "portico_reconsider",
     "portico_wait_in_place",
     "portico_idle",
+    "portico_take_in",
+    "portico_finish",
+    "portico_other",
 ];
 
 /// Returns the compiler flags of EL2 beside [`rustflags`].

@@ -89,6 +89,16 @@ impl Block {
         self.free += 1;
         true
     }
+
+    /// Frees every page that `owner` has. Of all pieces of work in EL2 this is among the longest.
+    #[inline(never)]
+    fn give_all(&mut self, owner: Owner) {
+        for page in 0..BLOCK_PAGES {
+            if self.owners.get(page as usize) == Some(&owner) {
+                self.give(page, owner);
+            }
+        }
+    }
 }
 
 impl<const BLOCKS: usize> Default for Pool<BLOCKS> {
@@ -231,9 +241,7 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
         let block = self.blocks.get_mut(slot)?;
         if block.base.is_some() {
             let before = block.free;
-            for page in 0..BLOCK_PAGES {
-                block.give(page, owner);
-            }
+            block.give_all(owner);
             let freed = u32::from(block.free - before);
             if freed != 0 {
                 self.hint = self.hint.min(slot);

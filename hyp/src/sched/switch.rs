@@ -73,7 +73,7 @@ fn switch_slow(pcpu: &'static Pcpu, mut next: *mut VcpuContext) -> *mut VcpuCont
 
 /// Loads the registers of a vCPU, but for the rare ones, where nothing is loaded now. `from`, if any, was stored just before; it counts as
 /// loaded here unless it is `gone`.
-#[inline(never)]
+#[unsafe(export_name = "portico_take_in")]
 fn take_in(pcpu: &Pcpu, to: Ref<Vcpu>, vttbr: u64, from: Option<Ref<Vcpu>>, gone: bool) -> *mut VcpuContext {
     // SAFETY: it runs here now and is loaded nowhere else.
     let context = unsafe { to.context() };
@@ -108,7 +108,7 @@ fn take_in(pcpu: &Pcpu, to: Ref<Vcpu>, vttbr: u64, from: Option<Ref<Vcpu>>, gone
 }
 
 /// The end of [`take_in`] where there is more to do.
-#[inline(never)]
+#[unsafe(export_name = "portico_finish")]
 fn finish(pcpu: &Pcpu, to: Ref<Vcpu>, from: Option<Ref<Vcpu>>, gone: bool) -> *mut VcpuContext {
     if let Some(from) = from {
         if !gone {
