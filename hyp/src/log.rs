@@ -122,7 +122,7 @@ const WAITING: usize = 64;
 impl EarlyTexts {
     /// Nothing waits.
     pub const fn new() -> Self {
-        let empty = EarlyText { size: size_of::<EarlyText>() as u32, version: 1, name: [0; 16], len: 0, words: [0; 5] };
+        let empty = EarlyText { size: 0, version: 0, name: [0; 16], len: 0, words: [0; 5] };
         Self { texts: [empty; WAITING], put: 0, taken: 0 }
     }
 
@@ -142,7 +142,8 @@ impl EarlyTexts {
         let at = self.taken;
         (at != self.put).then(|| {
             self.taken = at.wrapping_add(1);
-            self.texts[at % WAITING]
+            // Not before: all zeros, they are not in the image's file.
+            EarlyText { size: size_of::<EarlyText>() as u32, version: 1, ..self.texts[at % WAITING] }
         })
     }
 }
