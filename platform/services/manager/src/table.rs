@@ -34,6 +34,16 @@ pub fn pages(pages: u64) -> String {
     }
 }
 
+/// A number of bytes as `512`, `20K` or `1.5M`.
+pub fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes}"),
+        1024..1_048_576 => format!("{}.{}K", bytes / 1024, bytes % 1024 * 10 / 1024),
+        1_048_576..1_073_741_824 => format!("{}.{}M", bytes >> 20, (bytes >> 10) % 1024 * 10 / 1024),
+        _ => format!("{}.{}G", bytes >> 30, (bytes >> 20) % 1024 * 10 / 1024),
+    }
+}
+
 /// A time as `12.3s`, `4m05s` or `2h13m`.
 pub fn duration(ns: u64) -> String {
     let tenths = ns / 100_000_000;
@@ -79,10 +89,11 @@ pub fn cpu_list(mask: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{cpu_list, duration, pages, percent, table};
+    use super::{bytes, cpu_list, duration, pages, percent, table};
 
     #[test]
     fn quantities_read_well() {
+        assert_eq!([bytes(0), bytes(2048), bytes(1_572_864)], ["0", "2.0K", "1.5M"]);
         assert_eq!([pages(5), pages(256), pages(400), pages(1 << 18)], ["20K", "1M", "1.5M", "1G"]);
         assert_eq!(duration(1_250_000_000), "1.2s");
         assert_eq!(duration(245_000_000_000), "4m05s");

@@ -40,7 +40,7 @@ fn check(name: &str) -> Result<(), alloc::string::String> {
     let mut back = vec![0_u8; data.len()];
     disk.read_at(16, &mut back).map_err(|error| format!("read: {error:?}"))?;
     if !info.is_read_only && back != data {
-        return Err(format!("what was read is not what was written"));
+        return Err("what was read is not what was written".into());
     }
     Ok(())
 }

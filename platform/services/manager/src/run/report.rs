@@ -5,8 +5,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use portico_abi::call::info;
+use portico_abi::device::control::Counters;
 use portico_abi::record::{VcpuState, VcpuStats};
-use portico_manager::table::{cpu_list, duration, pages, percent, table};
+use portico_manager::links::is_service;
+use portico_manager::table::{bytes, cpu_list, duration, pages, percent, table};
 use portico_sdk::{dtb, hvc, time};
 
 use crate::guest::Guest;
@@ -23,6 +25,8 @@ pub struct TopSample {
     guests_ns: Vec<u64>,
     /// Processor time of the manager itself.
     own_ns: u64,
+    /// What each guest has moved.
+    moved: Vec<Counters>,
     /// Idle time of each processor.
     idle_ns: Vec<u64>,
 }
@@ -60,6 +64,7 @@ impl Manager {
             from_ns,
             until_ns: from_ns.saturating_add(seconds.saturating_mul(1_000_000_000)),
             guests_ns: self.guests_cpu_ns(),
+            moved: self.guests.iter().map(|guest| self.moved_by(guest)).collect(),
             own_ns: portico_sdk::vcpu::current().page().map_or(0, |page| page.run_state().0),
             idle_ns: self.idle_ns(),
         }
@@ -74,7 +79,7 @@ impl Manager {
             rows.push(Vec::from([format!("{pcpu}"), percent(busy, span)]));
         }
         let mut text = table(&rows, &[1]);
-        let mut rows = Vec::from([row(["NAME", "STATE", "CPU", "CPU TIME"])]);
+        let mut rows = Vec::from([row(["NAME", "STATE", "CPU", "CPU TIME", "IO/S", "IN/S", "OUT/S"])]);
         for (id, (guest, after)) in self.guests.iter().zip(self.guests_cpu_ns()).enumerate() {
             // A guest that was restarted meanwhile begins at 0 again.
             let before = sample.guests_ns.get(id).copied().filter(|&before| before <= after).unwrap_or(0);
@@ -84,11 +89,85 @@ impl Manager {
                 percent(after.saturating_sub(before), span),
                 duration(after),
             ]));
+            let before = sample.moved.get(id).copied().unwrap_or_default();
+            let after = self.moved_by(guest);
+            // A service that was restarted meanwhile begins at 0 again.
+            let rate =
+                |after: u64, before: u64| after.saturating_sub(before).saturating_mul(1_000_000_000) / span.max(1);
+            let cells = [
+                format!("{}", rate(after.requests, before.requests)),
+                bytes(rate(after.bytes_in, before.bytes_in)),
+                bytes(rate(after.bytes_out, before.bytes_out)),
+            ];
+            rows.last_mut().into_iter().for_each(|row| row.extend(cells.clone()));
         }
         let own = portico_sdk::vcpu::current().page().map_or(0, |page| page.run_state().0);
         let used = percent(own.saturating_sub(sample.own_ns), span);
-        rows.push(Vec::from([String::from("(manager)"), String::from("running"), used, duration(own)]));
-        text.push_str(&table(&rows, &[2, 3]));
+        let none = || String::from("-");
+        rows.push(Vec::from([
+            String::from("(manager)"),
+            String::from("running"),
+            used,
+            duration(own),
+            none(),
+            none(),
+            none(),
+        ]));
+        text.push_str(&table(&rows, &[2, 3, 4, 5, 6]));
+        text
+    }
+
+    /// What the service at the other end of a guest's device counts.
+    fn counters(&self, index: usize, service: u16) -> Option<Counters> {
+        let place = self.channels.of(service).position(|(other, ..)| other == index)?;
+        let guest = self.guests.iter().find(|guest| guest.index == Some(service))?;
+        Some(guest.control.as_ref()?.counters(place))
+    }
+
+    /// What all devices of a guest have moved since their services started.
+    fn moved_by(&self, guest: &Guest) -> Counters {
+        let mut all = Counters::default();
+        let Some(number) = guest.index.filter(|number| !is_service(*number)) else { return all };
+        for (index, _, channel) in self.channels.of(number) {
+            let [service, _] = channel.link.sides;
+            let Some(one) = is_service(service).then(|| self.counters(index, service)).flatten() else { continue };
+            all.requests += one.requests;
+            all.bytes_in += one.bytes_in;
+            all.bytes_out += one.bytes_out;
+            all.failed += one.failed;
+            all.notified += one.notified;
+        }
+        all
+    }
+
+    /// A line for each device of a guest, or that a service serves.
+    fn device_lines(&self, guest: &Guest) -> String {
+        let mut text = String::new();
+        let Some(number) = guest.index else { return text };
+        for (index, side, channel) in self.channels.of(number) {
+            let _ = write!(text, "device         {}", channel.link.describe());
+            if side == 0 && is_service(number) {
+                let user = channel
+                    .link
+                    .sides
+                    .get(1)
+                    .and_then(|user| self.guests.iter().find(|guest| guest.index == Some(*user)));
+                let _ = write!(text, " of {}", user.map_or("?", |guest| guest.name()));
+            }
+            let [service, _] = channel.link.sides;
+            if let Some(counters) = is_service(service).then(|| self.counters(index, service)).flatten() {
+                let _ = write!(
+                    text,
+                    ": {} requests, {} in, {} out, {} failed, {} notifications",
+                    counters.requests,
+                    bytes(counters.bytes_in),
+                    bytes(counters.bytes_out),
+                    counters.failed,
+                    counters.notified
+                );
+            }
+            text.push('\n');
+        }
         text
     }
 
@@ -160,6 +239,10 @@ impl Manager {
                 status.calls
             );
         }
+        if let Some(control) = &guest.control {
+            let _ = writeln!(text, "service        {}", if control.is_ready() { "serves" } else { "begins" });
+        }
+        text.push_str(&self.device_lines(guest));
         text.push_str(&self.vcpu_table(guest));
         text
     }
