@@ -49,13 +49,16 @@ impl Control {
         core::mem::replace(&mut self.seen, now) != now
     }
 
-    /// Shows that the main loop turns, if that is due. To be called in each turn.
-    pub fn beat(&mut self) {
-        if time::passed(self.beat_at) {
+    /// Shows that the main loop turns, if that is due; then it is `true`. To be called in each turn.
+    #[inline]
+    pub fn beat(&mut self) -> bool {
+        let is_due = time::passed(self.beat_at);
+        if is_due {
             self.beat_at = time::deadline(BEAT_EVERY);
             let beat = self.window.word(BEAT).map_or(0, |word| word.load(Ordering::Relaxed));
             self.set(BEAT, beat.wrapping_add(1));
         }
+        is_due
     }
 
     /// When the main loop must turn again, a value of CNTVCT_EL0.

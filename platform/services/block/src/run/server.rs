@@ -69,7 +69,11 @@ fn open_disks() -> Vec<VirtioDisk> {
 impl Server {
     fn run(mut self) -> ! {
         loop {
-            self.control.beat();
+            if self.control.beat() {
+                for (index, queue) in self.queues.iter().enumerate() {
+                    self.control.count(index, &queue.counters);
+                }
+            }
             if self.control.has_changed() {
                 self.queues.iter_mut().for_each(GuestQueue::ports_have_changed);
             }
@@ -107,9 +111,6 @@ impl Server {
 
     /// Blocks until something happens. Queues of guests have asked for notifications when they ran empty.
     fn sleep(&mut self) {
-        for (index, queue) in self.queues.iter().enumerate() {
-            self.control.count(index, &queue.counters);
-        }
         // No earlier than the guests want to hear of it, so that what ends together is told together.
         let waiting = self.queues.iter().filter(|queue| queue.is_waiting_for_disk());
         let patience = waiting.map(GuestQueue::patience).min().unwrap_or(1);
