@@ -5,6 +5,7 @@
 //!
 //! Every wait has a deadline, and a deadline that passes is a failure. A panic of EL2 fails any test at once that does not ask for one.
 
+pub mod capture;
 pub mod machine;
 pub mod scenario;
 pub mod stub;

@@ -7,6 +7,7 @@ use libtest_mimic::{Arguments, Trial};
 mod boot;
 mod guests;
 mod hostile;
+mod net;
 mod root;
 mod sched;
 mod systems;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         systems::trials(),
         guests::trials(),
         hostile::trials(),
+        net::trials(),
         root::trials(),
         sched::trials(),
         tools::trials(),
