@@ -386,7 +386,7 @@ mod tests {
     #[test]
     fn the_data_files_can_be_read() {
         let rows = rows().unwrap();
-        assert_eq!(rows.len(), 24);
+        assert_eq!(rows.len(), 26);
         for (machine, figures) in read_baseline().unwrap().machines {
             assert!(MachineKind::from_name(&machine).is_some());
             for row in &rows {

@@ -28,6 +28,9 @@ const RUNS: usize = 3;
 /// Measures everything that guests mark.
 pub fn measure(kind: MachineKind) -> Result<Figures> {
     let mut least = run(kind, "bench-idle")?;
+    for system in ["bench-net", "bench-stream"] {
+        least.extend(run(kind, system)?);
+    }
     for _ in 0..RUNS {
         for (name, value) in run(kind, "bench-block")? {
             least.entry(name).and_modify(|least| *least = value.min(*least)).or_insert(value);
