@@ -217,6 +217,8 @@ extern "C" {
 #define PORTICO_CONSOLE_OUT_WANT 324u
 /* Non-zero if the guest wants a notification when output space comes free (guest writes). */
 #define PORTICO_CONSOLE_OUT_SPACE_WANT 260u
+/* Counts break conditions of the line that came while the guest had the keyboard (console writes). */
+#define PORTICO_CONSOLE_BREAKS 388u
 /* Bytes of the input ring. */
 #define PORTICO_CONSOLE_IN_OFFSET 512u
 /* Size of the input ring. */
@@ -283,6 +285,8 @@ extern "C" {
 #define PORTICO_DT_NET "portico,net"
 /* `compatible` of the control channel between the manager and a service. */
 #define PORTICO_DT_CONTROL "portico,control"
+/* `compatible` of the machine's console UART, in the console service. */
+#define PORTICO_DT_UART "portico,uart"
 /* `compatible` of memory that a service may let a device reach. */
 #define PORTICO_DT_DMA "portico,dma"
 /* Property: queues of the disk (32 bits). */
@@ -1637,6 +1641,8 @@ void portico_print_unsigned(uint64_t value);
 void portico_print_hex(uint64_t value);
 /* Reads what was typed, without waiting; returns how many bytes. */
 size_t portico_read(void *to, size_t len);
+/* How many breaks of the terminal's line came while the guest had the keyboard. */
+uint32_t portico_breaks(void);
 /* Asks for a restart if portico_heartbeat is not called for that long; 0 ends it. */
 void portico_watchdog(uint32_t limit_ms);
 void portico_heartbeat(void);

@@ -2,7 +2,8 @@
 //!
 //! Output goes to the console channel that the device tree names, or, where there is none or it is not up yet, to the
 //! hypervisor's log (`early_write`). Printing never blocks for ever: if the console does not make room for
-//! [`PATIENCE`], the rest of that output is dropped and counted.
+//! [`PATIENCE`], the rest of that output is dropped and counted. The console service may die and come back meanwhile: the rings and the
+//! port outlive it.
 
 use crate::pipe::{Consumer, Pipe, Producer, Want};
 use crate::port::Port;
@@ -153,6 +154,23 @@ pub fn port() -> Option<Port> {
 /// Bytes that were not printed because nobody made room.
 pub fn dropped() -> u64 {
     DROPPED.load(Ordering::Relaxed)
+}
+
+/// How many break conditions of the terminal's line came while the guest had the keyboard. The console's port announces them.
+pub fn breaks() -> u32 {
+    load(layout::BREAKS)
+}
+
+/// Counts the lives of the console service. A new one goes on with the next byte: a guest has nothing to do then.
+pub fn epoch() -> u32 {
+    load(core::mem::offset_of!(ChannelHeader, epoch0))
+}
+
+fn load(at: usize) -> u32 {
+    match &*CONSOLE.lock() {
+        Console::Channel(channel) => channel.window.word(at).map_or(0, |word| word.load(Ordering::Acquire)),
+        Console::Early => 0,
+    }
 }
 
 /// Tells the console that there is output, whether it asked or not.

@@ -35,7 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "machine_dtb", run: targets::machine_dtb, seeds: seeds::device_trees },
     Target { name: "image_header", run: targets::image_header, seeds: seeds::kernels },
     Target { name: "shell", run: targets::shell, seeds: seeds::command_lines },
-    Target { name: "console", run: targets::console, seeds: seeds::command_lines },
+    Target { name: "console", run: portico_console::fuzz::console, seeds: seeds::command_lines },
 ];
 
 /// Gives a target its seeds, and `rounds` inputs made of them by damage.

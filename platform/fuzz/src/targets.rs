@@ -2,7 +2,6 @@
 
 use portico_boards::Machine;
 use portico_core::image::Image;
-use portico_manager::mux::{Action, Focus, Mux};
 use portico_manager::{loader, shell};
 
 /// A system description in TOML: see [`portico_ctl::fuzz::description`].
@@ -48,35 +47,4 @@ pub fn shell(bytes: &[u8]) {
         assert!(!text.is_empty());
     }
     let _ = shell::help(Some(&line));
-}
-
-/// The manager's terminal: bytes from guests and from the keyboard, in any mixture. Each byte of the input says by its top
-/// bits who sends it; what is shown and kept stays bounded.
-pub fn console(bytes: &[u8]) {
-    let mut mux = Mux::new(true);
-    let guests = [mux.add_source("web"), mux.add_source("db")];
-    for (step, &byte) in bytes.iter().enumerate() {
-        let now_ns = step as u64 * 10_000_000;
-        match byte >> 6 {
-            0 | 1 => {
-                let action = mux.key(byte & 0x7f, now_ns);
-                if let Action::Command(line) = action {
-                    let _ = shell::parse(&line);
-                }
-            }
-            2 => mux.guest_output(guests[step % 2], bytes.get(step..).unwrap_or_default(), now_ns),
-            _ => {
-                mux.guest_output(guests[step % 2], &[byte.wrapping_mul(step as u8)], now_ns);
-                mux.tick(now_ns);
-            }
-        }
-        if let Focus::Guest(id) = mux.focus() {
-            assert!(guests.contains(&id));
-        }
-        let pending = mux.pending_output().len();
-        mux.consume_output(pending.min(step % 512));
-        if step > 300 {
-            break;
-        }
-    }
 }

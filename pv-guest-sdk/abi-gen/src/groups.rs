@@ -182,8 +182,8 @@ fn layout() -> Result<Vec<Group>, String> {
             ("console", "Layout of a console window (offsets and sizes in bytes)", "PORTICO_CONSOLE_"),
             &Words(CHANNEL, "console"),
             &[],
-            numbers!(channel::console; OUT_HEAD, OUT_TAIL, IN_HEAD, IN_TAIL, OUT_WANT, OUT_SPACE_WANT, IN_OFFSET, IN_BYTES,
-                OUT_OFFSET, WINDOW_BYTES, OUT_BYTES),
+            numbers!(channel::console; OUT_HEAD, OUT_TAIL, IN_HEAD, IN_TAIL, OUT_WANT, OUT_SPACE_WANT, BREAKS, IN_OFFSET,
+                IN_BYTES, OUT_OFFSET, WINDOW_BYTES, OUT_BYTES),
         )?,
         group(
             ("ring", "Layout of a ring (offsets in bytes)", "PORTICO_RING_"),
@@ -201,7 +201,7 @@ fn layout() -> Result<Vec<Group>, String> {
             ("dt", "Names in the device tree", "PORTICO_DT_"),
             &Words(DT, ""),
             &["RAM_BASE", "VCPU_PAGES", "INFO_PAGE", "GICV", "WINDOWS"],
-            texts!(dt; HYPERVISOR, HYPERVISOR_PATH, CONSOLE, CHANNEL, NAME, PEER, PORT, COOKIE, SIDE, BLOCK, NET, CONTROL, DMA, QUEUES, QUEUE,
+            texts!(dt; HYPERVISOR, HYPERVISOR_PATH, CONSOLE, CHANNEL, NAME, PEER, PORT, COOKIE, SIDE, BLOCK, NET, CONTROL, UART, DMA, QUEUES, QUEUE,
                 MACHINE_ADDRESS, INTERRUPT, BUNDLE_NODE, MACHINE_DTB_NODE),
         )?,
     ])
@@ -279,7 +279,7 @@ fn devices() -> Result<Vec<Group>, String> {
 }
 
 /// Constants of `dt` that are text.
-const DT_TEXTS: [&str; 19] = [
+const DT_TEXTS: [&str; 20] = [
     "HYPERVISOR",
     "HYPERVISOR_PATH",
     "CONSOLE",
@@ -292,6 +292,7 @@ const DT_TEXTS: [&str; 19] = [
     "BLOCK",
     "NET",
     "CONTROL",
+    "UART",
     "DMA",
     "QUEUES",
     "QUEUE",

@@ -13,6 +13,8 @@ void portico_print_unsigned(uint64_t value);
 void portico_print_hex(uint64_t value);
 /* Reads what was typed, without waiting; returns how many bytes. */
 size_t portico_read(void *to, size_t len);
+/* How many breaks of the terminal's line came while the guest had the keyboard. */
+uint32_t portico_breaks(void);
 /* Asks for a restart if portico_heartbeat is not called for that long; 0 ends it. */
 void portico_watchdog(uint32_t limit_ms);
 void portico_heartbeat(void);

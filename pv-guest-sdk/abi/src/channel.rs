@@ -81,6 +81,8 @@ pub mod console {
     pub const OUT_WANT: usize = 324;
     /// Non-zero if the guest wants a notification when output space comes free (guest writes).
     pub const OUT_SPACE_WANT: usize = 260;
+    /// Counts break conditions of the line that came while the guest had the keyboard (console writes).
+    pub const BREAKS: usize = 388;
     /// Bytes of the input ring.
     pub const IN_OFFSET: usize = 512;
     /// Size of the input ring.

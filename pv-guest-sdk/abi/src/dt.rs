@@ -41,6 +41,8 @@ pub const BLOCK: &str = "portico,block";
 pub const NET: &str = "portico,net";
 /// `compatible` of the control channel between the manager and a service.
 pub const CONTROL: &str = "portico,control";
+/// `compatible` of the machine's console UART, in the console service.
+pub const UART: &str = "portico,uart";
 /// `compatible` of memory that a service may let a device reach.
 pub const DMA: &str = "portico,dma";
 /// Property: queues of the disk (32 bits).
@@ -87,6 +89,12 @@ pub mod service {
     pub const RATE: &str = "portico,rate";
     /// 32 bits: how much may exceed the rate at once: requests of a disk, bytes of an interface.
     pub const BURST: &str = "portico,burst";
+    /// Text: programming interface of the UART, `pl011` or `ns16550`.
+    pub const UART_KIND: &str = "portico,uart-kind";
+    /// 32 bits: registers of a 16550 are so many powers of two apart.
+    pub const REGISTER_SHIFT: &str = "portico,register-shift";
+    /// Empty: registers of a 16550 take accesses of 32 bits.
+    pub const REGISTER_WIDE: &str = "portico,register-wide";
     /// Text: name of the bridge of an interface.
     pub const BRIDGE: &str = "portico,bridge";
     /// 6 bytes: address of an interface.

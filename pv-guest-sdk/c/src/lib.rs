@@ -100,6 +100,12 @@ pub unsafe extern "C" fn portico_read(to: *mut u8, len: usize) -> usize {
 
 /// See `portico.h`.
 #[unsafe(no_mangle)]
+pub extern "C" fn portico_breaks() -> u32 {
+    console::breaks()
+}
+
+/// See `portico.h`.
+#[unsafe(no_mangle)]
 pub extern "C" fn portico_heartbeat() {
     console::heartbeat();
 }

@@ -1,4 +1,4 @@
-//! Console UARTs, polled, with a receive interrupt for who wants it. Line settings stay as the firmware left them.
+//! Console UARTs, for writing. Line settings stay as the firmware left them. Receiving is the console service's.
 
 mod ns16550;
 mod pl011;
@@ -55,15 +55,6 @@ impl Uart {
         }
     }
 
-    /// Takes a received byte if there is one.
-    #[must_use]
-    pub fn get(&self) -> Option<u8> {
-        match self.kind {
-            UartKind::Pl011 => self.pl011().get(),
-            UartKind::Ns16550 { .. } => self.ns16550().get(),
-        }
-    }
-
     /// Waits until everything has left.
     pub fn flush(&self) {
         while match self.kind {
@@ -71,21 +62,6 @@ impl Uart {
             UartKind::Ns16550 { .. } => self.ns16550().busy(),
         } {
             core::hint::spin_loop();
-        }
-    }
-
-    /// Turns on the interrupt that tells of received bytes; its level stays high until [`get`](Self::get) took them all.
-    pub fn enable_receive_interrupt(&self) {
-        match self.kind {
-            UartKind::Pl011 => self.pl011().enable_receive_interrupt(),
-            UartKind::Ns16550 { .. } => self.ns16550().enable_receive_interrupt(),
-        }
-    }
-
-    /// Clears what of the receive interrupt does not go away by taking the bytes (the PL011's timeout).
-    pub fn acknowledge_receive_interrupt(&self) {
-        if self.kind == UartKind::Pl011 {
-            self.pl011().acknowledge();
         }
     }
 

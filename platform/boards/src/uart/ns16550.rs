@@ -1,7 +1,7 @@
 //! 16550 UART, and the BCM2835 mini UART, whose registers are the same where we use them
 //! (BCM2711 ARM Peripherals, "Auxiliaries: UART1").
 
-/// Receive and transmit data.
+/// Transmit data.
 const DATA: usize = 0;
 /// Interrupt enable.
 const IER: usize = 1;
@@ -10,11 +10,8 @@ const FCR: usize = 2;
 /// Line status.
 const LSR: usize = 5;
 
-const LSR_DATA_READY: u8 = 1 << 0;
 const LSR_TRANSMIT_ROOM: u8 = 1 << 5;
 const LSR_TRANSMIT_IDLE: u8 = 1 << 6;
-/// Receive data; the mini UART wants the line-status bit beside it.
-const IER_RECEIVE: u8 = 0b101;
 const FCR_ENABLE: u8 = 1;
 
 /// Registers of unknown width and stride.
@@ -38,16 +35,8 @@ impl Registers {
         room
     }
 
-    pub fn get(&self) -> Option<u8> {
-        (self.read(LSR) & LSR_DATA_READY != 0).then(|| self.read(DATA))
-    }
-
     pub fn busy(&self) -> bool {
         self.read(LSR) & LSR_TRANSMIT_IDLE == 0
-    }
-
-    pub fn enable_receive_interrupt(&self) {
-        self.write(IER, IER_RECEIVE);
     }
 
     fn read(&self, register: usize) -> u8 {

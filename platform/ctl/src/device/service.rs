@@ -81,7 +81,7 @@ pub(crate) fn read_all(
         section.subject = format!("{} service", kind.name());
         section.check_keys(sink, &KEYS);
         let (mut draft, memory) = read(kind, &section, sink);
-        let Some(need) = need(kind, written, &section, context) else { continue };
+        let Some(need) = need(kind, &section, context) else { continue };
         let place = if written { Place { span: section.span.clone(), subject: section.subject.clone() } } else { need };
         find_image(&mut draft.service, &section, memory.as_ref(), &place, context, images, sink);
         check_trust(&draft.service, &section, &place, context, sink);
@@ -91,7 +91,7 @@ pub(crate) fn read_all(
 }
 
 /// What needs the service, if anything does.
-fn need(kind: ServiceKind, written: bool, section: &Section<'_>, context: &Context<'_>) -> Option<Place> {
+fn need(kind: ServiceKind, section: &Section<'_>, context: &Context<'_>) -> Option<Place> {
     let place = |span: &Span, subject: &str| Place { span: span.clone(), subject: subject.to_owned() };
     match kind {
         ServiceKind::Block => {
@@ -102,7 +102,8 @@ fn need(kind: ServiceKind, written: bool, section: &Section<'_>, context: &Conte
             let vif = context.drafts.iter().find_map(|draft| draft.vifs.first())?;
             Some(place(&vif.span, &vif.subject))
         }
-        ServiceKind::Console => written.then(|| place(&section.span, &section.subject)),
+        // Every system has a console.
+        ServiceKind::Console => Some(place(&section.span, &section.subject)),
     }
 }
 
@@ -133,7 +134,7 @@ fn read(kind: ServiceKind, section: &Section<'_>, sink: &mut Sink<'_>) -> (Draft
 const fn default_memory(kind: ServiceKind) -> u64 {
     match kind {
         ServiceKind::Block | ServiceKind::Net => 4 << 20,
-        ServiceKind::Console => 2 << 20,
+        ServiceKind::Console => 1 << 20,
     }
 }
 

@@ -40,6 +40,11 @@ impl Control {
         let _ = self.port.notify();
     }
 
+    /// Notifies the manager.
+    pub fn notify(&self) {
+        let _ = self.port.notify();
+    }
+
     /// Whether ports of its devices have changed since the last call: links that are unplugged may find one now.
     pub fn has_changed(&mut self) -> bool {
         if !self.port.take() {

@@ -9,16 +9,12 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
-pub mod edit;
 pub mod event;
 pub mod fdt;
-pub mod history;
 pub mod links;
 pub mod loader;
 pub mod memory;
-pub mod mux;
 pub mod restart;
 pub mod shell;
 pub mod table;
-pub mod text;
 pub mod watchdog;

@@ -59,6 +59,11 @@ impl Channels {
             .filter_map(move |(index, channel)| side_of(&channel.link, number).map(|side| (index, side, channel)))
     }
 
+    /// Pages of all windows that there are.
+    pub fn held_pages(&self) -> u64 {
+        self.list.iter().filter_map(|channel| channel.window.as_ref()).map(|(piece, _)| piece.pages).sum()
+    }
+
     /// Pages of all windows of a domain.
     pub fn pages_of(&self, number: u16) -> u64 {
         self.of(number).map(|(_, _, channel)| channel.link.pages).sum()

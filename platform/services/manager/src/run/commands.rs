@@ -4,8 +4,9 @@ use alloc::format;
 use alloc::string::String;
 use portico_abi::PAGE_SIZE;
 use portico_abi::call::{power, run};
-use portico_bundle::description::{Guest as Description, OnCrash, Reservation, name_is_valid};
+use portico_bundle::description::{Guest as Description, OnCrash, Reservation, ServiceKind, name_is_valid};
 use portico_bundle::names::IMAGE_PREFIX;
+use portico_console::message::Kind;
 use portico_manager::shell::{self, Command, Create, Sched, closest};
 use portico_sdk::hvc;
 
@@ -25,8 +26,8 @@ impl Manager {
             Err(message) => Err(message),
         };
         match answer {
-            Ok(text) => self.mux.reply(&text),
-            Err(message) => self.mux.reply(&format!("error: {message}")),
+            Ok(text) => self.desk.reply(&text),
+            Err(message) => self.desk.reply(&format!("error: {message}")),
         }
     }
 
@@ -46,12 +47,13 @@ impl Manager {
             Command::Console(name) => {
                 let id = self.named(&name)?;
                 let guest = self.guests.get(id);
-                if guest.is_some_and(|guest| guest.console.is_none()) {
+                if guest.is_some_and(|guest| matches!(guest.state, State::Absent)) {
                     return Err(format!("guest `{name}` does not exist now; `log {name}` shows what it wrote"));
                 }
-                if let Some(source) = guest.map(|guest| guest.source) {
-                    self.mux.focus_guest(source);
+                if guest.is_some_and(|guest| guest.console.is_none()) {
+                    return Err(format!("`{name}` has no console"));
                 }
+                self.desk.say(Kind::Focus, id, &[]);
                 Ok(String::new())
             }
             Command::Info(None) => Ok(self.machine_info()),
@@ -61,8 +63,8 @@ impl Manager {
             }
             Command::Log { guest, lines } => {
                 let id = guest.map(|name| self.named(&name)).transpose()?;
-                let source = id.and_then(|id| self.guests.get(id)).map(|guest| guest.source);
-                Ok(self.mux.history(source, lines).join("\n"))
+                self.desk.log(id, lines);
+                Ok(String::new())
             }
             Command::Sched(change) => self.sched(&change),
             Command::Shutdown { reboot } => {
@@ -134,6 +136,9 @@ impl Manager {
         let id = self.named(name)?;
         let guest = self.guests.get_mut(id).ok_or_else(String::new)?;
         let stay = next == Next::Stay;
+        if stay && guest.service == Some(ServiceKind::Console) {
+            return Err(String::from("without a console nobody could type `create`; `reboot` starts it afresh"));
+        }
         match guest.state {
             State::Absent if stay => {
                 return Err(format!("guest `{name}` does not exist now; `create {name}` starts it"));

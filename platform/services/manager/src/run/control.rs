@@ -79,9 +79,19 @@ impl Control {
         if let Some(changes) = self.window.word(CHANGES) {
             changes.fetch_add(1, Ordering::AcqRel);
         }
+        self.notify();
+    }
+
+    /// Notifies the service.
+    pub fn notify(&self) {
         if let Some(port) = &self.port {
             let _ = port.notify();
         }
+    }
+
+    /// Takes the service's notification.
+    pub fn take(&self) -> bool {
+        self.port.as_ref().is_some_and(Port::take)
     }
 
     /// How often the service's main loop has shown that it turns.

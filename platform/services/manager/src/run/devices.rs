@@ -12,6 +12,7 @@ use alloc::{format, vec};
 use portico_abi::call::{attrs, extent_flags};
 use portico_abi::{Handle, PAGE_SIZE, Rights, Status, dt};
 use portico_boards::devices::{self, Device};
+use portico_boards::{UartInfo, UartKind};
 use portico_bundle::description::ServiceKind;
 use portico_manager::fdt::{DeviceNode, Value};
 use portico_manager::memory::Piece;
@@ -24,7 +25,7 @@ use crate::hv::{self, Machine};
 const VIRTIO: &str = "virtio,mmio";
 /// The SD host controller of the Raspberry Pi 4.
 const EMMC2: &str = "brcm,bcm2711-emmc2";
-/// First IPA for device registers, in the manager (behind the UART) and in services.
+/// First IPA for device registers, in the manager and in services.
 const REGISTERS: u64 = mem::DEVICES.start + 0x10_0000;
 /// Bytes between two mappings of registers.
 const STRIDE: u64 = 0x1_0000;
@@ -53,6 +54,8 @@ struct Registers {
     pages: u64,
     ipa: u64,
     slots: Vec<Slot>,
+    /// What else its node says.
+    properties: Vec<(&'static str, Value)>,
 }
 
 /// The devices for services.
@@ -70,14 +73,11 @@ impl Devices {
         if kinds.is_empty() {
             return (devices, troubles);
         }
-        let Some(range) = dtb::machine_dtb() else { return (devices, troubles) };
-        // SAFETY: EL2 mapped the machine's device tree there, read-only and for good.
-        let bytes = unsafe {
-            core::slice::from_raw_parts(
-                core::ptr::with_exposed_provenance::<u8>(range.base as usize),
-                range.len as usize,
-            )
-        };
+        let Some(bytes) = machine_tree() else { return (devices, troubles) };
+        if kinds.contains(&ServiceKind::Console) {
+            let added = uart(bytes).and_then(|uart| devices.add_uart(machine, &uart));
+            troubles.extend(added.err().map(|why| format!("the console service has no UART: {why}")));
+        }
         for compatible in [VIRTIO, EMMC2] {
             let mut found = Vec::new();
             // A tree that is damaged behind what was found is EL2's concern.
@@ -125,7 +125,8 @@ impl Devices {
             // Nobody's: the next one takes its place.
             return hv::unmap_here(extent).map_err(trouble);
         };
-        let mut registers = Registers { compatible, kind, extent, pages, ipa, slots: Vec::new() };
+        let mut registers =
+            Registers { compatible, kind, extent, pages, ipa, slots: Vec::new(), properties: Vec::new() };
         for (offset, device) in slots {
             let trigger = if device.is_edge { Trigger::Edge } else { Trigger::Level };
             let interrupt = match device.interrupt {
@@ -135,6 +136,39 @@ impl Devices {
             registers.slots.push(Slot { offset, bytes: device.registers.len, interrupt });
         }
         self.registers.push(registers);
+        Ok(())
+    }
+
+    /// Adds the machine's console UART.
+    fn add_uart(&mut self, machine: &Machine, info: &UartInfo) -> Result<(), &'static str> {
+        let base = info.registers.start & !(PAGE_SIZE - 1);
+        let offset = info.registers.start - base;
+        let pages = offset.saturating_add(info.registers.len).div_ceil(PAGE_SIZE).clamp(1, STRIDE / PAGE_SIZE);
+        let extent = hvc::device_extent(machine.system, base, pages, 0).map_err(Status::describe)?;
+        // One that cannot interrupt can still be polled.
+        let interrupt = info.interrupt.and_then(|id| hvc::irq_create(machine.system, id, Trigger::Level, 0).ok());
+        let slot = Slot { offset, bytes: info.registers.len, interrupt: interrupt.unwrap_or(Handle::NONE) };
+        let mut properties = Vec::new();
+        let mut say = |name, value| properties.push((name, value));
+        match info.kind {
+            UartKind::Pl011 => say(dt::service::UART_KIND, Value::Text(String::from("pl011"))),
+            UartKind::Ns16550 { register_shift, wide } => {
+                say(dt::service::UART_KIND, Value::Text(String::from("ns16550")));
+                say(dt::service::REGISTER_SHIFT, Value::Word(u32::from(register_shift)));
+                if wide {
+                    say(dt::service::REGISTER_WIDE, Value::Empty);
+                }
+            }
+        }
+        self.registers.push(Registers {
+            compatible: dt::UART,
+            kind: ServiceKind::Console,
+            extent,
+            pages,
+            ipa: REGISTERS + self.registers.len() as u64 * STRIDE,
+            slots: vec![slot],
+            properties,
+        });
         Ok(())
     }
 
@@ -160,12 +194,14 @@ impl Devices {
                     irq => machine.with_budget(domain, || hvc::handle_copy(irq, domain, Rights::BIND, 0))?,
                 };
                 dma_pages += dma_pages_of(registers);
+                let mut properties = vec![(dt::INTERRUPT, Value::Word(interrupt.raw()))];
+                properties.extend(registers.properties.iter().cloned());
                 nodes.push(DeviceNode {
                     node: "device",
                     compatible: registers.compatible,
                     ipa: ipa + slot.offset,
                     size: slot.bytes,
-                    properties: vec![(dt::INTERRUPT, Value::Word(interrupt.raw()))],
+                    properties,
                 });
             }
         }
@@ -204,6 +240,11 @@ impl Devices {
         })
     }
 
+    /// Pages of memory that devices may reach.
+    pub fn held_pages(&self) -> u64 {
+        self.dma.iter().map(|(_, piece)| piece.pages).sum()
+    }
+
     /// Stops everything that the devices of a service that has ended still do. `false`: one does not stop, and the memory that
     /// it may reach must not be used again.
     pub fn reset(&self, kind: ServiceKind) -> bool {
@@ -217,6 +258,26 @@ impl Devices {
             // The SD controller moves data by the processor alone.
         }
         is_quiet
+    }
+}
+
+/// The machine's own device tree.
+pub fn machine_tree() -> Option<&'static [u8]> {
+    let range = dtb::machine_dtb()?;
+    let first = core::ptr::with_exposed_provenance::<u8>(range.base as usize);
+    // SAFETY: EL2 mapped the machine's device tree there, read-only and for good.
+    Some(unsafe { core::slice::from_raw_parts(first, range.len as usize) })
+}
+
+/// The machine's console UART.
+fn uart(bytes: &[u8]) -> Result<UartInfo, &'static str> {
+    let mut machine = portico_boards::Machine::default();
+    let read = machine.read(bytes);
+    // A tree that is odd elsewhere is EL2's concern.
+    match (machine.uart, read) {
+        (Some(uart), _) => Ok(uart),
+        (None, Err(error)) => Err(error.text()),
+        (None, Ok(())) => Err("the machine has none that is known here"),
     }
 }
 

@@ -92,8 +92,6 @@ pub struct Guest {
     pub index: Option<u16>,
     /// Where it is in its life.
     pub state: State,
-    /// Its number at the terminal.
-    pub source: usize,
     /// How often it was restarted.
     pub restarts: RestartState,
     /// What exists of it.
@@ -102,7 +100,7 @@ pub struct Guest {
     pub service: Option<ServiceKind>,
     /// Its control page, if it is a service that was built.
     pub control: Option<Control>,
-    /// Its console, as long as it has a window.
+    /// Its console, if it has one.
     pub console: Option<Console>,
     /// How it last ended, in words.
     pub last_end: Option<String>,
@@ -128,12 +126,11 @@ pub fn description_of(service: &Service) -> Description {
 
 impl Guest {
     /// A guest that does not exist yet.
-    pub fn new(description: Description, index: Option<u16>, source: usize) -> Self {
+    pub fn new(description: Description, index: Option<u16>) -> Self {
         Self {
             description,
             index,
             state: State::Absent,
-            source,
             restarts: RestartState::default(),
             instance: None,
             service: None,
@@ -153,8 +150,11 @@ impl Guest {
         let policy = Policy::of(&self.description);
         match self.service {
             None => policy,
-            Some(_) => {
-                Policy { backoff_first_ns: SERVICE_BACKOFF_NS.0, backoff_last_ns: SERVICE_BACKOFF_NS.1, ..policy }
+            Some(kind) => {
+                // Without a console nobody could start it again.
+                let limit = if kind == ServiceKind::Console { u32::MAX } else { policy.limit };
+                let (backoff_first_ns, backoff_last_ns) = SERVICE_BACKOFF_NS;
+                Policy { backoff_first_ns, backoff_last_ns, limit, ..policy }
             }
         }
     }
@@ -197,6 +197,7 @@ impl Guest {
             return control::PATIENCE_MS;
         }
         match self.description.watchdog_ms {
+            _ if self.console.is_none() => 0,
             0 => match self.console.as_ref().map_or(0, |console| console.heartbeat().1) {
                 0 => 0,
                 // The manager has to look as often.

@@ -68,9 +68,10 @@ impl Machine {
         self.memory.dirty_pages() == 0
     }
 
-    /// Compares free memory with that at the start: it must be the same when no guest is left.
-    pub fn balance(&self) -> String {
-        format!("{} of {} pages are free again", self.free_with_pool(), self.free_at_start)
+    /// Compares free memory with that at the start: when no guest is left, what is missing is `held`.
+    pub fn balance(&self, held: u64) -> String {
+        let (free, all) = (self.free_with_pool(), self.free_at_start);
+        format!("{free} of {all} pages are free again, {held} are those of services and consoles")
     }
 
     fn free_with_pool(&self) -> u64 {
@@ -203,6 +204,17 @@ pub fn map_here(extent: Handle, ipa: u64, attributes: u64) -> Result<(), Status>
 /// Those of `extent_unmap`.
 pub fn unmap_here(extent: Handle) -> Result<(), Status> {
     hvc::complete(|| hvc::extent_unmap(extent, SELF_DOMAIN)).map(|_| ())
+}
+
+/// Takes memory for a window that outlives whoever it is lent to: the manager lends it to itself too, so that at no time nobody has it, and what
+/// one borrower wrote is there for the next.
+///
+/// # Errors
+/// `NoBudget` if there is no memory; those of `extent_lend`.
+pub fn shared(machine: &mut Machine, pages: u64) -> Result<Piece<Handle>, Status> {
+    let piece = machine.take(pages).map_err(|_| Status::NoBudget)?;
+    let lent = hvc::extent_lend(piece.extent, SELF_DOMAIN, 0, pages, READ_WRITE);
+    lent.map(|_| piece).inspect_err(|_| machine.memory.put_dirty(piece))
 }
 
 /// Lends a whole extent to a domain and maps it there.

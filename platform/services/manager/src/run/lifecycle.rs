@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 use portico_abi::call::{config, run, sched};
 use portico_abi::record::{DomainState, EndReason};
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
-use portico_bundle::description::{Guest as Description, OnCrash};
+use portico_bundle::description::{Guest as Description, OnCrash, ServiceKind};
+use portico_console::layout;
+use portico_console::message::Kind;
 use portico_manager::fdt::{DeviceNode, Value};
 use portico_manager::links::Purpose;
 use portico_manager::memory::MemoryError;
@@ -14,7 +16,6 @@ use portico_manager::restart::{Decision, Ending};
 use portico_manager::watchdog::Watchdog;
 use portico_manager::{event, fdt, loader};
 use portico_sdk::hvc::{self, Progress, Sched};
-use portico_sdk::time;
 
 use crate::console::{self, Console};
 use crate::control::Control;
@@ -23,10 +24,10 @@ use crate::hv::Calls;
 use crate::load::{Bytes, Load, Put, Step};
 use crate::supervisor::Manager;
 
-/// Bytes between the console windows in the manager.
-const CONSOLE_STRIDE: u64 = 0x8000;
 /// Most guests that the manager knows, dead ones included.
-pub const MAX_GUESTS: usize = 256;
+pub const MAX_GUESTS: usize = layout::MAX_SOURCES;
+/// Cookie of a guest's console port in its own table.
+const CONSOLE_COOKIE: u64 = u64::from_le_bytes(*b"console\0");
 
 /// Why a guest could not be built.
 enum Failure {
@@ -58,8 +59,7 @@ impl From<(&str, Status)> for Failure {
 impl Manager {
     /// Adds a guest that does not exist yet. Returns its number.
     pub fn add_guest(&mut self, description: Description, index: Option<u16>) -> usize {
-        let source = self.mux.add_source(&description.name);
-        self.guests.push(Guest::new(description, index, source));
+        self.guests.push(Guest::new(description, index));
         self.guests.len() - 1
     }
 
@@ -192,6 +192,20 @@ impl Manager {
         if let Some(instance) = guest.instance.as_mut() {
             instance.nodes = nodes;
         }
+        if kind == ServiceKind::Console {
+            let lent = self.lend_consoles(domain);
+            lent.map_err(|status| Failure::from(("its windows", status)))?;
+        }
+        Ok(())
+    }
+
+    /// Gives an instance of the console service the windows and ports of all guests.
+    fn lend_consoles(&mut self, domain: Handle) -> Result<(), Status> {
+        self.desk.lend(&mut self.machine, domain)?;
+        for console in self.guests.iter().filter_map(|guest| guest.console.as_ref()) {
+            console.lend(&mut self.machine, domain)?;
+            console.plug(&mut self.machine, domain)?;
+        }
         Ok(())
     }
 
@@ -219,22 +233,32 @@ impl Manager {
 
     fn open_console(&mut self, id: usize, domain: Handle) -> Result<(), Failure> {
         let refused = |status| Failure::from(("its console", status));
+        // One that is being destroyed has nothing to do with it; its next life finds everything.
+        let service = self.console_service().filter(|guest| !matches!(guest.state, State::Destroying(_)));
+        let service = service.and_then(|guest| guest.instance.as_ref()).map(|instance| instance.domain);
         let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
+        if !self.desk.is_open() || guest.service == Some(ServiceKind::Console) {
+            return Ok(());
+        }
         if guest.console.is_none() {
-            let piece = self.machine.memory.take(&mut Calls, console::PAGES)?;
-            let ipa = dt::WINDOWS + id as u64 * CONSOLE_STRIDE;
-            match Console::open(piece, ipa) {
-                Ok(console) => guest.console = Some(console),
-                Err(status) => {
-                    self.machine.memory.put_dirty(piece);
-                    return Err(refused(status));
-                }
+            let console = Console::open(&mut self.machine, id).map_err(refused)?;
+            if let Some(service) = service {
+                console.lend(&mut self.machine, service).map_err(refused)?;
             }
+            let kind = if guest.service.is_some() { layout::SERVICE } else { layout::GUEST };
+            self.desk.enter(id, &guest.description.name, kind);
+            guest.console = Some(console);
         }
         let Some(console) = guest.console.as_mut() else { return Ok(()) };
-        let port = console.connect(domain, dt::WINDOWS, id as u64).map_err(refused)?;
+        let port = console.connect(&mut self.machine, domain, dt::WINDOWS, CONSOLE_COOKIE).map_err(refused)?;
+        if let Some(service) = service {
+            console.plug(&mut self.machine, service).map_err(refused)?;
+        }
         if let Some(instance) = guest.instance.as_mut() {
             instance.console_port = port;
+        }
+        if let Some(control) = self.console_service().and_then(|guest| guest.control.as_ref()) {
+            control.tell_changes();
         }
         Ok(())
     }
@@ -314,12 +338,12 @@ impl Manager {
         if let Some(index) = guest.index {
             devices.extend(self.channels.device_nodes(&self.machine, index, name_of));
         }
-        let console = fdt::Link {
+        let console = guest.console.as_ref().map(|_| fdt::Link {
             ipa: dt::WINDOWS,
             size: portico_abi::channel::console::WINDOW_BYTES as u64,
             port: instance.console_port.raw(),
             side: 1,
-        };
+        });
         fdt::build(&fdt::Description {
             name: guest.name(),
             cmdline: &guest.description.cmdline,
@@ -327,7 +351,7 @@ impl Manager {
             mpidrs: &mpidrs,
             ramdisk,
             rng_seed: None,
-            console: Some(console),
+            console,
             channels: channels.unwrap_or_default(),
             devices,
         })
@@ -396,7 +420,7 @@ impl Manager {
 
     /// Tells that a guest ended, and does what its policy says.
     fn ended(&mut self, id: usize, text: &str, ending: Ending, now: u64) {
-        self.drain_console(id, now);
+        self.end_console(id);
         self.event(text);
         let Some(guest) = self.guests.get_mut(id) else { return };
         guest.last_end = Some(String::from(text));
@@ -455,6 +479,9 @@ impl Manager {
         self.event(&text);
         if let Some(guest) = self.guests.get_mut(id) {
             guest.last_end = Some(text);
+            if guest.service == Some(ServiceKind::Console) {
+                self.desk.give_up();
+            }
         }
         self.unprepare(id, Next::Stay);
     }
@@ -484,7 +511,7 @@ impl Manager {
             }
         }
         // What it wrote up to its end; an operator may have destroyed it while it was writing.
-        self.drain_console(id, time::now_ns());
+        self.end_console(id);
         if let Some(guest) = self.guests.get_mut(id) {
             if let Some(console) = guest.console.as_mut() {
                 console.disconnect();
@@ -519,19 +546,13 @@ impl Manager {
     }
 
     fn gone(&mut self, id: usize, next: Next) {
-        let is_focused = self.focused() == Some(id);
         let Some(guest) = self.guests.get_mut(id) else { return };
         match next {
             Next::StartAt(at) => guest.state = State::Due(at),
             Next::Stay => {
                 guest.state = State::Absent;
-                if let Some(console) = guest.console.take() {
-                    self.machine.memory.put_dirty(console.close());
-                }
                 self.channels.release(&mut self.machine);
-                if is_focused {
-                    self.mux.focus_manager(time::now_ns());
-                }
+                self.desk.say(Kind::Gone, id, &[]);
             }
         }
     }

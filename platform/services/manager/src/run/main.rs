@@ -1,8 +1,7 @@
 //! The manager: builds, starts, watches and restarts the domains of a machine.
 //!
 //! It is a guest on the SDK, privileged by nothing but its handles: the machine's, and all free memory's. It reads
-//! the bundle, builds the guests of the system description in the order of `depends`, shows them on the
-//! machine's UART, restarts those that crash, and obeys the person at the prompt. What it decides is in the library
+//! the bundle, builds the guests of the system description in the order of `depends`, restarts those that crash, and obeys the person at the prompt. What it decides is in the library
 //! beside this; here are the calls.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
@@ -17,6 +16,8 @@ mod commands;
 mod console;
 #[cfg(target_os = "none")]
 mod control;
+#[cfg(target_os = "none")]
+mod desk;
 #[cfg(target_os = "none")]
 mod devices;
 #[cfg(target_os = "none")]
@@ -35,8 +36,6 @@ mod report;
 mod start;
 #[cfg(target_os = "none")]
 mod supervisor;
-#[cfg(target_os = "none")]
-mod terminal;
 
 #[cfg(target_os = "none")]
 portico_sdk::entry!(start::manager);

@@ -6,10 +6,10 @@ use portico_abi::{Handle, PAGE_SIZE, Status};
 use portico_boards::power::{self as board, PowerController};
 use portico_sdk::{hvc, mem, time};
 
-use crate::{hv, terminal};
+use crate::{devices, hv};
 
-/// Where its registers are mapped: behind the UART's, of which there are at most 16 pages.
-const IPA: u64 = mem::DEVICES.start + 16 * PAGE_SIZE;
+/// Where its registers are mapped: before those of devices for services.
+const IPA: u64 = mem::DEVICES.start;
 /// How long the controller may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -24,7 +24,7 @@ pub fn end(system: Handle, op: u64) -> Status {
 }
 
 fn by_controller(system: Handle, op: u64) -> Result<(), Status> {
-    let registers = terminal::machine_tree().and_then(board::find).ok_or(Status::NotSupported)?;
+    let registers = devices::machine_tree().and_then(board::find).ok_or(Status::NotSupported)?;
     let first = registers.start & !(PAGE_SIZE - 1);
     let extent = hvc::device_extent(system, first, 1, 0)?;
     hv::map_here(extent, IPA, hv::READ_WRITE | attrs::DEVICE)?;

@@ -5,7 +5,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use portico_bundle::cpio::Archive;
-use portico_bundle::description::System;
+use portico_bundle::description::{ServiceKind, System};
 use portico_bundle::names;
 use portico_manager::links::{self, number_of};
 use portico_sdk::{dtb, irq, println, time};
@@ -15,7 +15,6 @@ use crate::devices::Devices;
 use crate::guest::description_of;
 use crate::hv::Machine;
 use crate::supervisor::{Manager, Options};
-use crate::terminal::Terminal;
 
 /// Exit code of a manager that cannot begin.
 const CANNOT_BEGIN: u64 = 1;
@@ -41,13 +40,14 @@ fn begin() -> Result<Manager, String> {
         Err(why) => (System::default(), Some(why)),
     };
     let options = options(&system.manager_cmdline);
-    let (terminal, opened) = Terminal::open(machine.system);
-    let mut manager = Manager::new(machine, terminal, bundle, options);
+    let mut manager = Manager::new(machine, bundle, options);
+    if system.service(ServiceKind::Console).is_some()
+        && let Err(status) = manager.desk.open(&mut manager.machine)
+    {
+        manager.event(&format!("no console: {}", status.describe()));
+    }
     if !options.quiet {
         manager.event("manager is up; `help` lists the commands, Ctrl-] switches the keyboard");
-    }
-    if let Err(why) = opened {
-        manager.event(&format!("no terminal of its own: {why}"));
     }
     if let Some(why) = trouble {
         manager.event(&format!("no system: {why}"));
@@ -69,8 +69,15 @@ fn populate(manager: &mut Manager, system: System) {
         manager.event(&trouble);
     }
     let now = time::now_ns();
-    for service in &system.services {
-        let id = manager.add_guest(description_of(service), Some(number_of(service.kind)));
+    let mut services: Vec<_> = system.services.iter().collect();
+    // What the others say is to be seen soon.
+    services.sort_by_key(|service| service.kind != ServiceKind::Console);
+    for service in services {
+        let mut description = description_of(service);
+        if service.kind == ServiceKind::Console && manager.options.quiet {
+            description.cmdline = String::from("portico.quiet");
+        }
+        let id = manager.add_guest(description, Some(number_of(service.kind)));
         if let Some(guest) = manager.guests.get_mut(id) {
             guest.service = Some(service.kind);
         }

@@ -1,8 +1,8 @@
 //! The manager's state, and its loop.
 //!
 //! One thread, interrupts masked: each turn looks at everything that may have happened, does a bounded piece of each
-//! thing that is under way, and blocks only when nothing is left to do. No guest can make a turn long: bytes read from
-//! a console, pieces of destroying and scrubbing, and bytes copied are all bounded per turn.
+//! thing that is under way, and blocks only when nothing is left to do. No guest can make a turn long: pieces of destroying and
+//! scrubbing, and bytes copied are all bounded per turn.
 
 use alloc::format;
 use alloc::string::String;
@@ -10,21 +10,24 @@ use alloc::vec::Vec;
 use core::iter;
 use portico_abi::port::{BIT_EVENT, DEADLINE_NEVER};
 use portico_bundle::cpio::Archive;
-use portico_manager::mux::{Action, Focus, Mux};
+use portico_bundle::description::ServiceKind;
+use portico_console::message::Kind;
 use portico_sdk::port::{self, Port};
 use portico_sdk::{hvc, time};
 
 use crate::channels::Channels;
+use crate::console::Console;
+use crate::control::Control;
+use crate::desk::{Desk, Heard};
 use crate::devices::Devices;
 use crate::guest::{Guest, State};
 use crate::hv::{Calls, Machine};
 use crate::report::TopSample;
-use crate::terminal::Terminal;
 
-/// Bytes read from one guest's console in a turn.
-const CONSOLE_BYTES: usize = 1024;
-/// How often a UART that takes nothing, or cannot interrupt, is looked at, in nanoseconds.
+/// How often a console service that takes nothing is looked at, in nanoseconds.
 const POLL_NS: u64 = 1_000_000;
+/// How long the console service may take to print the last lines, in nanoseconds.
+const CLOSE_NS: u64 = 2_000_000_000;
 
 /// Options from the manager's command line.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,10 +51,8 @@ pub struct Manager {
     pub channels: Channels,
     /// Devices of the machine, for services.
     pub devices: Devices,
-    /// The terminal, shared.
-    pub mux: Mux,
-    /// The terminal itself.
-    pub terminal: Terminal,
+    /// The console service.
+    pub desk: Desk,
     /// The bundle.
     pub bundle: Archive<'static>,
     /// Options.
@@ -60,28 +61,27 @@ pub struct Manager {
     pub top: Option<TopSample>,
     /// Set when the machine is to end: `system_off`'s operation.
     pub ending: Option<u64>,
-    /// The guest whose console is read first in the next turn.
-    first: usize,
     /// EL2 may have text of guests.
     has_early_texts: bool,
+    /// Until when the console service may print the last lines, once the machine is to end.
+    closing: Option<u64>,
 }
 
 impl Manager {
     /// A manager of nothing yet.
-    pub fn new(machine: Machine, terminal: Terminal, bundle: Archive<'static>, options: Options) -> Self {
+    pub fn new(machine: Machine, bundle: Archive<'static>, options: Options) -> Self {
         Self {
             machine,
             guests: Vec::new(),
             channels: Channels::default(),
             devices: Devices::default(),
-            mux: Mux::new(!options.quiet),
-            terminal,
+            desk: Desk::default(),
             bundle,
             options,
             top: None,
             ending: None,
-            first: 0,
             has_early_texts: false,
+            closing: None,
         }
     }
 
@@ -90,22 +90,24 @@ impl Manager {
         let event = Port::fixed(0, BIT_EVENT);
         loop {
             let now = time::now_ns();
-            let mut is_busy = self.service_keyboard(now);
+            self.hear(now);
             let is_told = event.take();
             self.has_early_texts |= is_told;
-            self.read_early_texts(now);
+            self.read_early_texts();
             if is_told {
                 self.look_for_ended(now);
             }
-            is_busy |= self.service_consoles(now);
-            is_busy |= self.step_guests(now);
+            let mut is_busy = self.step_guests(now);
             is_busy |= self.machine.memory.scrub_step(&mut Calls);
             self.service_timers(now);
-            self.mux.tick(now);
-            is_busy |= self.service_output();
             self.end_if_idle();
             if let Some(op) = self.ending {
-                self.power(op);
+                self.end_machine(op, now);
+            }
+            if self.desk.pump()
+                && let Some(control) = self.console_control()
+            {
+                control.notify();
             }
             if !is_busy {
                 self.block();
@@ -123,110 +125,75 @@ impl Manager {
 
     /// Prints what happened.
     pub fn event(&mut self, text: &str) {
-        self.mux.event(text);
+        self.desk.event(text);
     }
 
-    /// Reads everything that is left in a guest's console: it writes no more.
-    pub fn drain_console(&mut self, id: usize, now: u64) {
-        // The pipe holds 16 KiB, so this ends.
-        for _ in 0..64 {
-            if self.read_console(id, now) == 0 {
-                break;
+    /// Tells the console service that a guest writes no more.
+    pub fn end_console(&mut self, id: usize) {
+        let Some(written) = self.guests.get(id).and_then(|guest| guest.console.as_ref()).map(Console::written) else {
+            return;
+        };
+        self.desk.say(Kind::Ended, id, &written.to_le_bytes());
+    }
+
+    /// The console service, if it is known here.
+    pub fn console_service(&self) -> Option<&Guest> {
+        self.guests.iter().find(|guest| guest.service == Some(ServiceKind::Console))
+    }
+
+    fn console_control(&self) -> Option<&Control> {
+        self.console_service().and_then(|guest| guest.control.as_ref())
+    }
+
+    /// Does what a person asks for.
+    fn hear(&mut self, now: u64) {
+        // Forgotten before its windows are looked at.
+        let _ = self.console_control().map(Control::take);
+        for heard in self.desk.hear() {
+            match heard {
+                Heard::Line(line) => {
+                    self.command(&line, now);
+                    self.desk.say(Kind::Done, 0, &[]);
+                }
+                Heard::Complete => self.complete(),
+                Heard::Closed => self.closing = self.closing.map(|_| 0),
             }
         }
-        if let Some(guest) = self.guests.get(id) {
-            self.mux.guest_ended(guest.source);
-        }
-    }
-
-    fn read_console(&mut self, id: usize, now: u64) -> usize {
-        let mut buffer = [0u8; CONSOLE_BYTES];
-        let Some(guest) = self.guests.get_mut(id) else { return 0 };
-        let Some(console) = guest.console.as_mut() else { return 0 };
-        let bytes = console.read(&mut buffer);
-        self.mux.guest_output(guest.source, bytes, now);
-        bytes.len()
     }
 
     /// Shows what guests wrote without their console: at their start, and in a panic. What there is no room for stays in EL2, which then
     /// takes no more.
-    fn read_early_texts(&mut self, now: u64) {
-        while self.has_early_texts && !self.mux.is_congested() {
+    fn read_early_texts(&mut self) {
+        while self.has_early_texts && !self.desk.has_waiting() {
             let Ok(text) = hvc::log_read(self.machine.system) else {
                 self.has_early_texts = false;
                 return;
             };
             let is_its =
-                |guest: &&Guest| guest.name().bytes().chain(iter::repeat(0)).take(text.name.len()).eq(text.name);
-            let Some(source) = self.guests.iter().find(is_its).map(|guest| guest.source) else { continue };
+                |guest: &Guest| guest.name().bytes().chain(iter::repeat(0)).take(text.name.len()).eq(text.name);
+            let Some(id) = self.guests.iter().position(is_its) else { continue };
             let bytes: Vec<u8> =
                 text.words.iter().flat_map(|word| word.to_le_bytes()).take(text.len as usize).collect();
-            self.mux.guest_output(source, &bytes, now);
-        }
-    }
-
-    /// Reads a piece from every guest that has something, a different one first each turn.
-    fn service_consoles(&mut self, now: u64) -> bool {
-        let count = self.guests.len();
-        let mut is_busy = false;
-        self.first = (self.first + 1) % count.max(1);
-        for step in 0..count {
-            if self.mux.is_congested() {
-                break;
-            }
-            let id = (self.first + step) % count;
-            let has_some = self.guests.get_mut(id).and_then(|guest| guest.console.as_mut()).is_some_and(|c| c.poll());
-            if has_some {
-                is_busy |= self.read_console(id, now) > 0;
+            if self.guests.get(id).is_some_and(|guest| guest.console.is_some()) {
+                self.desk.say(Kind::Output, id, &bytes);
+            } else {
+                let line = String::from_utf8_lossy(&bytes);
+                self.event(&format!(
+                    "guest \"{}\" says: {}",
+                    self.guests.get(id).map_or("", Guest::name),
+                    line.trim_end()
+                ));
             }
         }
-        is_busy
     }
 
-    fn service_keyboard(&mut self, now: u64) -> bool {
-        let mut keys = Vec::new();
-        let is_busy = self.terminal.read(|byte| keys.push(byte));
-        for key in keys {
-            match self.mux.key(key, now) {
-                Action::None => {}
-                Action::Command(line) => self.command(&line, now),
-                Action::Complete => self.complete(now),
-                Action::Input(source, byte) => self.type_to(source, byte),
-            }
-        }
-        is_busy
-    }
-
-    fn type_to(&mut self, source: usize, byte: u8) {
-        let guest = self.guests.iter_mut().find(|guest| guest.source == source);
-        let taken = guest.and_then(|guest| guest.console.as_mut()).is_some_and(|console| console.write(byte));
-        if !taken {
-            self.mux.bell();
-        }
-    }
-
-    fn complete(&mut self, now: u64) {
+    fn complete(&mut self) {
         let names: Vec<String> = self.guests.iter().map(|guest| String::from(guest.name())).collect();
         let commands = portico_manager::shell::names().map(|name| -> &str { name });
-        let words = commands.chain(names.iter().map(String::as_str));
-        self.mux.complete(words, now);
-    }
-
-    /// Gives the terminal what it takes. Returns whether it took something and more is left.
-    fn service_output(&mut self) -> bool {
-        let mut written = 0;
-        loop {
-            let pending = self.mux.pending_output();
-            if pending.is_empty() {
-                return false;
-            }
-            let taken = self.terminal.write(pending);
-            self.mux.consume_output(taken);
-            written += taken;
-            if taken == 0 || written >= CONSOLE_BYTES {
-                return written > 0;
-            }
+        for word in commands.chain(names.iter().map(String::as_str)) {
+            self.desk.say(Kind::Word, 0, word.as_bytes());
         }
+        self.desk.say(Kind::WordsEnd, 0, &[]);
     }
 
     fn service_timers(&mut self, now: u64) {
@@ -235,7 +202,7 @@ impl Manager {
         }
         if let Some(sample) = self.top.take_if(|sample| now >= sample.until_ns) {
             let text = self.top_table(&sample, now);
-            self.mux.reply(&text);
+            self.desk.reply(&text);
         }
     }
 
@@ -245,23 +212,36 @@ impl Manager {
             if !self.machine.memory_is_settled() {
                 return;
             }
-            let text = self.machine.balance();
+            let text = self.machine.balance(self.held_pages());
             self.event(&format!("all guests have ended, powering off; {text}"));
             self.ending = Some(portico_abi::call::power::OFF);
         }
     }
 
-    fn power(&mut self, op: u64) {
-        self.mux.close();
-        let limit = time::now_ns().saturating_add(2_000_000_000);
-        while !self.mux.pending_output().is_empty() && time::now_ns() < limit {
-            self.service_output();
+    /// Ends the machine as soon as the last lines are printed, or have had their time.
+    fn end_machine(&mut self, op: u64, now: u64) {
+        let Some(limit) = self.closing else {
+            self.desk.say(Kind::Close, 0, &[]);
+            self.closing = Some(if self.desk.is_open() { now.saturating_add(CLOSE_NS) } else { now });
+            return;
+        };
+        if now < limit {
+            return;
         }
-        self.terminal.flush();
         self.ending = None;
+        self.closing = None;
         self.options.exit_when_idle = false;
         let why = crate::power::end(self.machine.system, op);
         self.event(&format!("the machine cannot be ended: {}", why.describe()));
+    }
+
+    /// Pages that are the services' own, or kept for consoles.
+    fn held_pages(&self) -> u64 {
+        let ram = self.guests.iter().filter_map(|guest| guest.instance.as_ref());
+        let ram: u64 = ram.flat_map(|instance| &instance.ram).map(|piece| piece.pages).sum();
+        let consoles = self.guests.iter().filter(|guest| guest.console.is_some()).count() as u64 * Console::ALL_PAGES;
+        let controls = self.guests.iter().filter(|guest| guest.control.is_some()).count() as u64;
+        ram + consoles + controls + self.desk.pages() + self.channels.held_pages() + self.devices.held_pages()
     }
 
     /// Blocks until something is pending, or until something is due.
@@ -273,9 +253,8 @@ impl Manager {
             _ => None,
         });
         let top = self.top.iter().map(|sample| sample.until_ns);
-        let polled = !self.mux.pending_output().is_empty() || self.terminal.needs_polling();
-        let poll = polled.then(|| now.saturating_add(POLL_NS));
-        let next = watched.chain(due).chain(top).chain(poll).chain(self.mux.deadline()).min();
+        let poll = self.desk.has_waiting().then(|| now.saturating_add(POLL_NS));
+        let next = watched.chain(due).chain(top).chain(poll).chain(self.closing).min();
         let deadline = match next {
             None => DEADLINE_NEVER,
             Some(at) => {
@@ -284,13 +263,5 @@ impl Manager {
             }
         };
         let _ = port::wait(deadline);
-    }
-
-    /// The guest that has the keyboard, if one has.
-    pub fn focused(&self) -> Option<usize> {
-        match self.mux.focus() {
-            Focus::Manager => None,
-            Focus::Guest(source) => self.guests.iter().position(|guest| guest.source == source),
-        }
     }
 }

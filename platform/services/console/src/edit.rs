@@ -40,6 +40,11 @@ impl LineEditor {
         &self.line
     }
 
+    /// Begins with a line that was being typed before.
+    pub fn resume(&mut self, line: &str) {
+        self.line = line.chars().filter(char::is_ascii).take(Self::MAX_LINE).collect();
+    }
+
     /// Takes a byte from the keyboard. Only ASCII is taken: every command and name is.
     pub fn key(&mut self, byte: u8) -> Edit {
         let after_cr = core::mem::replace(&mut self.last_was_cr, byte == b'\r');

@@ -104,6 +104,11 @@ impl LineCleaner {
         self.has_partial().then(|| core::mem::take(&mut self.line))
     }
 
+    /// What of the line is complete so far; it goes on.
+    pub fn take(&mut self) -> String {
+        core::mem::take(&mut self.line)
+    }
+
     fn put(&mut self, character: char) {
         self.line.push(if character.is_control() { char::REPLACEMENT_CHARACTER } else { character });
     }
