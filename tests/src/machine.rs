@@ -28,6 +28,8 @@ pub struct Machine {
     limit: Duration,
     /// Finished lines, without escape sequences and prompts.
     lines: Vec<String>,
+    /// Everything as it came.
+    raw: Vec<u8>,
     /// The line that is being written.
     open: Vec<u8>,
     ended: bool,
@@ -54,6 +56,7 @@ impl Machine {
             deadline,
             limit,
             lines: Vec::new(),
+            raw: Vec::new(),
             open: Vec::new(),
             ended: false,
             disks: line.disks.clone(),
@@ -217,6 +220,25 @@ impl Machine {
         Ok(())
     }
 
+    /// Waits until these bytes have come, one after the other.
+    ///
+    /// # Errors
+    /// As [`Machine::wait`].
+    pub fn wait_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        while !self.raw.windows(bytes.len()).any(|window| window == bytes) {
+            self.pump("bytes")?;
+        }
+        Ok(())
+    }
+
+    /// Types bytes into the serial port.
+    ///
+    /// # Errors
+    /// If the machine has ended.
+    pub fn send_bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        self.qemu.send(bytes)
+    }
+
     /// Types into the serial port.
     ///
     /// # Errors
@@ -257,6 +279,7 @@ impl Machine {
     }
 
     fn take(&mut self, bytes: &[u8]) {
+        self.raw.extend(bytes);
         for &byte in bytes {
             if byte == b'\n' {
                 let line = clean(&self.open);
@@ -281,7 +304,7 @@ impl Machine {
     }
 }
 
-/// Takes carriage returns, escape sequences and the manager's prompt out of a line.
+/// Takes carriage returns, escape sequences and the manager's prompt out of a line; what was erased is not there.
 fn clean(raw: &[u8]) -> String {
     let mut text = String::new();
     let mut escape = false;
@@ -289,6 +312,10 @@ fn clean(raw: &[u8]) -> String {
         match c {
             '\x1b' => escape = true,
             '\r' => {}
+            'K' if escape => {
+                text.clear();
+                escape = false;
+            }
             _ if escape => escape = !c.is_ascii_alphabetic(),
             _ => text.push(c),
         }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use libtest_mimic::{Arguments, Trial};
 
 mod boot;
+mod console;
 mod guests;
 mod hostile;
 mod net;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(2));
     let trials = [
         boot::trials(),
+        console::trials(),
         systems::trials(),
         guests::trials(),
         hostile::trials(),
