@@ -199,7 +199,7 @@ fn every_device_arrives() {
     assert_eq!((block.memory_pages, block.affinity, block.cap_permille, block.weight), (2048, 2, 500, 1024));
     assert_eq!((block.restart, block.trusted_dma), (RestartLimit { count: 100, window_s: 10 }, true));
     assert_eq!(net.reservation, Some(Reservation { period_us: 1000, budget_us: 100 }));
-    assert_eq!((net.memory_pages, console.memory_pages, console.trusted_dma), (1024, 512, false));
+    assert_eq!((net.memory_pages, console.memory_pages, console.trusted_dma), (1024, 256, false));
     let bridges: Vec<_> = description.bridges.iter().map(|b| (b.name.as_str(), b.uplink, b.mtu)).collect();
     assert_eq!(bridges, [("lan", true, 1500), ("dmz", false, 9000)]);
     let [drive] = system.drives.as_slice() else { panic!("one disk") };
@@ -258,7 +258,7 @@ fn bundle_holds_each_file_once_and_is_reproducible() {
     assert_eq!(bundle, system.bundle(&manager).unwrap());
     let archive = Archive::new(&bundle);
     let entries: Vec<&str> = archive.entries().map(|entry| entry.unwrap().name).collect();
-    assert_eq!(entries, ["manager", "system", "image/image", "ramdisk/disk", "image/good"]);
+    assert_eq!(entries, ["manager", "system", "image/image", "ramdisk/disk", "image/good", "service/console"]);
     let encoded = archive.find("system").unwrap().unwrap().data;
     assert_eq!(description::System::decode(encoded).unwrap(), system.description);
     assert!(matches!(system.bundle(b"\x7fELF"), Err(BundleError::Manager)));
@@ -326,28 +326,31 @@ fn the_command_checks_shows_and_bundles() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
     std::fs::write(path("kernel"), kernels::image(0)).unwrap();
+    std::fs::create_dir(path("service")).unwrap();
+    std::fs::write(path("service/console"), kernels::image(0)).unwrap();
+    let images = folder.path().to_string_lossy();
     let text = "[[guest]]\nname = \"web\"\nkernel = \"kernel\"\nmemory = \"8M\"\n";
     std::fs::write(path("good.toml"), text).unwrap();
     std::fs::write(path("bad.toml"), text.replace("memory", "memroy")).unwrap();
 
-    let (good, out, err) = portico(&["check", &path("good.toml")]);
+    let (good, out, err) = portico(&["check", &path("good.toml"), "--images", &images]);
     assert!(good && out.ends_with("good.toml: good, 1 guest\n") && err.is_empty(), "{out}{err}");
-    let (good, out, err) = portico(&["check", &path("bad.toml")]);
+    let (good, out, err) = portico(&["check", &path("bad.toml"), "--images", &images]);
     assert!(!good && out.is_empty());
     assert!(
         err.ends_with("bad.toml:4: guest \"web\": unknown key `memroy`: write `memory`\nportico: 1 mistake\n"),
         "{err}"
     );
-    let (good, out, _) = portico(&["check", "--json", &path("bad.toml")]);
+    let (good, out, _) = portico(&["check", "--json", &path("bad.toml"), "--images", &images]);
     let list: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert!(!good && list[0]["line"] == 4 && list[0]["help"] == "write `memory`");
-    let (good, out, _) = portico(&["show", &path("good.toml")]);
+    let (good, out, _) = portico(&["show", &path("good.toml"), "--images", &images]);
     assert!(good && out.contains("web    8M"), "{out}");
-    let (good, out, _) = portico(&["show", "--json", &path("good.toml")]);
+    let (good, out, _) = portico(&["show", "--json", &path("good.toml"), "--images", &images]);
     let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert!(good && shown["system"]["guests"][0]["memory_pages"] == 2048);
     let (good, _, err) =
-        portico(&["bundle", &path("good.toml"), "--manager", &path("kernel"), "-o", &path("out.cpio")]);
+        portico(&["bundle", &path("good.toml"), "--images", &images, "--manager", &path("kernel"), "-o", &path("out.cpio")]);
     assert!(good, "{err}");
     let bundle = std::fs::read(path("out.cpio")).unwrap();
     assert!(Archive::new(&bundle).find("image/kernel").unwrap().is_some());

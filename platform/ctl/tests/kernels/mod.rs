@@ -58,6 +58,7 @@ impl Kernels {
             ("unknown-elf", elf(2, 1, 2, 9999, RAM, 0x1000)),
             ("object", elf(2, 1, 1, 183, RAM, 0x1000)),
             ("program", interpreted),
+            ("console", good.clone()),
             ("good", good),
             ("image", image(0x10_0000)),
             ("big-image", image(32 << 20)),
@@ -78,12 +79,14 @@ impl Kernels {
         Kernels { folder }
     }
 
-    /// Finds `test:NAME`.
+    /// Finds `test:NAME`, and the console service.
     pub fn resolver(&self) -> impl Fn(&str, &str) -> Result<PathBuf, String> + use<> {
         let folder = self.folder.path().to_path_buf();
         move |scheme, name| {
             let path = folder.join(name);
-            if scheme == "test" && path.is_file() { Ok(path) } else { Err(String::from("write `test:good`")) }
+            // Every system has the console service.
+            let is_known = scheme == "test" || (scheme, name) == ("service", "console");
+            if is_known && path.is_file() { Ok(path) } else { Err(String::from("write `test:good`")) }
         }
     }
 }
