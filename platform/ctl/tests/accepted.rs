@@ -349,8 +349,16 @@ fn the_command_checks_shows_and_bundles() {
     let (good, out, _) = portico(&["show", "--json", &path("good.toml"), "--images", &images]);
     let shown: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert!(good && shown["system"]["guests"][0]["memory_pages"] == 2048);
-    let (good, _, err) =
-        portico(&["bundle", &path("good.toml"), "--images", &images, "--manager", &path("kernel"), "-o", &path("out.cpio")]);
+    let (good, _, err) = portico(&[
+        "bundle",
+        &path("good.toml"),
+        "--images",
+        &images,
+        "--manager",
+        &path("kernel"),
+        "-o",
+        &path("out.cpio"),
+    ]);
     assert!(good, "{err}");
     let bundle = std::fs::read(path("out.cpio")).unwrap();
     assert!(Archive::new(&bundle).find("image/kernel").unwrap().is_some());
