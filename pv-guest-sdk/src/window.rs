@@ -75,7 +75,7 @@ impl Window {
     }
 
     /// As [`Window::word`], for as long as the maker of the window promised.
-    fn static_word(&self, offset: usize) -> Option<&'static AtomicU32> {
+    pub(crate) fn static_word(&self, offset: usize) -> Option<&'static AtomicU32> {
         self.word(offset)?;
         // SAFETY: inside and aligned, as just checked; whoever made the window promised that its words stay as long as they are used.
         Some(unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(offset).cast()) })

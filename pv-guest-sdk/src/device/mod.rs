@@ -15,12 +15,15 @@ use crate::port::Port;
 use crate::window::Window;
 use crate::{hvc, time, vcpu};
 use core::mem::{offset_of, size_of};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::Ordering;
 use core::time::Duration;
-use portico_abi::channel::{ChannelHeader, ChannelState};
-use portico_abi::device::{ACCEPT, Accept, BACK, FRONT, OFFER, Offer, refusal};
+use portico_abi::channel::ChannelHeader;
+use portico_abi::device::handshake::{Handshake, Phase, Side, Words};
+use portico_abi::device::{ACCEPT, Accept, BACK, OFFER, Offer};
 use portico_abi::handle::SELF_DOMAIN;
 use portico_abi::{Handle, ObjectType, Status};
+
+pub use portico_abi::device::handshake::Event;
 
 /// How often a front-end that lost its back-end looks for the next one.
 pub const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -48,47 +51,17 @@ impl From<Status> for DeviceError {
     }
 }
 
-/// Where a link is in its handshake.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// No port whose other end is there.
-    Unplugged,
-    /// This side has begun an epoch, and waits for the other.
-    Waiting,
-    /// The front-end has accepted the back-end of this epoch, and waits until that is seen.
-    Accepted(u32),
-    /// Both have seen each other; the other side's epoch.
-    Connected(u32),
-    /// Refused in this epoch of the other side: nothing happens until it begins anew.
-    Refused(u32),
-}
-
-/// What a step of a link found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// Nothing new.
-    Nothing,
-    /// The other side is ready for what comes next: a front-end reads the offer and calls [`Link::accept`]; a back-end reads what was accepted and calls
-    /// [`Link::welcome`] or [`Link::refuse`].
-    Peer,
-    /// Connected now: the rings may be used.
-    Connected,
-    /// The other side is gone or began anew. What is under way must be ended before the next step.
-    Lost,
-}
-
 /// One side of a device's channel.
 #[derive(Debug)]
 pub struct Link {
     window: Window,
     cookie: u64,
-    side: u32,
     port: Option<Port>,
     /// The bit of the port, kept over its lives.
     bit: Option<u16>,
     vcpu: u32,
-    epoch: u32,
-    phase: Phase,
+    words: Words<'static>,
+    handshake: Handshake,
     /// Notifications made.
     told: u64,
     /// Ticks after which a side that waits for a notification looks whether its port still lives.
@@ -111,18 +84,15 @@ impl Link {
         if magic != Some(ChannelHeader::MAGIC) || node.side > 1 {
             return Err(DeviceError::BadWindow);
         }
-        let epoch_at =
-            if node.side == BACK { offset_of!(ChannelHeader, epoch0) } else { offset_of!(ChannelHeader, epoch1) };
-        let epoch = window.word(epoch_at).map_or(0, |word| word.load(Ordering::Relaxed));
+        let words = words_of(&window, node.side).ok_or(DeviceError::BadWindow)?;
         let link = Link {
             window,
             cookie: node.cookie,
-            side: node.side,
             port: None,
             bit: None,
             vcpu: vcpu::index(),
-            epoch,
-            phase: Phase::Unplugged,
+            words,
+            handshake: Handshake::new(node.side, &words),
             told: 0,
             look_ticks: time::Scale::read().ticks(LOOK_AGAIN.as_nanos() as u64 * 50),
         };
@@ -150,113 +120,65 @@ impl Link {
     /// Whether both sides have seen each other, as far as the last step knew.
     #[inline]
     pub fn is_connected(&self) -> bool {
-        matches!(self.phase, Phase::Connected(_))
+        matches!(self.handshake.phase(), Phase::Connected(_))
     }
 
     /// Whether it waits for something that nothing announces: the port of the other side's next life.
     pub fn is_unplugged(&self) -> bool {
-        self.phase == Phase::Unplugged
+        self.handshake.phase() == Phase::Unplugged
     }
 
     /// Does what can be done now. To be called after each notification, and from time to time while the link is unplugged.
     #[inline]
     pub fn step(&mut self) -> Event {
-        if let Phase::Connected(epoch) = self.phase {
-            // Two loads: all that a healthy link costs.
-            if self.peer_epoch() == epoch && self.peer_state() == ChannelState::Connected as u32 {
-                return Event::Nothing;
-            }
-        }
-        self.step_slow()
+        if self.handshake.is_well(&self.words) { Event::Nothing } else { self.step_slow() }
     }
 
     #[cold]
     fn step_slow(&mut self) -> Event {
-        match self.phase {
-            Phase::Connected(_) => {
-                self.lose();
-                Event::Lost
-            }
+        match self.handshake.phase() {
+            Phase::Unplugged if !self.plug() => return Event::Nothing,
             Phase::Unplugged => {
-                if self.plug() {
-                    self.begin();
-                    return self.step_slow();
-                }
-                Event::Nothing
+                self.handshake.begin(&self.words);
+                self.tell();
             }
             Phase::Waiting | Phase::Accepted(_) | Phase::Refused(_) if !self.is_plugged() => {
-                self.lose();
-                Event::Nothing
+                self.handshake.lose(&self.words);
+                return Event::Nothing;
             }
-            Phase::Waiting => {
-                let is_there = self.peer_state() == ChannelState::Connected as u32 && self.peer_epoch() != 0;
-                // A back-end waits for an answer to its own offer, a front-end for any.
-                if is_there && (self.side == FRONT || self.peer_seen() == self.epoch) {
-                    Event::Peer
-                } else {
-                    Event::Nothing
-                }
-            }
-            Phase::Accepted(epoch) => {
-                // The refusal is read before a new epoch of ours makes the back-end forget it.
-                if self.side == FRONT && self.peer_epoch() == epoch && self.is_refused() {
-                    self.phase = Phase::Waiting;
-                    return Event::Peer;
-                }
-                if self.peer_epoch() != epoch || self.peer_state() != ChannelState::Connected as u32 {
-                    self.begin();
-                    return Event::Nothing;
-                }
-                if self.peer_seen() != self.epoch {
-                    return Event::Nothing;
-                }
-                self.phase = Phase::Connected(epoch);
-                Event::Connected
-            }
-            Phase::Refused(epoch) => {
-                if self.peer_epoch() != epoch {
-                    if self.side == BACK {
-                        self.store(OFFER + offset_of!(Offer, refusal), refusal::NONE);
-                    }
-                    self.begin();
-                }
-                Event::Nothing
-            }
+            Phase::Waiting | Phase::Accepted(_) | Phase::Refused(_) | Phase::Connected(_) => {}
         }
+        let (event, has_begun) = self.handshake.step(&self.words);
+        if has_begun {
+            self.tell();
+        }
+        event
     }
 
-    /// The front-end's answer to an offer: to be called after it has set its words of the rings.
+    /// The front-end's answer to the offer that it read since [`Event::Peer`]: to be called after it has set its words of the rings.
     pub fn accept(&mut self, accept: &Accept) {
-        let epoch = self.peer_epoch();
         let _ = self.window.store(ACCEPT, u64::from(accept.version));
         let _ = self.window.store(ACCEPT + offset_of!(Accept, features), accept.features);
-        self.store(self.seen_at(self.side), epoch);
-        self.set_state(ChannelState::Connected);
-        self.phase = Phase::Accepted(epoch);
+        self.handshake.accept(&self.words);
         self.tell();
     }
 
-    /// The back-end's agreement: to be called after it has set its words of the rings.
+    /// The back-end's agreement to what it read since [`Event::Peer`]: to be called after it has set its words of the rings.
     pub fn welcome(&mut self) {
-        let epoch = self.peer_epoch();
-        self.store(self.seen_at(self.side), epoch);
-        self.phase = Phase::Connected(epoch);
+        self.handshake.welcome(&self.words);
         self.tell();
     }
 
     /// Ends this epoch: the other side does not keep to the protocol, or asks for what is not there. It can begin anew. A back-end says why.
+    /// If it has begun anew already, it is met as the one that it is now.
     pub fn refuse(&mut self, why: u32) {
-        if self.side == BACK {
-            self.store(OFFER + offset_of!(Offer, refusal), why);
-        }
-        self.phase = Phase::Refused(self.peer_epoch());
-        self.set_state(ChannelState::Closed);
+        self.handshake.refuse(&self.words, why);
         self.tell();
     }
 
     /// Begins anew, though the other side did not.
     pub fn restart(&mut self) {
-        self.lose();
+        self.handshake.lose(&self.words);
     }
 
     /// Writes the back-end's offer and what follows it. To be called before the first step, and again if it changes.
@@ -301,31 +223,6 @@ impl Link {
         self.told
     }
 
-    fn lose(&mut self) {
-        self.set_state(ChannelState::Init);
-        self.phase = Phase::Unplugged;
-    }
-
-    /// Begins an epoch.
-    fn begin(&mut self) {
-        self.set_state(ChannelState::Init);
-        self.store(self.seen_at(self.side), 0);
-        // An epoch of 0 is nobody's: a side that never began.
-        self.epoch = self.epoch.wrapping_add(1).max(1);
-        self.store(self.epoch_at(self.side), self.epoch);
-        if self.side == BACK {
-            self.set_state(ChannelState::Connected);
-        }
-        self.phase = Phase::Waiting;
-        self.tell();
-    }
-
-    /// Whether the back-end has closed its epoch and says why. The manager closes that of one that ended, and says nothing.
-    fn is_refused(&self) -> bool {
-        self.peer_state() == ChannelState::Closed as u32
-            && self.load(OFFER + offset_of!(Offer, refusal)) != refusal::NONE
-    }
-
     fn is_plugged(&self) -> bool {
         self.port.is_some_and(|port| hvc::handle_info(port.handle()).is_ok_and(|info| info.state == 0))
     }
@@ -348,46 +245,22 @@ impl Link {
         self.bit = self.port.map(|port| port.bit());
         self.port.is_some()
     }
+}
 
-    fn set_state(&self, state: ChannelState) {
-        let at = if self.side == BACK { offset_of!(ChannelHeader, state0) } else { offset_of!(ChannelHeader, state1) };
-        self.store(at, state as u32);
-    }
-
-    fn peer_state(&self) -> u32 {
-        let at = if self.side == BACK { offset_of!(ChannelHeader, state1) } else { offset_of!(ChannelHeader, state0) };
-        self.load(at)
-    }
-
-    fn peer_epoch(&self) -> u32 {
-        self.load(self.epoch_at(1 - self.side))
-    }
-
-    fn peer_seen(&self) -> u32 {
-        self.load(self.seen_at(1 - self.side))
-    }
-
-    fn epoch_at(&self, side: u32) -> usize {
-        if side == BACK { offset_of!(ChannelHeader, epoch0) } else { offset_of!(ChannelHeader, epoch1) }
-    }
-
-    fn seen_at(&self, side: u32) -> usize {
-        if side == BACK { offset_of!(ChannelHeader, seen0) } else { offset_of!(ChannelHeader, seen1) }
-    }
-
-    fn word(&self, at: usize) -> Option<&AtomicU32> {
-        self.window.word(at)
-    }
-
-    fn load(&self, at: usize) -> u32 {
-        self.word(at).map_or(0, |word| word.load(Ordering::Acquire))
-    }
-
-    fn store(&self, at: usize, value: u32) {
-        if let Some(word) = self.word(at) {
-            word.store(value, Ordering::Release);
-        }
-    }
+/// The words of the handshake, as one side has them.
+fn words_of(window: &Window, side: u32) -> Option<Words<'static>> {
+    let back = Side {
+        state: window.static_word(offset_of!(ChannelHeader, state0))?,
+        epoch: window.static_word(offset_of!(ChannelHeader, epoch0))?,
+        seen: window.static_word(offset_of!(ChannelHeader, seen0))?,
+    };
+    let front = Side {
+        state: window.static_word(offset_of!(ChannelHeader, state1))?,
+        epoch: window.static_word(offset_of!(ChannelHeader, epoch1))?,
+        seen: window.static_word(offset_of!(ChannelHeader, seen1))?,
+    };
+    let (own, peer) = if side == BACK { (back, front) } else { (front, back) };
+    Some(Words { own, peer, refusal: window.static_word(OFFER + offset_of!(Offer, refusal))? })
 }
 
 /// The port in the caller's table with this cookie whose other end is there.

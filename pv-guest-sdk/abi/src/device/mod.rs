@@ -28,6 +28,7 @@
 
 pub mod block;
 pub mod control;
+pub mod handshake;
 pub mod net;
 
 use core::mem::{offset_of, size_of};
