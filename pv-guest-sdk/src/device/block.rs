@@ -10,9 +10,10 @@ use super::{DeviceError, Event, Link, wait};
 use crate::dtb::{self, DeviceNode};
 use crate::window::Window;
 use alloc_crate::vec::Vec;
+use core::ops::Range;
 use portico_abi::device::block::{
-    Disk as Details, INLINE_SEGMENTS, Request, Response, SECTOR, Segment, Shape, VERSION, flag, op, shape_of_window,
-    status,
+    Disk as Details, INLINE_SEGMENTS, MAX_SEGMENTS, Request, Response, SECTOR, Segment, Shape, VERSION, flag, op,
+    shape_of_window, status,
 };
 use portico_abi::device::{Accept, kind, refusal};
 use portico_abi::ring::{Consumer, Layout, Producer, Slots};
@@ -22,6 +23,9 @@ pub use portico_abi::device::block::feature;
 
 /// Bytes of a page, for sizes in memory.
 const PAGE: usize = PAGE_SIZE as usize;
+
+/// Most steps of the handshake at once.
+const MAX_STEPS: usize = 8;
 
 /// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +59,12 @@ pub struct Info {
     pub features: u64,
     /// Most sectors of a read or write.
     pub max_sectors: u32,
-    /// Most sectors of a discard and of a write-zeroes.
+    /// Most sectors of a discard.
     pub max_discard: u32,
     /// Most sectors of a write-zeroes.
     pub max_zeroes: u32,
+    /// Most pieces of a read or write.
+    pub max_segments: u32,
 }
 
 /// Pages of the window, one behind the other. Given back by [`Disk::free`].
@@ -86,6 +92,24 @@ impl Buffer {
     }
 }
 
+/// A part of the data of a request: bytes of one of its buffers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Which of the buffers.
+    pub buffer: usize,
+    /// Its bytes: whole sectors.
+    pub range: Range<usize>,
+}
+
+/// What a request of several pieces does with them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transfer {
+    /// Fills them from the disk.
+    Read,
+    /// Writes them to the disk.
+    Write,
+}
+
 /// Names a request that is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(u32);
@@ -99,12 +123,16 @@ pub struct Completion {
     pub result: Result<(), BlockError>,
     /// Its buffer, if it had one.
     pub buffer: Option<Buffer>,
+    /// Its buffers, if it had pieces.
+    pub buffers: Vec<Buffer>,
 }
 
 #[derive(Debug)]
 struct Pending {
     request: Request,
     buffer: Option<Buffer>,
+    /// Those of pieces, and behind them the one with their table if it needs one.
+    buffers: Vec<Buffer>,
     /// Order in which it was made.
     order: u64,
 }
@@ -267,30 +295,34 @@ impl Disk {
     }
 
     #[cold]
-    fn step_slow(&mut self, event: Event) -> Result<(), DeviceError> {
-        match event {
-            Event::Nothing => {}
-            Event::Lost => {
-                self.rings = None;
-                self.lost += 1;
-                return self.step();
+    fn step_slow(&mut self, mut event: Event) -> Result<(), DeviceError> {
+        // Each step may lead to the next; a back-end that always has something new is left for later.
+        for _ in 0..MAX_STEPS {
+            match event {
+                Event::Nothing => break,
+                Event::Lost => {
+                    self.rings = None;
+                    self.lost += 1;
+                }
+                Event::Peer => self.greet()?,
+                Event::Connected => self.begin()?,
             }
-            Event::Peer => {
-                self.greet()?;
-                return self.step();
-            }
-            Event::Connected => {
-                let window = self.link.window();
-                let (requests, responses) = (self.shape.requests, self.shape.responses);
-                let words = window.control(&requests).zip(window.control(&responses)).ok_or(DeviceError::BadWindow)?;
-                // `greet` set the words; here only the private indices are made again.
-                self.rings = Some(Rings {
-                    requests: Producer::start(words.0, requests.slots, 0),
-                    responses: Consumer::start(words.1, responses.slots, 0),
-                });
-                self.make_again();
-            }
+            event = self.link.step();
         }
+        Ok(())
+    }
+
+    /// Both sides have seen each other.
+    fn begin(&mut self) -> Result<(), DeviceError> {
+        let window = self.link.window();
+        let (requests, responses) = (self.shape.requests, self.shape.responses);
+        let words = window.control(&requests).zip(window.control(&responses)).ok_or(DeviceError::BadWindow)?;
+        // `greet` set the words; here only the private indices are made again.
+        self.rings = Some(Rings {
+            requests: Producer::start(words.0, requests.slots, 0),
+            responses: Consumer::start(words.1, responses.slots, 0),
+        });
+        self.make_again();
         Ok(())
     }
 
@@ -322,7 +354,16 @@ impl Disk {
             max_sectors: word(4).min((self.shape.data_bytes as u64 / SECTOR) as u32),
             max_discard: word(6),
             max_zeroes: word(7),
+            max_segments: word(5).min(MAX_SEGMENTS as u32),
         };
+        let is_sound = self.info.max_sectors > 0
+            && self.info.max_segments > 0
+            && self.info.block_bytes.is_power_of_two()
+            && u64::from(self.info.block_bytes) >= SECTOR;
+        if !is_sound {
+            self.link.refuse(refusal::NONE);
+            return Err(DeviceError::Incompatible);
+        }
         let window = self.link.window();
         if let Some(words) = window.control(&self.shape.requests) {
             let _ = Producer::start(words, self.shape.requests.slots, 0);
@@ -468,16 +509,99 @@ impl Disk {
         {
             return Err((BlockError::Shape, buffer));
         }
-        let offset = (self.shape.data + usize::from(buffer.page) * PAGE) as u32;
+        let offset = self.offset_of(&buffer, 0);
         let mut segment = [Segment::default(); INLINE_SEGMENTS];
         if let Some(first) = segment.first_mut() {
             *first = Segment { offset, bytes: bytes as u32 };
         }
         let request = Request { op, segments: 1, sector, sectors, segment, ..Request::default() };
-        self.submit(request, Some(buffer)).map_err(|(error, buffer)| match buffer {
-            Some(buffer) => (error, buffer),
-            None => unreachable!("what was given comes back"),
-        })
+        let Some(id) = self.free.pop() else { return Err((BlockError::Full, buffer)) };
+        Ok(self.submit(id, request, Some(buffer), Vec::new()))
+    }
+
+    /// Begins a read or write whose data is in several pieces, in the order of `pieces`; together they are at most `max_sectors` long and
+    /// there are at most `max_segments`. More than five need a page of the window for themselves while the request is in flight.
+    ///
+    /// # Errors
+    /// `Full` or `Shape`, with the buffers.
+    pub fn submit_pieces(
+        &mut self,
+        transfer: Transfer,
+        sector: u64,
+        buffers: Vec<Buffer>,
+        pieces: &[Piece],
+    ) -> Result<Ticket, (BlockError, Vec<Buffer>)> {
+        match self.describe(transfer, sector, &buffers, pieces) {
+            Ok((id, request, table)) => {
+                let mut buffers = buffers;
+                buffers.extend(table);
+                Ok(self.submit(id, request, None, buffers))
+            }
+            Err(error) => Err((error, buffers)),
+        }
+    }
+
+    /// Makes a request of pieces, without changing anything if it cannot be made.
+    fn describe(
+        &mut self,
+        transfer: Transfer,
+        sector: u64,
+        buffers: &[Buffer],
+        pieces: &[Piece],
+    ) -> Result<(u32, Request, Option<Buffer>), BlockError> {
+        if pieces.is_empty() || pieces.len() > self.info.max_segments as usize {
+            return Err(BlockError::Shape);
+        }
+        let mut segments = [Segment::default(); MAX_SEGMENTS];
+        let mut bytes = 0;
+        for (segment, piece) in segments.iter_mut().zip(pieces) {
+            *segment = self.segment(buffers, piece).ok_or(BlockError::Shape)?;
+            bytes += u64::from(segment.bytes);
+        }
+        let sectors = bytes / SECTOR;
+        if sectors > u64::from(self.info.max_sectors) {
+            return Err(BlockError::Shape);
+        }
+        let table = if pieces.len() > INLINE_SEGMENTS { Some(self.buffer(PAGE)?) } else { None };
+        let Some(id) = self.free.pop() else {
+            table.into_iter().for_each(|table| self.free(table));
+            return Err(BlockError::Full);
+        };
+        let op = match transfer {
+            Transfer::Read => op::READ,
+            Transfer::Write => op::WRITE,
+        };
+        let mut request =
+            Request { op, segments: pieces.len() as u16, sector, sectors: sectors as u32, ..Request::default() };
+        match &table {
+            Some(table) => {
+                for (offset, segment) in (0..).step_by(8).zip(segments.iter().take(pieces.len())) {
+                    let _ = table.window.store(offset, segment.to_word());
+                }
+                request.table = self.offset_of(table, 0);
+            }
+            None => {
+                if let Some(first) = segments.first_chunk() {
+                    request.segment = *first;
+                }
+            }
+        }
+        Ok((id, request, table))
+    }
+
+    fn segment(&self, buffers: &[Buffer], piece: &Piece) -> Option<Segment> {
+        let buffer = buffers.get(piece.buffer)?;
+        let Range { start, end } = piece.range;
+        let is_whole = start.is_multiple_of(SECTOR as usize) && end.is_multiple_of(SECTOR as usize);
+        if !is_whole || start >= end || end > buffer.len() {
+            return None;
+        }
+        Some(Segment { offset: self.offset_of(buffer, start), bytes: (end - start) as u32 })
+    }
+
+    /// Offset of a buffer's byte in the window.
+    fn offset_of(&self, buffer: &Buffer, at: usize) -> u32 {
+        (self.shape.data + usize::from(buffer.page) * PAGE + at) as u32
     }
 
     /// Begins to make everything durable that was answered before.
@@ -485,7 +609,8 @@ impl Disk {
     /// # Errors
     /// `Full`.
     pub fn submit_flush(&mut self) -> Result<Ticket, BlockError> {
-        self.submit(Request { op: op::FLUSH, ..Request::default() }, None).map_err(|(error, _)| error)
+        let id = self.free.pop().ok_or(BlockError::Full)?;
+        Ok(self.submit(id, Request { op: op::FLUSH, ..Request::default() }, None, Vec::new()))
     }
 
     /// Begins to discard sectors, or to fill them with zeros.
@@ -498,21 +623,22 @@ impl Disk {
         if sectors == 0 || sectors > limit {
             return Err(BlockError::Shape);
         }
-        self.submit(Request { op, sector, sectors, ..Request::default() }, None).map_err(|(error, _)| error)
+        let id = self.free.pop().ok_or(BlockError::Full)?;
+        Ok(self.submit(id, Request { op, sector, sectors, ..Request::default() }, None, Vec::new()))
     }
 
+    /// Begins a request of which everything was checked, under a number from the free ones.
     #[inline]
-    fn submit(&mut self, mut request: Request, buffer: Option<Buffer>) -> Result<Ticket, (BlockError, Option<Buffer>)> {
-        let Some(id) = self.free.pop() else { return Err((BlockError::Full, buffer)) };
+    fn submit(&mut self, id: u32, mut request: Request, buffer: Option<Buffer>, buffers: Vec<Buffer>) -> Ticket {
         request.id = id;
         let order = self.next_order;
         self.next_order += 1;
         if let Some(pending) = self.pending.get_mut(id as usize) {
-            *pending = Some(Pending { request, buffer, order });
+            *pending = Some(Pending { request, buffer, buffers, order });
         }
         self.in_flight += 1;
         self.put(&request);
-        Ok(Ticket(id))
+        Ticket(id)
     }
 
     /// Takes a request that has ended, if one has. Also keeps the link alive.
@@ -533,8 +659,10 @@ impl Disk {
                 return Ok(None);
             }
         }
-        // The back-end never waits for room: there is a slot for each request.
-        let _ = rings.responses.release();
+        if rings.responses.release() {
+            // It had no room for more answers.
+            self.link.tell();
+        }
         let response = Response::from_bytes(&raw.0);
         let Some(pending) = self.pending.get_mut(response.id as usize).and_then(Option::take) else {
             // An answer to what was not asked.
@@ -544,7 +672,13 @@ impl Disk {
         self.free.push(response.id);
         self.in_flight -= 1;
         let result = if response.status == status::OK { Ok(()) } else { Err(BlockError::Status(response.status)) };
-        Ok(Some(Completion { ticket: Ticket(response.id), result, buffer: pending.buffer }))
+        let mut buffers = pending.buffers;
+        if pending.request.table != 0
+            && let Some(table) = buffers.pop()
+        {
+            self.free(table);
+        }
+        Ok(Some(Completion { ticket: Ticket(response.id), result, buffer: pending.buffer, buffers }))
     }
 
     /// Publishes, and waits until a request has ended.
