@@ -4,5 +4,6 @@
 
 extern crate alloc;
 
+pub mod claims;
 pub mod gpt;
 pub mod request;

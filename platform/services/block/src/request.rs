@@ -175,7 +175,7 @@ mod tests {
                 (request.op, request.flags, request.segments) = (request.op % 5, 0, request.segments % 8);
                 (request.sector, request.sectors) = (request.sector % 1010, request.sectors % 300);
                 for segment in &mut request.segment {
-                    *segment = Segment { offset: segment.offset % 2_000_000 & !511, bytes: segment.bytes % 16384 & !511 };
+                    *segment = Segment { offset: (segment.offset % 2_000_000) & !511, bytes: (segment.bytes % 16384) & !511 };
                 }
             }
             if let Ok(segments) = check(&request, &LIMITS) {

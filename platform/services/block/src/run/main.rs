@@ -14,6 +14,8 @@ mod queue;
 #[cfg(target_os = "none")]
 mod server;
 #[cfg(target_os = "none")]
+mod target;
+#[cfg(target_os = "none")]
 mod virtio;
 
 #[cfg(target_os = "none")]

@@ -1,17 +1,21 @@
 //! The back-end of one queue of a guest's disk.
 
 use crate::disk::{Tag, Work};
+use crate::target::{self, Target};
 use crate::virtio::VirtioDisk;
+use alloc::rc::Rc;
+use alloc::string::String;
 use alloc::vec::Vec;
+use core::cell::Cell;
 use portico_abi::device::block::{
     Disk as Details, Request, Response, SECTOR, Segment, Shape, VERSION, flag, op, shape_of_window, status,
 };
 use portico_abi::device::control::Counters;
 use portico_abi::device::{Offer, kind, refusal};
 use portico_abi::dt::{self, service as property};
-use portico_abi::ring::{Consumer, Layout, Producer, Slots};
-use portico_block::gpt::{self, Which};
-use portico_block::request::{Limits, Segments, check, check_segments, table_is_inside};
+use portico_abi::ring::{Consumer, Corrupt, Layout, Producer, Slots};
+use portico_block::claims::Claims;
+use portico_block::request::{Segments, check, check_segments, table_is_inside};
 use portico_sdk::device::{DeviceError, Event, Link};
 use portico_sdk::dtb::DeviceNode;
 use portico_sdk::window::Window;
@@ -19,18 +23,6 @@ use portico_service::limit::Limit;
 
 /// Requests taken from one queue in a turn: nobody waits long behind another.
 const PER_TURN: usize = 32;
-/// Most sectors of a read or write, if the data area is larger.
-const MAX_SECTORS: u32 = 2048;
-
-/// What of which disk of the machine it is.
-#[derive(Clone, Copy, Debug)]
-struct Target {
-    disk: usize,
-    first: u64,
-    limits: Limits,
-    block_bytes: u32,
-}
-
 #[derive(Debug)]
 struct Rings {
     requests: Consumer<'static>,
@@ -57,6 +49,21 @@ impl Slots for WindowSlots {
 #[repr(align(8))]
 struct Aligned<const N: usize>([u8; N]);
 
+/// The limits of a disk, which its queues share.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    ops: Limit,
+    bytes: Limit,
+}
+
+/// A request that was taken from the ring and could not be begun.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    request: Request,
+    /// The limits have let it pass.
+    is_paid: bool,
+}
+
 /// One queue.
 #[derive(Debug)]
 pub struct GuestQueue {
@@ -69,12 +76,13 @@ pub struct GuestQueue {
     connection: u32,
     /// Requests at the disk, of this connection and of those before.
     in_flight: u32,
-    ops: Limit,
-    bytes: Limit,
+    rate: Rc<Cell<Rate>>,
+    is_limited: bool,
     /// Not before this time, in nanoseconds: over its rate.
     not_before: u64,
-    /// A request that was taken from the ring and had no room at the disk.
-    waiting: Option<Request>,
+    waiting: Option<Waiting>,
+    /// What waits does so for room at the disk.
+    is_stuck: bool,
     /// Notified, or not done with its ring.
     is_active: bool,
     /// Answers that were not published.
@@ -85,15 +93,23 @@ pub struct GuestQueue {
 }
 
 impl GuestQueue {
-    /// Takes the queue that the device tree describes, on one of `disks`.
+    /// Takes the queue that the device tree describes, on one of `disks`. One whose disk the guest does not get is there, and refuses;
+    /// the second part of the answer says why.
     ///
     /// # Errors
     /// `BadWindow`.
-    pub fn new(node: &DeviceNode, disks: &mut [VirtioDisk]) -> Result<GuestQueue, DeviceError> {
+    pub fn new(
+        node: &DeviceNode,
+        disks: &mut [VirtioDisk],
+        claims: &mut Claims<'static>,
+    ) -> Result<(GuestQueue, Option<String>), DeviceError> {
         // SAFETY: the manager mapped the window for the life of the domain, and nothing else of the service is there.
         let link = unsafe { Link::new(node) }?;
         let shape = shape_of_window(link.window().len()).ok_or(DeviceError::BadWindow)?;
-        let target = find_target(node, disks, &shape);
+        let (target, why) = match target::find(node, disks, &shape, claims) {
+            Ok(target) => (Some(target), None),
+            Err(why) => (None, Some(why)),
+        };
         let details = Details {
             sectors: target.map_or(0, |target| target.limits.sectors),
             block_bytes: target.map_or(512, |target| target.block_bytes),
@@ -117,8 +133,11 @@ impl GuestQueue {
             &bytes_of(&details),
         );
         let burst = node.number(property::BURST).unwrap_or(0);
-        let rate = node.number(property::RATE).unwrap_or(0);
-        Ok(GuestQueue {
+        let rate = Rate {
+            ops: Limit::new(node.number(property::IOPS).unwrap_or(0), burst),
+            bytes: Limit::new(node.number(property::RATE).unwrap_or(0), burst.saturating_mul(4096)),
+        };
+        let queue = GuestQueue {
             link,
             shape,
             machine: node.number(dt::MACHINE_ADDRESS).unwrap_or(0),
@@ -126,20 +145,32 @@ impl GuestQueue {
             rings: None,
             connection: 0,
             in_flight: 0,
-            ops: Limit::new(node.number(property::IOPS).unwrap_or(0), burst),
-            bytes: Limit::new(rate, burst.saturating_mul(4096)),
+            rate: Rc::new(Cell::new(rate)),
+            is_limited: !(rate.ops.is_none() && rate.bytes.is_none()),
             not_before: 0,
             waiting: None,
+            is_stuck: false,
             is_active: true,
             is_unpublished: false,
             segments: Vec::new(),
             counters: Counters::default(),
-        })
+        };
+        Ok((queue, why))
     }
 
-    /// Whether what stands behind it is there.
-    pub fn has_disk(&self) -> bool {
-        self.target.is_some()
+    /// Shares the limits of another queue of its disk.
+    pub fn share_rate(&mut self, other: &GuestQueue) {
+        self.rate = Rc::clone(&other.rate);
+    }
+
+    /// The disk of the machine behind it.
+    pub fn disk(&self) -> Option<usize> {
+        self.target.map(|target| target.disk)
+    }
+
+    /// Whether it waits for room at its disk.
+    pub fn is_stuck(&self) -> bool {
+        self.is_stuck
     }
 
     /// Lets it look for a new port in the next turn.
@@ -153,10 +184,7 @@ impl GuestQueue {
         if self.link.port().is_some_and(|port| port.take()) {
             self.is_active = true;
         }
-        if !self.is_active || now_ns < self.not_before {
-            return false;
-        }
-        if !self.step() {
+        if !self.is_active || !self.step() || now_ns < self.not_before {
             return false;
         }
         self.serve(number, disks, now_ns)
@@ -185,9 +213,7 @@ impl GuestQueue {
         match event {
             Event::Nothing | Event::Connected => {}
             Event::Lost => {
-                self.rings = None;
-                self.waiting = None;
-                self.is_unpublished = false;
+                self.leave();
                 if self.in_flight == 0 {
                     let event = self.link.step();
                     self.step_slow(event);
@@ -222,44 +248,27 @@ impl GuestQueue {
     fn serve(&mut self, number: u32, disks: &mut [VirtioDisk], now_ns: u64) -> bool {
         let Some(target) = self.target else { return false };
         let Some(disk) = disks.get_mut(target.disk) else { return false };
-        let slots = WindowSlots(self.link.window(), self.shape.requests);
         let mut is_busy = false;
+        self.is_stuck = false;
         for _ in 0..PER_TURN {
-            // An answer needs room: what is not answered has a slot reserved.
-            let Some(rings) = &mut self.rings else { return is_busy };
-            let request = match self.waiting.take() {
-                Some(request) => request,
-                None => {
-                    let room = match rings.responses.room() {
-                        Ok(room) => room,
-                        Err(_) => return self.give_up(),
-                    };
-                    if room <= self.in_flight {
-                        // A front-end that does not take its answers waits until it notifies for something else.
-                        self.is_active = false;
-                        return is_busy;
-                    }
-                    let mut raw = Aligned([0_u8; size_of::<Request>()]);
-                    match rings.requests.pop(&slots, &mut raw.0) {
-                        Ok(true) => {}
-                        Ok(false) => {
-                            // Nobody waits for room: a front-end has a slot for each request.
-                            let _ = rings.requests.release();
-                            return is_busy | self.sleep();
-                        }
-                        Err(_) => return self.give_up(),
-                    }
-                    Request::from_bytes(&raw.0)
-                }
+            let Waiting { request, is_paid } = match self.next_request() {
+                Ok(Some(next)) => next,
+                Ok(None) => return is_busy | self.rest(),
+                Err(Corrupt) => return self.give_up(),
             };
-            if let Err(at) = self.pass(&request, now_ns) {
-                (self.waiting, self.not_before) = (Some(request), at);
+            let checked = self.collect(&request, &target);
+            if !is_paid && let Err(at) = self.pass(&request, checked.is_ok(), now_ns) {
+                (self.waiting, self.not_before) = (Some(Waiting { request, is_paid }), at);
                 break;
             }
-            if !self.begin(&request, &target, disk, number) {
-                self.waiting = Some(request);
-                // The disk is full: each of its answers makes room.
-                break;
+            match checked {
+                Err(status) => self.answer(request.id, status),
+                Ok(()) if self.begin(&request, &target, disk, number) => {}
+                Ok(()) => {
+                    // The disk is full: each of its answers makes room.
+                    (self.waiting, self.is_stuck) = (Some(Waiting { request, is_paid: true }), true);
+                    break;
+                }
             }
             is_busy = true;
         }
@@ -269,28 +278,66 @@ impl GuestQueue {
         is_busy
     }
 
-    /// Whether the disk's limits let a request pass now; when, if not.
+    /// The request that waits, or takes one from the ring if there is room for its answer: what is not answered has a slot reserved.
     #[inline]
-    fn pass(&mut self, request: &Request, now_ns: u64) -> Result<(), u64> {
-        if self.ops.is_none() && self.bytes.is_none() {
-            return Ok(());
+    fn next_request(&mut self) -> Result<Option<Waiting>, Corrupt> {
+        if let Some(waiting) = self.waiting.take() {
+            return Ok(Some(waiting));
         }
-        self.ops.check(now_ns)?;
-        let is_data = matches!(request.op, op::READ | op::WRITE);
-        self.bytes.take(if is_data { u64::from(request.sectors) * SECTOR } else { 0 }, now_ns)?;
-        self.ops.take(1, now_ns)
+        let Some(rings) = &mut self.rings else { return Ok(None) };
+        if rings.responses.room()? <= self.in_flight {
+            return Ok(None);
+        }
+        let slots = WindowSlots(self.link.window(), self.shape.requests);
+        let mut raw = Aligned([0_u8; size_of::<Request>()]);
+        let is_there = rings.requests.pop(&slots, &mut raw.0)?;
+        Ok(is_there.then(|| Waiting { request: Request::from_bytes(&raw.0), is_paid: false }))
     }
 
-    /// Begins a request at the disk, or answers it at once. `false`: the disk has no room.
+    /// Nothing can be taken from the ring: gives its slots back and asks for a notification. Returns whether something can be taken meanwhile.
+    fn rest(&mut self) -> bool {
+        match self.try_rest() {
+            Ok(is_active) => {
+                self.is_active = is_active;
+                is_active
+            }
+            Err(Corrupt) => self.give_up(),
+        }
+    }
+
+    fn try_rest(&mut self) -> Result<bool, Corrupt> {
+        let Some(rings) = &mut self.rings else { return Ok(false) };
+        // Nobody waits for room: a front-end has a slot for each request.
+        let _ = rings.requests.release();
+        if rings.requests.arm()? {
+            return Ok(false);
+        }
+        if rings.responses.room()? > self.in_flight {
+            return Ok(true);
+        }
+        // A front-end that does not take its answers waits: each answer of the disk makes this queue active, and else it shall say
+        // when it has taken one.
+        Ok(self.in_flight == 0 && !rings.responses.arm()?)
+    }
+
+    /// Whether the disk's limits let a request pass now; when, if not. One that makes no sense counts, without its bytes.
+    #[inline]
+    fn pass(&mut self, request: &Request, is_sound: bool, now_ns: u64) -> Result<(), u64> {
+        if !self.is_limited {
+            return Ok(());
+        }
+        let mut rate = self.rate.get();
+        rate.ops.check(now_ns)?;
+        let is_data = is_sound && matches!(request.op, op::READ | op::WRITE);
+        rate.bytes.take(if is_data { u64::from(request.sectors) * SECTOR } else { 0 }, now_ns)?;
+        rate.ops.take(1, now_ns)?;
+        self.rate.set(rate);
+        Ok(())
+    }
+
+    /// Begins a request that was collected at the disk, or answers it at once. `false`: the disk has no room.
     #[inline]
     fn begin(&mut self, request: &Request, target: &Target, disk: &mut VirtioDisk, number: u32) -> bool {
-        match self.collect(request, target) {
-            Ok(()) => {}
-            Err(status) => {
-                self.answer(request.id, status);
-                return true;
-            }
-        }
         if request.op == op::FLUSH && !disk.has_flush() {
             self.answer(request.id, status::OK);
             return true;
@@ -382,27 +429,21 @@ impl GuestQueue {
         }
     }
 
-    /// Asks for a notification of the next request. Returns whether one has come meanwhile.
-    fn sleep(&mut self) -> bool {
-        let Some(rings) = &mut self.rings else { return false };
-        match rings.requests.arm() {
-            Ok(is_empty) => {
-                self.is_active = !is_empty;
-                !is_empty
-            }
-            Err(_) => self.give_up(),
-        }
-    }
-
     /// The front-end breaks the protocol: this connection ends.
     #[cold]
     fn give_up(&mut self) -> bool {
-        self.rings = None;
-        self.waiting = None;
-        self.is_unpublished = false;
+        self.leave();
         self.counters.failed += 1;
         self.link.refuse(refusal::PROTOCOL);
-        false
+        true
+    }
+
+    /// Ends this connection. What the disk still does for it is not answered.
+    fn leave(&mut self) {
+        self.rings = None;
+        self.waiting = None;
+        self.is_stuck = false;
+        self.is_unpublished = false;
     }
 
     /// How many requests must end before the guest wants to be told; 1 if it does not say, or if it would wait for more than is in flight.
@@ -413,7 +454,7 @@ impl GuestQueue {
 
     /// Whether it has limits of rate: then it needs the time.
     pub fn is_limited(&self) -> bool {
-        !(self.ops.is_none() && self.bytes.is_none())
+        self.is_limited
     }
 
     /// Whether the disk does something for it.
@@ -444,44 +485,4 @@ fn bytes_of(details: &Details) -> [u8; size_of::<Details>()] {
         to.copy_from_slice(&word.to_le_bytes());
     }
     bytes
-}
-
-/// Finds the disk, partition or range that the manager named. `None` if the machine has no such thing.
-fn find_target(node: &DeviceNode, disks: &mut [VirtioDisk], shape: &Shape) -> Option<Target> {
-    let name = node.text(property::DISK)?;
-    let (index, disk) = disks.iter_mut().enumerate().find(|(_, disk)| disk.is_named(name))?;
-    let all = disk.abilities.sectors;
-    let (first, sectors) =
-        match (node.number(property::PARTITION), node.text(property::LABEL), node.number(property::FIRST)) {
-            (Some(number), ..) => partition(disk, Which::Number(number as u32))?,
-            (_, Some(label), _) => partition(disk, Which::Label(label))?,
-            (_, _, Some(first)) => (first / SECTOR, node.number(property::BYTES)? / SECTOR),
-            _ => (0, all),
-        };
-    if sectors == 0 || first.checked_add(sectors).is_none_or(|end| end > all) {
-        return None;
-    }
-    let is_read_only = disk.abilities.is_read_only || node.bytes(property::READ_ONLY).is_some();
-    let abilities = disk.abilities;
-    let limits = Limits {
-        sectors,
-        is_read_only,
-        features: if is_read_only { 0 } else { abilities.features },
-        max_sectors: MAX_SECTORS.min((shape.data_bytes as u64 / SECTOR) as u32),
-        max_segments: abilities.max_segments,
-        max_discard: abilities.max_discard,
-        max_zeroes: abilities.max_zeroes,
-    };
-    Some(Target { disk: index, first, limits, block_bytes: abilities.block_bytes })
-}
-
-fn partition(disk: &mut VirtioDisk, which: Which<'_>) -> Option<(u64, u64)> {
-    let sectors = disk.abilities.sectors;
-    let mut sector = [0_u8; gpt::SECTOR];
-    disk.read(1, &mut sector)?;
-    let header = gpt::header(&sector, sectors)?;
-    let mut entries = alloc::vec![0_u8; header.bytes];
-    disk.read(header.entries, &mut entries)?;
-    let found = gpt::find(&header, &entries, which)?;
-    Some((found.first, found.sectors))
 }

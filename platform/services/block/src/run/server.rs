@@ -4,6 +4,7 @@ use crate::queue::GuestQueue;
 use crate::virtio::VirtioDisk;
 use alloc::vec::Vec;
 use portico_abi::dt;
+use portico_block::claims::Claims;
 use portico_sdk::{dtb, irq, port, println, time};
 use portico_service::control::Control;
 use portico_service::machine;
@@ -21,6 +22,11 @@ struct Server {
     queues: Vec<GuestQueue>,
     /// A queue has limits of rate.
     is_limited: bool,
+    /// The queue that is looked at first in the next turn: another in each.
+    first: usize,
+    /// For each disk, the queue that found it full. Until that queue has got its room no other takes any: one who wants much would
+    /// else wait for ever behind many who want little.
+    stuck: Vec<Option<usize>>,
 }
 
 /// Serves, and does not end.
@@ -32,25 +38,34 @@ pub fn serve() -> u64 {
         return NO_SERVICE;
     };
     let mut disks = open_disks();
-    let mut queues = Vec::new();
+    let queues = open_queues(&mut disks);
+    control.ready();
+    let is_limited = queues.iter().any(GuestQueue::is_limited);
+    let stuck = disks.iter().map(|_| None).collect();
+    Server { control, disks, queues, is_limited, first: 0, stuck }.run()
+}
+
+fn open_queues(disks: &mut [VirtioDisk]) -> Vec<GuestQueue> {
+    let mut queues: Vec<GuestQueue> = Vec::new();
+    let mut claims = Claims::default();
+    // The queues of a disk stand one behind the other, the first of them first.
+    let mut first = 0;
     for node in dtb::devices(dt::BLOCK) {
-        match GuestQueue::new(&node, &mut disks) {
-            Ok(queue) => {
-                if !queue.has_disk() {
-                    let name = node.text(dt::service::DISK).unwrap_or("?");
-                    println!(
-                        "{}: disk {:?}: the machine has no {name:?}, or not that part of it",
-                        node.peer, node.name
-                    );
+        let is_first = node.number(dt::QUEUE).unwrap_or(0) == 0;
+        match GuestQueue::new(&node, disks, &mut claims) {
+            Ok((mut queue, why)) => {
+                if is_first {
+                    first = queues.len();
+                    why.inspect(|why| println!("{}: disk {:?}: refused: {why}", node.peer, node.name));
+                } else if let Some(other) = queues.get(first) {
+                    queue.share_rate(other);
                 }
                 queues.push(queue);
             }
             Err(error) => println!("{}: disk {:?}: {error:?}", node.peer, node.name),
         }
     }
-    control.ready();
-    let is_limited = queues.iter().any(GuestQueue::is_limited);
-    Server { control, disks, queues, is_limited }.run()
+    queues
 }
 
 fn open_disks() -> Vec<VirtioDisk> {
@@ -97,8 +112,10 @@ impl Server {
             }
         }
         let now_ns = if self.is_limited { time::now_ns() } else { 0 };
-        for (number, queue) in (0..).zip(&mut self.queues) {
-            is_busy |= queue.turn(number, &mut self.disks, now_ns);
+        let count = self.queues.len();
+        self.first = (self.first + 1) % count.max(1);
+        for number in (self.first..count).chain(0..self.first) {
+            is_busy |= self.turn_of(number, now_ns);
         }
         for disk in &mut self.disks {
             disk.publish();
@@ -106,6 +123,18 @@ impl Server {
         for queue in &mut self.queues {
             queue.publish();
         }
+        is_busy
+    }
+
+    fn turn_of(&mut self, number: usize, now_ns: u64) -> bool {
+        let Some(queue) = self.queues.get_mut(number) else { return false };
+        let mut nobody = None;
+        let stuck = queue.disk().and_then(|disk| self.stuck.get_mut(disk)).unwrap_or(&mut nobody);
+        if stuck.is_some_and(|stuck| stuck != number) {
+            return false;
+        }
+        let is_busy = queue.turn(number as u32, &mut self.disks, now_ns);
+        *stuck = queue.is_stuck().then_some(number);
         is_busy
     }
 
