@@ -9,6 +9,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use portico_abi::call::extent_flags;
 use portico_abi::channel::{ChannelHeader, ChannelState};
+use portico_abi::device::{ACCEPT, FRONT};
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
 use portico_manager::fdt::{DeviceNode, Value};
 use portico_manager::links::{Link, Purpose, is_service};
@@ -100,7 +101,10 @@ impl Channels {
             let ipa = self.ipa_in(number, index);
             self.open(machine, index)?;
             let Some(channel) = self.list.get_mut(index) else { continue };
-            let Some((piece, _)) = channel.window else { continue };
+            let Some((piece, window)) = channel.window else { continue };
+            if side == FRONT as usize && channel.link.purpose != Purpose::Channel {
+                forget(window).ok_or(Status::Invalid)?;
+            }
             machine.lend(piece.extent, piece.pages, domain, ipa, hv::READ_WRITE)?;
             let [a, b] = channel.link.sides;
             let peer = if side == 0 { b } else { a };
@@ -198,6 +202,16 @@ fn renew(piece: &Piece<Handle>, window: Window) -> Result<(), Status> {
     }
     hv::scrub_mapped(piece.extent, window.address())?;
     initialize(window, window.len()).ok_or(Status::Invalid)
+}
+
+/// Clears what the last instance of a guest left in the window of a device, while the service has it: all but the back-end's words. What
+/// the service still does for that instance may land there afterwards: that is the guest's own too, and ends before the next handshake does.
+fn forget(window: Window) -> Option<()> {
+    for offset in (ACCEPT..window.len()).step_by(8) {
+        window.store(offset, 0)?;
+    }
+    portico_sdk::mem::clean(window.address() as usize, window.len());
+    Some(())
 }
 
 fn first_window(number: u16) -> u64 {
