@@ -36,6 +36,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "image_header", run: targets::image_header, seeds: seeds::kernels },
     Target { name: "shell", run: targets::shell, seeds: seeds::command_lines },
     Target { name: "console", run: portico_console::fuzz::console, seeds: seeds::command_lines },
+    Target { name: "block_request", run: targets::block_request, seeds: seeds::block_requests },
+    Target { name: "gpt", run: targets::gpt, seeds: seeds::partition_tables },
+    Target { name: "handshake", run: targets::handshake, seeds: seeds::handshakes },
 ];
 
 /// Gives a target its seeds, and `rounds` inputs made of them by damage.

@@ -186,3 +186,45 @@ pub fn command_lines() -> Vec<Vec<u8>> {
     ];
     lines.iter().map(|line| line.as_bytes().to_vec()).collect()
 }
+
+/// Slots of a disk's request ring: plain, with a table, and without data.
+pub fn block_requests() -> Vec<Vec<u8>> {
+    use portico_abi::device::block::{Request, Segment, op};
+    let mut plain = Request { id: 1, op: op::WRITE, segments: 2, sector: 8, sectors: 16, ..Request::default() };
+    plain.segment[0] = Segment { offset: 8192, bytes: 4096 };
+    plain.segment[1] = Segment { offset: 16384, bytes: 4096 };
+    let table = Request { op: op::READ, segments: 8, sectors: 8, table: 8192, ..Request::default() };
+    let discard = Request { op: op::DISCARD, sector: 64, sectors: 64, ..Request::default() };
+    let mut with_table = table.to_bytes().to_vec();
+    for index in 0..8 {
+        with_table.extend(Segment { offset: 12288 + index * 512, bytes: 512 }.to_word().to_le_bytes());
+    }
+    vec![plain.to_bytes().to_vec(), with_table, discard.to_bytes().to_vec()]
+}
+
+/// A header and four entries, of which one is a partition of the name `data`.
+pub fn partition_tables() -> Vec<Vec<u8>> {
+    let mut table = vec![0; 512 + 512];
+    let mut put = |at: usize, bytes: &[u8]| {
+        if let Some(target) = table.get_mut(at..at + bytes.len()) {
+            target.copy_from_slice(bytes);
+        }
+    };
+    put(0, b"EFI PART");
+    put(12, &92_u32.to_le_bytes());
+    for (at, value) in [(40, 34_u64), (48, 300), (72, 2)] {
+        put(at, &value.to_le_bytes());
+    }
+    put(80, &4_u32.to_le_bytes());
+    put(84, &128_u32.to_le_bytes());
+    put(512, &[1]);
+    put(512 + 32, &34_u64.to_le_bytes());
+    put(512 + 40, &99_u64.to_le_bytes());
+    put(512 + 56, b"d\0a\0t\0a\0");
+    vec![table]
+}
+
+/// Steps of a handshake that goes well, and of one in which words are changed.
+pub fn handshakes() -> Vec<Vec<u8>> {
+    vec![[0, 0, 1, 0].repeat(8), vec![0, 0, 1, 0, 0x0c, 2, 0, 0, 1, 0, 0x8, 0, 1, 0, 0x3c, 255, 0, 0, 1, 0]]
+}

@@ -1,0 +1,4 @@
+//! Guided fuzzing of `gpt`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| portico_fuzz::run("gpt", bytes));
