@@ -293,8 +293,10 @@ impl Machine {
 
     /// The end of the output, for messages.
     pub fn last_lines(&self) -> String {
-        // The lines of a healthy neighbour or of a flood would fill the screen.
-        let is_noise = |line: &&String| line.starts_with("[neighbour] healthy") || line.ends_with(" flood");
+        // The lines of a healthy neighbour, of a load or of a flood would fill the screen.
+        let is_noise = |line: &&String| {
+            line.starts_with("[neighbour] healthy") || line.ends_with(" flood") || line.contains("] load: ")
+        };
         let lines: Vec<_> = self.lines.iter().filter(|line| !is_noise(line)).collect();
         let from = lines.len().saturating_sub(SHOWN);
         let mut text: String = lines.iter().skip(from).map(|line| format!("  | {line}\n")).collect();

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
+mod block;
 mod boot;
 mod console;
 mod guests;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     arguments.test_threads = arguments.test_threads.or(Some(2));
     let trials = [
         boot::trials(),
+        block::trials(),
         console::trials(),
         systems::trials(),
         guests::trials(),
