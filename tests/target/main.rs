@@ -12,6 +12,7 @@ mod hostile;
 mod net;
 mod root;
 mod sched;
+mod sd;
 mod systems;
 mod tools;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         net::trials(),
         root::trials(),
         sched::trials(),
+        sd::trials(),
         tools::trials(),
     ];
     libtest_mimic::run(&arguments, trials.concat_trials()).exit_code()

@@ -156,11 +156,12 @@ impl Line {
     /// Adds disks and network device.
     fn add_devices(&self, arguments: &mut Arguments) {
         if self.machine == MachineKind::Raspi4b {
+            // `if=sd` would put the card behind the controller of the wireless network, not behind EMMC2 where the board has it.
             for disk in &self.disks {
-                arguments.pair(
-                    "-drive",
-                    format!("if=sd,file={},format=raw,cache=writeback,discard=unmap", escape(&disk.file)),
-                );
+                let file = escape(&disk.file);
+                arguments
+                    .pair("-drive", format!("if=none,id=card,file={file},format=raw,cache=writeback,discard=unmap"));
+                arguments.pair("-device", "sd-card,drive=card,bus=/generic-sdhci");
             }
             return;
         }
@@ -262,7 +263,9 @@ mod tests {
             assert!(shell.contains(part), "{part} in {shell}");
         }
         let board = Line { disks, ..Line::new(MachineKind::Raspi4b, 4, 2048, "k".into()) };
-        assert!(board.shell().contains("-drive if=sd,file=a,,one.img,format=raw,cache=writeback,discard=unmap"));
+        assert!(
+            board.shell().contains("-drive if=none,id=card,file=a,,one.img,format=raw,cache=writeback,discard=unmap")
+        );
         assert!(!Line::new(MachineKind::Virt, 1, 512, "k".into()).shell().contains("virtio"));
     }
 

@@ -1,7 +1,7 @@
 //! The block service: disks of the machine as paravirtual disks of guests.
 //!
-//! It owns the disks' registers and interrupts and moves data by DMA straight between a disk and a guest's window. It keeps nothing: what a
-//! disk has answered is answered to the guest, and what was in flight when it dies the guest makes again.
+//! It owns the disks' registers and interrupts and moves data straight between a disk and a guest's window: a virtio disk does so by
+//! itself, for an SD card the processor does. It keeps nothing: what a disk has answered is answered to the guest, and what was in flight when it dies the guest makes again.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -11,6 +11,8 @@ extern crate alloc;
 mod disk;
 #[cfg(target_os = "none")]
 mod queue;
+#[cfg(target_os = "none")]
+mod sd;
 #[cfg(target_os = "none")]
 mod server;
 #[cfg(target_os = "none")]

@@ -1,8 +1,7 @@
 //! The back-end of one queue of a guest's disk.
 
-use crate::disk::{Tag, Work};
+use crate::disk::{Disk, Tag, Work};
 use crate::target::{self, Target};
-use crate::virtio::VirtioDisk;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -100,7 +99,7 @@ impl GuestQueue {
     /// `BadWindow`.
     pub fn new(
         node: &DeviceNode,
-        disks: &mut [VirtioDisk],
+        disks: &mut [Disk],
         claims: &mut Claims<'static>,
     ) -> Result<(GuestQueue, Option<String>), DeviceError> {
         // SAFETY: the manager mapped the window for the life of the domain, and nothing else of the service is there.
@@ -180,7 +179,7 @@ impl GuestQueue {
 
     /// Does what there is to do, a bounded piece. Returns whether anything was done.
     #[inline]
-    pub fn turn(&mut self, number: u32, disks: &mut [VirtioDisk], now_ns: u64) -> bool {
+    pub fn turn(&mut self, number: u32, disks: &mut [Disk], now_ns: u64) -> bool {
         if self.link.port().is_some_and(|port| port.take()) {
             self.is_active = true;
         }
@@ -245,7 +244,7 @@ impl GuestQueue {
     }
 
     #[inline]
-    fn serve(&mut self, number: u32, disks: &mut [VirtioDisk], now_ns: u64) -> bool {
+    fn serve(&mut self, number: u32, disks: &mut [Disk], now_ns: u64) -> bool {
         let Some(target) = self.target else { return false };
         let Some(disk) = disks.get_mut(target.disk) else { return false };
         let mut is_busy = false;
@@ -337,7 +336,7 @@ impl GuestQueue {
 
     /// Begins a request that was collected at the disk, or answers it at once. `false`: the disk has no room.
     #[inline]
-    fn begin(&mut self, request: &Request, target: &Target, disk: &mut VirtioDisk, number: u32) -> bool {
+    fn begin(&mut self, request: &Request, target: &Target, disk: &mut Disk, number: u32) -> bool {
         if request.op == op::FLUSH && !disk.has_flush() {
             self.answer(request.id, status::OK);
             return true;
@@ -357,6 +356,7 @@ impl GuestQueue {
             sectors: request.sectors,
             segments: &self.segments,
             machine: self.machine,
+            window: self.link.window(),
         };
         let is_begun = disk.submit(&work, tag);
         self.in_flight += u32::from(is_begun);

@@ -1,6 +1,8 @@
 //! The main loop: one thread, nothing is ever waited for but notifications.
 
+use crate::disk::Disk;
 use crate::queue::GuestQueue;
+use crate::sd::SdCard;
 use crate::virtio::VirtioDisk;
 use alloc::vec::Vec;
 use portico_abi::dt;
@@ -11,6 +13,7 @@ use portico_service::machine;
 
 /// How the machine's device tree calls what it drives.
 const VIRTIO: &str = "virtio,mmio";
+const SD: &str = "brcm,bcm2711-emmc2";
 /// Exit code of a service that was not started as one.
 const NO_SERVICE: u64 = 1;
 /// Answers taken from one disk in a turn.
@@ -18,7 +21,7 @@ const PER_TURN: usize = 256;
 
 struct Server {
     control: Control,
-    disks: Vec<VirtioDisk>,
+    disks: Vec<Disk>,
     queues: Vec<GuestQueue>,
     /// A queue has limits of rate.
     is_limited: bool,
@@ -45,7 +48,7 @@ pub fn serve() -> u64 {
     Server { control, disks, queues, is_limited, first: 0, stuck }.run()
 }
 
-fn open_queues(disks: &mut [VirtioDisk]) -> Vec<GuestQueue> {
+fn open_queues(disks: &mut [Disk]) -> Vec<GuestQueue> {
     let mut queues: Vec<GuestQueue> = Vec::new();
     let mut claims = Claims::default();
     // The queues of a disk stand one behind the other, the first of them first.
@@ -68,14 +71,21 @@ fn open_queues(disks: &mut [VirtioDisk]) -> Vec<GuestQueue> {
     queues
 }
 
-fn open_disks() -> Vec<VirtioDisk> {
+fn open_disks() -> Vec<Disk> {
     let mut disks = Vec::new();
-    let Some(mut dma) = machine::dma() else { return disks };
-    for device in machine::devices(VIRTIO) {
-        match VirtioDisk::open(&device, &mut dma) {
-            Ok(disk) => disks.push(disk),
-            Err(portico_virtio::DeviceError::Absent) => {}
-            Err(error) => println!("a disk cannot be used: {error:?}"),
+    if let Some(mut dma) = machine::dma() {
+        for device in machine::devices(VIRTIO) {
+            match VirtioDisk::open(&device, &mut dma) {
+                Ok(disk) => disks.push(disk.into()),
+                Err(portico_virtio::DeviceError::Absent) => {}
+                Err(error) => println!("a disk cannot be used: {error:?}"),
+            }
+        }
+    }
+    for device in machine::devices(SD) {
+        match SdCard::open(&device) {
+            Ok(card) => disks.push(card.into()),
+            Err(error) => println!("the SD card cannot be used: {error:?}"),
         }
     }
     disks
@@ -118,7 +128,7 @@ impl Server {
             is_busy |= self.turn_of(number, now_ns);
         }
         for disk in &mut self.disks {
-            disk.publish();
+            is_busy |= disk.publish();
         }
         for queue in &mut self.queues {
             queue.publish();
@@ -153,6 +163,6 @@ impl Server {
         });
         let deadline = self.control.deadline();
         let _ = port::wait(due.map_or(deadline, |due| due.min(deadline)));
-        self.disks.iter_mut().for_each(VirtioDisk::disarm);
+        self.disks.iter_mut().for_each(Disk::disarm);
     }
 }

@@ -1,6 +1,6 @@
 //! Which part of which disk of the machine a guest's disk is.
 
-use crate::virtio::VirtioDisk;
+use crate::disk::Disk;
 use alloc::string::String;
 use alloc::vec::Vec;
 use alloc::{format, vec};
@@ -33,7 +33,7 @@ pub struct Target {
 /// Why the guest does not get it, in words.
 pub fn find(
     node: &DeviceNode,
-    disks: &mut [VirtioDisk],
+    disks: &mut [Disk],
     shape: &Shape,
     claims: &mut Claims<'static>,
 ) -> Result<Target, String> {
@@ -69,7 +69,7 @@ struct Part {
     table: Vec<(u64, u64)>,
 }
 
-fn part_of(node: &DeviceNode, disk: &mut VirtioDisk) -> Option<Part> {
+fn part_of(node: &DeviceNode, disk: &mut Disk) -> Option<Part> {
     let all = disk.abilities.sectors;
     let plain = |range| Part { range, table: Vec::new() };
     let part = match (node.number(property::PARTITION), node.text(property::LABEL), node.number(property::FIRST)) {
@@ -83,7 +83,7 @@ fn part_of(node: &DeviceNode, disk: &mut VirtioDisk) -> Option<Part> {
     is_inside.then_some(part)
 }
 
-fn partition(disk: &mut VirtioDisk, which: Which<'_>) -> Option<Part> {
+fn partition(disk: &mut Disk, which: Which<'_>) -> Option<Part> {
     let sectors = disk.abilities.sectors;
     let mut sector = [0_u8; gpt::SECTOR];
     disk.read(1, &mut sector)?;
