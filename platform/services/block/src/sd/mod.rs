@@ -12,3 +12,8 @@ pub mod controller;
 pub mod registers;
 pub mod start;
 pub mod transfer;
+
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;

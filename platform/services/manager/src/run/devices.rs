@@ -130,7 +130,14 @@ impl Devices {
         for (offset, device) in slots {
             let trigger = if device.is_edge { Trigger::Edge } else { Trigger::Level };
             let interrupt = match device.interrupt {
-                Some(intid) => hvc::irq_create(machine.system, intid, trigger, 0).map_err(trouble)?,
+                Some(intid) => hvc::irq_create(machine.system, intid, trigger, 0).map_err(|status| match status {
+                    Status::Exists => {
+                        format!(
+                            "device at {base:#x}: its interrupt {intid} is another device's too, and cannot be divided"
+                        )
+                    }
+                    status => trouble(status),
+                })?,
                 None => Handle::NONE,
             };
             registers.slots.push(Slot { offset, bytes: device.registers.len, interrupt });
