@@ -7,8 +7,12 @@ use crate::sched;
 use crate::trap::{Next, STAY};
 use portico_abi::call::{FUNCTION_BASE, NUMBER_MASK};
 use portico_abi::{Call, Status};
+use portico_arch::context;
 
 pub use psci::PSCI_1_1;
+
+/// Bytes of the instruction that made the call.
+const HVC_BYTES: u64 = 4;
 
 /// Serves every call but the hot ones, which [`crate::trap`] has served already.
 #[inline(never)]
@@ -24,6 +28,11 @@ pub fn call(vcpu: Ref<Vcpu>, function: u32) -> Next {
     this::count(vcpu);
     let mut args = Args::new(vcpu);
     match serve(call, &mut args) {
+        // Nothing was done yet: the caller's HVC is executed again, after whatever interrupts wait for this pCPU.
+        Served::Done(Err(Status::Again)) => {
+            context::set_live_pc(context::live_pc().wrapping_sub(HVC_BYTES));
+            sched::after_call(vcpu)
+        }
         Served::Done(Ok(status) | Err(status)) => {
             args.finish(status);
             sched::after_call(vcpu)

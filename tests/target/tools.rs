@@ -39,20 +39,23 @@ fn panic(machine: MachineKind, cpus: u32) -> Result<()> {
     stub.resume()?;
 
     // Exception class 0, unknown reason; the text is in the low half of EL2's space.
-    let line = running.wait(r"portico: PANIC on pCPU \d: exception in EL2: esr 0x2000000 elr 0x60000[0-9a-f]{5} ")?;
+    let line = running.wait(r"portico: PANIC on pCPU \d$")?;
+    let reason = running.wait(r"portico: exception in EL2: esr 0x2000000 elr 0x60000[0-9a-f]{5} ")?;
     running.wait("portico: stopped")?;
     for pcpu in 0..cpus {
         ensure!(
-            !running.all(&format!("portico: trace {pcpu} [0-9a-f]{{16}} [0-9a-f]{{16}}$"))?.is_empty(),
+            !running.all(&format!("portico: trace {pcpu} 0x[0-9a-f]+ 0x[0-9a-f]+$"))?.is_empty(),
             "pCPU {pcpu}"
         );
     }
-    epitaph(&running, machine, line.split_once("pCPU ").context("no pCPU")?.1)?;
+    let pcpu = line.split_once("pCPU ").context("no pCPU")?.1;
+    let reason = reason.split_once("portico: ").context("no reason")?.1;
+    epitaph(&running, machine, pcpu, reason)?;
     all_stopped(&mut running)
 }
 
-/// The epitaph in memory says what the UART said: `told` is that from the number of the pCPU on.
-fn epitaph(running: &Machine, machine: MachineKind, told: &str) -> Result<()> {
+/// The epitaph in memory says what the UART said: on which pCPU, and why.
+fn epitaph(running: &Machine, machine: MachineKind, told_pcpu: &str, told_reason: &str) -> Result<()> {
     let mut qmp = running.qmp()?;
     let (address, size) = trace::locate(&mut qmp, &[machine], "PORTICO_EPITAPH")?;
     let memory = qmp.read_memory(address, size)?;
@@ -63,7 +66,8 @@ fn epitaph(running: &Machine, machine: MachineKind, told: &str) -> Result<()> {
     let [pcpu, _vector, esr, elr, _far, _sp, len] = words.try_into().ok().context("seven words")?;
     ensure!(magic == b"EPITAPH!", "{magic:?}");
     let reason = String::from_utf8_lossy(reason.get(..len as usize).context("a longer reason than there is room")?);
-    ensure!(told == format!("{pcpu}: {reason}"), "the epitaph has `{pcpu}: {reason}`, the UART `{told}`");
+    ensure!(told_pcpu == pcpu.to_string(), "the epitaph has pCPU {pcpu}, the UART {told_pcpu}");
+    ensure!(told_reason == reason, "the epitaph has `{reason}`, the UART `{told_reason}`");
     ensure!(esr == 0x200_0000 && reason.contains(&format!("elr {elr:#x} ")), "{esr:#x} {elr:#x}");
     Ok(())
 }

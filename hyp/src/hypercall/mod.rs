@@ -84,6 +84,9 @@ impl Args {
 }
 
 /// Outcome of a call: `Ok(Status::Ok)`, `Ok(Status::Again)`, or an error. Results are in [`Args`].
+///
+/// `Err(Status::Again)` is none of the ABI's: nothing was done because memory that is already given back is not free yet, and the guest
+/// executes the same call again.
 pub type Outcome = Result<Status, Status>;
 
 /// Refuses an argument with bits outside `mask`.

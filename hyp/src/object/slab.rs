@@ -49,7 +49,8 @@ impl Slab {
 /// Puts `value` into a slot of `domain`, on its budget.
 ///
 /// # Errors
-/// `NoBudget`; `BadState` if the domain is being destroyed.
+/// `NoBudget`; `BadState` if the domain is being destroyed; `Again` if there is no budget but what retired slots will give back soon:
+/// nobody sees the time that quiescence takes.
 pub fn alloc<T: Small>(graph: &mut Graph, domain: Ref<Domain>, value: T) -> Result<Ref<T>, Status> {
     const { assert!(size_of::<T>() <= SLOT_BYTES && align_of::<T>() <= SLOT_BYTES) };
     if domain.is_dying() {
@@ -60,7 +61,9 @@ pub fn alloc<T: Small>(graph: &mut Graph, domain: Ref<Domain>, value: T) -> Resu
         reuse_retired(graph, slab);
     }
     if slab.free.get(graph).is_null() {
-        let page = memory::alloc_page(graph, domain)?;
+        let page = memory::alloc_page(graph, domain).map_err(|status| {
+            if slab.retired_head.get(graph).is_null() { status } else { Status::Again }
+        })?;
         for index in (0..PAGE_SIZE as usize / SLOT_BYTES).rev() {
             // SAFETY: the slot is inside the page, which is the domain's alone.
             let slot = unsafe { page.va.as_ptr().add(index * SLOT_BYTES) };
