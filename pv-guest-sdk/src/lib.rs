@@ -29,6 +29,7 @@ pub mod alloc;
 pub mod channel;
 pub mod console;
 pub mod device;
+pub mod doorbell;
 pub mod dtb;
 pub mod exit;
 #[cfg(not(target_os = "none"))]

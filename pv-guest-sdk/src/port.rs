@@ -21,6 +21,7 @@
 //! returns at once. [`wait_until`] is that loop. Unmasking a port has the same shape: `mask = 0`, barrier, look at
 //! `pending`; if it is 1 EL2 may have seen the mask, and the guest itself must act.
 
+use crate::doorbell::Doorbell;
 use crate::{hvc, irq, vcpu};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use portico_abi::pending;
@@ -192,14 +193,24 @@ impl Port {
 ///
 /// # Errors
 /// `TimedOut` at `deadline` (a value of CNTVCT_EL0, [`DEADLINE_NEVER`] for never).
-pub fn wait_until(deadline: u64, mut condition: impl FnMut() -> bool) -> Result<(), Status> {
+pub fn wait_until(deadline: u64, condition: impl FnMut() -> bool) -> Result<(), Status> {
+    wait_until_with(&mut Doorbell::new(), deadline, condition)
+}
+
+/// [`wait_until`], which makes what is owed.
+pub(crate) fn wait_until_with(
+    bell: &mut Doorbell,
+    deadline: u64,
+    mut condition: impl FnMut() -> bool,
+) -> Result<(), Status> {
     loop {
         let timed_out = {
             let guard = irq::Guard::new();
             if condition() {
+                bell.ring();
                 return Ok(());
             }
-            let blocked = hvc::vcpu_block(deadline);
+            let blocked = bell.block(deadline);
             if guard.was_masked() {
                 // The caller lets no interrupt in: handlers run from here. Otherwise the upcall is taken when the guard goes.
                 scan();
@@ -217,8 +228,13 @@ pub fn wait_until(deadline: u64, mut condition: impl FnMut() -> bool) -> Result<
 /// # Errors
 /// `TimedOut`.
 pub fn wait(deadline: u64) -> Result<(), Status> {
+    wait_with(&mut Doorbell::new(), deadline)
+}
+
+/// [`wait`], which makes what is owed.
+pub(crate) fn wait_with(bell: &mut Doorbell, deadline: u64) -> Result<(), Status> {
     let guard = irq::Guard::new();
-    let blocked = hvc::vcpu_block(deadline);
+    let blocked = bell.block(deadline);
     if guard.was_masked() {
         scan();
     }

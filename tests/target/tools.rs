@@ -43,10 +43,7 @@ fn panic(machine: MachineKind, cpus: u32) -> Result<()> {
     let reason = running.wait(r"portico: exception in EL2: esr 0x2000000 elr 0x60000[0-9a-f]{5} ")?;
     running.wait("portico: stopped")?;
     for pcpu in 0..cpus {
-        ensure!(
-            !running.all(&format!("portico: trace {pcpu} 0x[0-9a-f]+ 0x[0-9a-f]+$"))?.is_empty(),
-            "pCPU {pcpu}"
-        );
+        ensure!(!running.all(&format!("portico: trace {pcpu} 0x[0-9a-f]+ 0x[0-9a-f]+$"))?.is_empty(), "pCPU {pcpu}");
     }
     let pcpu = line.split_once("pCPU ").context("no pCPU")?.1;
     let reason = reason.split_once("portico: ").context("no reason")?.1;

@@ -61,9 +61,8 @@ pub fn alloc<T: Small>(graph: &mut Graph, domain: Ref<Domain>, value: T) -> Resu
         reuse_retired(graph, slab);
     }
     if slab.free.get(graph).is_null() {
-        let page = memory::alloc_page(graph, domain).map_err(|status| {
-            if slab.retired_head.get(graph).is_null() { status } else { Status::Again }
-        })?;
+        let page = memory::alloc_page(graph, domain)
+            .map_err(|status| if slab.retired_head.get(graph).is_null() { status } else { Status::Again })?;
         for index in (0..PAGE_SIZE as usize / SLOT_BYTES).rev() {
             // SAFETY: the slot is inside the page, which is the domain's alone.
             let slot = unsafe { page.va.as_ptr().add(index * SLOT_BYTES) };

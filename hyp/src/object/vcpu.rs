@@ -113,6 +113,9 @@ pub struct SchedState {
     pub entity: SchedEntity,
     /// Physical-counter value at which `vcpu_block` times out; `u64::MAX` for never.
     pub block_deadline: u64,
+    /// Physical-counter value at which its queue has to look at it while it is blocked: `block_deadline`, or its virtual timer's if that does
+    /// not count in hardware and is earlier.
+    pub look_at: u64,
     /// The block's result goes to x0.
     pub wants_result: bool,
     /// Counter at the last change of place.
@@ -206,6 +209,7 @@ impl Vcpu {
             sched: UnsafeCell::new(SchedState {
                 entity: SchedEntity::new(),
                 block_deadline: u64::MAX,
+                look_at: u64::MAX,
                 wants_result: false,
                 since: 0,
                 running: 0,

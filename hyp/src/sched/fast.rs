@@ -10,7 +10,6 @@ use crate::object::vcpu::{Place, Vcpu};
 use crate::percpu::{self, Pcpu};
 use crate::trap::Next;
 use portico_abi::Status;
-use portico_abi::port::DEADLINE_NEVER;
 use portico_arch::{cpu, timer};
 use portico_core::runq::Why;
 
@@ -24,12 +23,18 @@ pub fn hand_off(vcpu: Ref<Vcpu>, target: Ref<Vcpu>, deadline: u64) -> Option<Nex
     let index = pcpu.index();
     let here = |vcpu: Ref<Vcpu>| usize::from(vcpu.pcpu.load(Ordering::Relaxed)) == index;
     // Without an end of the slice the running one is plain and alone, so slice and WFI trap are right for its successor too.
-    if deadline != DEADLINE_NEVER || pcpu.slice_end.load(Ordering::Relaxed) != u64::MAX || !here(target) {
+    if pcpu.slice_end.load(Ordering::Relaxed) != u64::MAX || !here(target) {
         return None;
     }
     let mut guard = pcpu.queue.lock();
     let queue = &mut *guard;
-    if target.place() != Place::Blocked || !here(target) {
+    if !queue::is_blocked_here(pcpu, target) {
+        return None;
+    }
+    // SAFETY: the vCPU is current here.
+    let deadline = queue::physical(unsafe { vcpu.context() }, deadline);
+    // A deadline that has to be queued goes the long way; the next one will be covered by it.
+    if deadline != u64::MAX && !queue.timers.covers(vcpu.id, deadline) {
         return None;
     }
     vcpu.set_place(Place::Blocked);
@@ -38,11 +43,9 @@ pub fn hand_off(vcpu: Ref<Vcpu>, target: Ref<Vcpu>, deadline: u64) -> Option<Nex
     // SAFETY: both belong to this queue, whose lock is held, and they are two.
     let (from, to) = unsafe { (vcpu.sched(), target.sched()) };
     let now = timer::now();
-    let handed = if vcpu.page().upcall_pending() || vcpu.upcall_wanted() || vcpu.stop.load(Ordering::Relaxed) != 0 {
-        None
-    } else {
-        queue.run.hand_over(&mut from.entity, &mut to.entity, now)
-    };
+    let stays = vcpu.page().upcall_pending() || vcpu.upcall_wanted() || vcpu.stop.load(Ordering::Relaxed) != 0;
+    let handed =
+        if stays || deadline <= now { None } else { queue.run.hand_over(&mut from.entity, &mut to.entity, now) };
     let Some(ran) = handed else {
         queue::stay_running(vcpu);
         return None;
@@ -50,9 +53,9 @@ pub fn hand_off(vcpu: Ref<Vcpu>, target: Ref<Vcpu>, deadline: u64) -> Option<Nex
     // SAFETY: it is current here.
     unsafe { vcpu.context() }.set_reg(0, Status::Ok.raw() as u64);
     from.stopped(ran, now);
-    from.block_deadline = u64::MAX;
+    from.block_deadline = deadline;
+    from.look_at = deadline;
     from.wants_result = true;
-    queue.timers.cancel_fast(target.id);
     to.woken(now);
     to.switches += 1;
     target.set_upcall_wanted();
@@ -69,13 +72,17 @@ pub fn swap(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Option
         Some(woken) => (woken, false),
         None => (queue.timers.due(now).and_then(queue::by_id)?, true),
     };
-    if woken.place() != Place::Blocked || usize::from(woken.pcpu.load(Ordering::Relaxed)) != pcpu.index() {
+    if !queue::is_blocked_here(pcpu, woken) {
         return None;
     }
     // SAFETY: both belong to this queue, whose lock is held, and they are two: one runs, one is blocked.
     let (state, to) = unsafe { (vcpu.sched(), woken.sched()) };
-    queue.timers.cancel_fast(woken.id);
     if due {
+        // One that is not due any more is seen to the long way.
+        if to.look_at > now {
+            return None;
+        }
+        queue.timers.remove_due(woken.id);
         queue::look_at_deadline(woken, to, now);
     }
     let may_stay = vcpu.stop.load(Ordering::Acquire) == 0 && state.affinity & 1 << pcpu.index() != 0;
@@ -114,7 +121,6 @@ pub fn resume_loaded(pcpu: &Pcpu) -> Option<Next> {
         return None;
     }
     let now = timer::now();
-    queue.timers.cancel(vcpu.id);
     // SAFETY: the lock of its queue is held.
     let state = unsafe { vcpu.sched() };
     state.woken(now);

@@ -12,7 +12,7 @@ use crate::percpu::{self, Pcpu};
 use crate::trap::{Next, STAY};
 use portico_abi::Status;
 use portico_abi::port::{BIT_TIMER, DEADLINE_NEVER};
-use portico_arch::context::{self, HCR_GUEST, hcr};
+use portico_arch::context::{self, HCR_GUEST, VcpuContext, hcr};
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::vectors::IDLE;
 use portico_arch::{gic, timer};
@@ -88,14 +88,15 @@ pub fn by_id(id: u16) -> Option<Ref<Vcpu>> {
 /// Blocks the running vCPU until an upcall or `deadline` (a value of its CNTVCT_EL0), for a call that returns a status.
 pub fn block(vcpu: Ref<Vcpu>, deadline: u64) -> Next {
     // SAFETY: the vCPU is current here.
-    unsafe { vcpu.context() }.set_reg(0, Status::Ok.raw() as u64);
-    let physical = if deadline == DEADLINE_NEVER {
-        u64::MAX
-    } else {
-        // SAFETY: as above; `cntvoff` never changes while it runs. A deadline far ahead must not wrap into the past.
-        deadline.saturating_add(unsafe { vcpu.context() }.el2.cntvoff_el2)
-    };
-    block_until(vcpu, physical, true)
+    let context = unsafe { vcpu.context() };
+    context.set_reg(0, Status::Ok.raw() as u64);
+    block_until(vcpu, physical(context, deadline), true)
+}
+
+/// The value of the physical counter at a guest's deadline. One far ahead must not wrap into the past.
+#[inline(always)]
+pub fn physical(context: &VcpuContext, deadline: u64) -> u64 {
+    if deadline == DEADLINE_NEVER { u64::MAX } else { deadline.saturating_add(context.el2.cntvoff_el2) }
 }
 
 /// Blocks the running vCPU for a trapped WFI.
@@ -139,6 +140,7 @@ fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
     // SAFETY: the lock of its queue is held.
     let state = unsafe { vcpu.sched() };
     state.block_deadline = deadline;
+    state.look_at = deadline;
     state.wants_result = wants_result;
     if deadline != u64::MAX {
         queue.timers.set(vcpu.id, deadline);
@@ -319,24 +321,30 @@ fn release(queue: &mut Queue, now: u64) {
 pub fn expire(pcpu: &Pcpu, queue: &mut Queue, now: u64) {
     release(queue, now);
     if let Some(vcpu) = take_woken(pcpu)
-        && vcpu.place() == Place::Blocked
-        && usize::from(vcpu.pcpu.load(Ordering::Relaxed)) == pcpu.index()
+        && is_blocked_here(pcpu, vcpu)
     {
-        queue.timers.cancel(vcpu.id);
         unblock(queue, vcpu, now);
     }
     while let Some(id) = queue.timers.pop_due(now) {
-        let Some(vcpu) = by_id(id) else { continue };
-        if vcpu.place() != Place::Blocked {
-            continue;
-        }
+        let Some(vcpu) = by_id(id).filter(|vcpu| is_blocked_here(pcpu, *vcpu)) else { continue };
         // SAFETY: the lock of its queue is held.
-        look_at_deadline(vcpu, unsafe { vcpu.sched() }, now);
-        unblock(queue, vcpu, now);
+        let state = unsafe { vcpu.sched() };
+        if state.look_at <= now {
+            look_at_deadline(vcpu, state, now);
+            unblock(queue, vcpu, now);
+        } else if state.look_at != u64::MAX {
+            queue.timers.set(id, state.look_at);
+        }
     }
     if queue.run.should_preempt(now) {
         pcpu.resched.store(true, Ordering::Relaxed);
     }
+}
+
+/// Whether a vCPU is blocked and belongs to this pCPU's queue, whose lock is held: a number that was noted earlier may name one that went on.
+#[inline(always)]
+pub fn is_blocked_here(pcpu: &Pcpu, vcpu: Ref<Vcpu>) -> bool {
+    vcpu.place() == Place::Blocked && usize::from(vcpu.pcpu.load(Ordering::Relaxed)) == pcpu.index()
 }
 
 /// What a blocked vCPU finds when it wakes because of a deadline: its timer's port pending, or the result of its call.
@@ -360,7 +368,7 @@ pub fn look_at_deadline(vcpu: Ref<Vcpu>, state: &mut SchedState, now: u64) {
     }
 }
 
-/// Moves a blocked vCPU, whose deadline is cancelled, among the ready of its queue.
+/// Moves a blocked vCPU among the ready of its queue.
 pub fn unblock(queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) {
     // SAFETY: the lock of its queue is held.
     let state = unsafe { vcpu.sched() };

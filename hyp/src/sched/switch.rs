@@ -178,8 +178,9 @@ fn watch_timer(pcpu: &Pcpu, vcpu: Ref<Vcpu>, at: u64) {
     let mut queue = pcpu.queue.lock();
     if vcpu.place() == Place::Blocked {
         // SAFETY: the lock of its queue is held.
-        let at = at.min(unsafe { vcpu.sched() }.block_deadline);
-        queue.timers.set(vcpu.id, at);
+        let state = unsafe { vcpu.sched() };
+        state.look_at = at.min(state.block_deadline);
+        queue.timers.set(vcpu.id, state.look_at);
         let slice_end = pcpu.slice_end.load(Ordering::Relaxed);
         queue::set_slice(pcpu, &queue, Some(slice_end));
     }

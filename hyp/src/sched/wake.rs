@@ -57,7 +57,6 @@ pub fn wake(vcpu: Ref<Vcpu>) {
         return;
     }
     let now = timer::now();
-    home.timers.cancel(vcpu.id);
     // SAFETY: the lock of its queue is held.
     let state = unsafe { vcpu.sched() };
     state.woken(now);

@@ -7,6 +7,7 @@
 //! Data is in [`Buffer`]s of the window, whole pages. [`Disk::read_at`] and its like copy; who fills buffers itself copies nothing.
 
 use super::{DeviceError, Event, Link, wait};
+use crate::doorbell::Doorbell;
 use crate::dtb::{self, DeviceNode};
 use crate::window::Window;
 use alloc_crate::vec::Vec;
@@ -183,6 +184,7 @@ pub struct Disk {
     lost: u64,
     /// Times that the back-end woke it.
     woken: u64,
+    bell: Doorbell,
 }
 
 impl Disk {
@@ -228,6 +230,7 @@ impl Disk {
             is_unpublished: false,
             lost: 0,
             woken: 0,
+            bell: Doorbell::new(),
         })
     }
 
@@ -281,7 +284,7 @@ impl Disk {
             if self.rings.is_some() {
                 return Ok(());
             }
-            wait(&self.link, deadline)?;
+            wait(&self.link, &mut self.bell, deadline)?;
         }
     }
 
@@ -417,13 +420,18 @@ impl Disk {
     /// Tells the back-end of what was submitted, if it wants to know.
     #[inline]
     pub fn publish(&mut self) {
-        if !core::mem::take(&mut self.is_unpublished) {
-            return;
-        }
-        if let Some(rings) = &mut self.rings
+        self.publish_later();
+        self.bell.ring();
+    }
+
+    /// As [`Disk::publish`], with the notification owed.
+    #[inline]
+    fn publish_later(&mut self) {
+        if core::mem::take(&mut self.is_unpublished)
+            && let Some(rings) = &mut self.rings
             && rings.requests.publish()
         {
-            self.link.tell();
+            self.link.tell_later(&mut self.bell);
         }
     }
 
@@ -695,8 +703,14 @@ impl Disk {
     /// # Errors
     /// As [`Disk::wait`].
     pub fn wait_for(&mut self, count: u32, deadline: u64) -> Result<Completion, DeviceError> {
-        self.publish();
+        self.publish_later();
         let count = count.min(self.in_flight);
+        let done = self.wait_for_some(count, deadline);
+        self.bell.ring();
+        done
+    }
+
+    fn wait_for_some(&mut self, count: u32, deadline: u64) -> Result<Completion, DeviceError> {
         loop {
             if let Some(done) = self.reap()? {
                 return Ok(done);
@@ -704,13 +718,13 @@ impl Disk {
             match &mut self.rings {
                 Some(rings) => match rings.responses.arm_for(count) {
                     Ok(true) => {
-                        wait(&self.link, deadline)?;
+                        wait(&self.link, &mut self.bell, deadline)?;
                         self.woken += 1;
                     }
                     Ok(false) => {}
                     Err(_) => self.abandon(),
                 },
-                None => wait(&self.link, deadline)?,
+                None => wait(&self.link, &mut self.bell, deadline)?,
             }
         }
     }

@@ -10,6 +10,7 @@ pub mod net;
 #[cfg(feature = "smoltcp")]
 pub mod stack;
 
+use crate::doorbell::Doorbell;
 use crate::dtb::DeviceNode;
 use crate::port::Port;
 use crate::window::Window;
@@ -218,6 +219,15 @@ impl Link {
         }
     }
 
+    /// Owes the other side a notification: it is made with the next wait.
+    #[inline]
+    pub fn tell_later(&mut self, bell: &mut Doorbell) {
+        if let Some(port) = &self.port {
+            self.told += 1;
+            bell.owe(port);
+        }
+    }
+
     /// How often it has notified the other side.
     pub fn told(&self) -> u64 {
         self.told
@@ -277,16 +287,16 @@ fn find(cookie: u64) -> Option<Handle> {
     None
 }
 
-/// Waits for the other side, until `deadline`: for its notification, or for its next life.
+/// Makes what is owed, and waits for the other side, until `deadline`: for its notification, or for its next life.
 ///
 /// # Errors
 /// `TimedOut`.
-fn wait(link: &Link, deadline: u64) -> Result<(), DeviceError> {
+fn wait(link: &Link, bell: &mut Doorbell, deadline: u64) -> Result<(), DeviceError> {
     match link.port().filter(|_| !link.is_unplugged()) {
         Some(port) => {
             // Its next life notifies by another port: so it is looked for now and then.
             let look = deadline.min(time::now().saturating_add(link.look_ticks));
-            match port.wait(look) {
+            match bell.wait_until(look, || port.take()) {
                 Err(Status::TimedOut) if look < deadline => Ok(()),
                 other => Ok(other?),
             }

@@ -18,6 +18,7 @@
 
 use super::frames::{FrameReceiver, FrameSender, Incoming, Span, capacity};
 use super::{DeviceError, Event, Link, wait};
+use crate::doorbell::Doorbell;
 use crate::dtb::{self, DeviceNode};
 use crate::port::Port;
 use portico_abi::device::net::{
@@ -76,6 +77,7 @@ pub struct Interface {
     has_accepted: bool,
     /// Times that the back-end was lost.
     lost: u64,
+    bell: Doorbell,
 }
 
 impl Interface {
@@ -98,7 +100,15 @@ impl Interface {
         // SAFETY: the manager mapped the window for the life of the domain, and nothing else of the guest is there.
         let link = unsafe { Link::new(node) }?;
         let shape = shape_of_window(link.window().len()).ok_or(DeviceError::BadWindow)?;
-        Ok(Interface { link, shape, info: Info::default(), rings: None, has_accepted: false, lost: 0 })
+        Ok(Interface {
+            link,
+            shape,
+            info: Info::default(),
+            rings: None,
+            has_accepted: false,
+            lost: 0,
+            bell: Doorbell::new(),
+        })
     }
 
     /// The names of all interfaces.
@@ -157,7 +167,7 @@ impl Interface {
             if self.rings.is_some() {
                 return Ok(());
             }
-            wait(&self.link, deadline)?;
+            wait(&self.link, &mut self.bell, deadline)?;
         }
     }
 
@@ -236,6 +246,16 @@ impl Interface {
         }
     }
 
+    /// As [`Interface::publish`], with the notification owed.
+    #[inline]
+    fn publish_later(&mut self) {
+        if let Some(rings) = &mut self.rings
+            && rings.transmit.publish()
+        {
+            self.link.tell_later(&mut self.bell);
+        }
+    }
+
     /// Takes the next frame, if there is one: as many of its bytes as `to` holds. The answer is its length, which may be more.
     ///
     /// # Errors
@@ -300,8 +320,17 @@ impl Interface {
     /// # Errors
     /// As [`Interface::receive`], and `TimedOut` at `deadline`.
     pub fn wait(&mut self, deadline: u64) -> Result<(), DeviceError> {
-        self.publish();
-        if self.arm()? { wait(&self.link, deadline) } else { Ok(()) }
+        self.publish_later();
+        let sleeps = self.arm();
+        self.sleep_if(sleeps, deadline)
+    }
+
+    fn sleep_if(&mut self, sleeps: Result<bool, DeviceError>, deadline: u64) -> Result<(), DeviceError> {
+        if sleeps == Ok(true) {
+            return wait(&self.link, &mut self.bell, deadline);
+        }
+        self.bell.ring();
+        sleeps.map(|_| ())
     }
 
     /// Publishes, and waits until a frame of `bytes` bytes may have room.
@@ -309,18 +338,20 @@ impl Interface {
     /// # Errors
     /// As [`Interface::wait`].
     pub fn wait_for_room(&mut self, bytes: usize, deadline: u64) -> Result<(), DeviceError> {
-        self.publish();
+        self.publish_later();
+        let sleeps = self.arm_for_room(bytes);
+        self.sleep_if(sleeps, deadline)
+    }
+
+    /// Asks for a notification of room. `true`: there is none, and the caller may sleep.
+    fn arm_for_room(&mut self, bytes: usize) -> Result<bool, DeviceError> {
         self.step()?;
-        let sleeps = match &mut self.rings {
-            Some(rings) => rings.transmit.arm(u32::try_from(bytes).unwrap_or(u32::MAX)),
-            None => Ok(true),
-        };
-        match sleeps {
-            Ok(true) => wait(&self.link, deadline),
-            Ok(false) => Ok(()),
+        let Some(rings) = &mut self.rings else { return Ok(true) };
+        match rings.transmit.arm(u32::try_from(bytes).unwrap_or(u32::MAX)) {
+            Ok(is_full) => Ok(is_full),
             Err(_) => {
                 self.abandon();
-                Ok(())
+                Ok(false)
             }
         }
     }

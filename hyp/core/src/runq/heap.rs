@@ -63,6 +63,15 @@ impl<const N: usize> Heaps<N> {
         }
     }
 
+    /// The key of an id, if it is in a heap.
+    #[inline(always)]
+    pub(super) fn key_of(&self, id: u16) -> Option<u64> {
+        match self.position.get(usize::from(id)) {
+            None | Some(&NOWHERE) => None,
+            Some(&slot) => self.keys.get(usize::from(slot)).copied(),
+        }
+    }
+
     /// [`Heaps::insert`] among the ready, short if there are none.
     #[inline(always)]
     pub(super) fn insert_ready(&mut self, key: u64, id: u16) {

@@ -1,4 +1,8 @@
-//! Deadlines of blocked vCPUs, one for each id, earliest first.
+//! When blocked vCPUs have to be looked at, earliest first.
+//!
+//! Most deadlines never pass: a vCPU that waits for a notification with a limit is woken before, and soon blocks again with a later one. So a
+//! deadline that no longer holds stays here until its time, and serves for every later one of the same vCPU: whoever takes
+//! it out looks what is true then, and sets what is left. The price is a decision too many now and then.
 
 use super::heap::{Heaps, Side};
 
@@ -19,26 +23,24 @@ impl<const N: usize> TimerQueue<N> {
         Self { heaps: Heaps::new() }
     }
 
-    /// Sets the deadline of an id, in place of an earlier one.
+    /// Sees to it that an id comes up at `at` or before.
     pub fn set(&mut self, id: u16, at: u64) {
-        self.heaps.remove(id);
-        self.heaps.insert(Side::Ready, at, id);
-    }
-
-    /// Forgets an id. Cheap if nothing is queued.
-    #[inline]
-    pub fn cancel(&mut self, id: u16) {
-        if self.heaps.len(Side::Ready) != 0 {
+        if !self.covers(id, at) {
             self.heaps.remove(id);
+            self.heaps.insert(Side::Ready, at, id);
         }
     }
 
-    /// [`TimerQueue::cancel`], short if nothing else is queued either.
+    /// Whether an id comes up at `at` or before.
     #[inline(always)]
-    pub fn cancel_fast(&mut self, id: u16) {
-        if self.heaps.len(Side::Ready) != 0 {
-            self.heaps.remove_first(id);
-        }
+    pub fn covers(&self, id: u16, at: u64) -> bool {
+        self.heaps.key_of(id).is_some_and(|key| key <= at)
+    }
+
+    /// Takes out the id that [`TimerQueue::due`] has named.
+    #[inline(always)]
+    pub fn remove_due(&mut self, id: u16) {
+        self.heaps.remove_first(id);
     }
 
     /// The earliest deadline.
@@ -74,13 +76,24 @@ mod tests {
         queue.set(1, 50);
         queue.set(2, 30);
         queue.set(1, 20);
-        queue.set(3, 40);
-        queue.cancel(3);
         assert_eq!(queue.first(), Some(20));
         assert_eq!(queue.pop_due(10), None);
         assert_eq!(queue.pop_due(25), Some(1));
         assert_eq!(queue.pop_due(25), None);
         assert_eq!(queue.pop_due(99), Some(2));
+        assert_eq!(queue.first(), None);
+    }
+
+    #[test]
+    fn an_early_one_serves_for_a_later_one() {
+        let mut queue = TimerQueue::<8>::new();
+        assert!(!queue.covers(1, 50));
+        queue.set(1, 50);
+        assert!(queue.covers(1, 50) && queue.covers(1, 90) && !queue.covers(1, 49) && !queue.covers(2, 90));
+        queue.set(1, 90);
+        assert_eq!(queue.first(), Some(50));
+        assert_eq!(queue.due(60), Some(1));
+        queue.remove_due(1);
         assert_eq!(queue.first(), None);
     }
 }

@@ -5,6 +5,7 @@ use crate::vif::{Settings, Vif};
 use alloc::vec::Vec;
 use portico_sdk::device::frames::{Head, Incoming, Span};
 use portico_sdk::device::{DeviceError, Link};
+use portico_sdk::doorbell::Doorbell;
 
 /// Copies that one interface may cause in a turn: nobody waits long behind another.
 const COPIES_PER_TURN: usize = 32;
@@ -37,6 +38,7 @@ pub struct Traffic<U> {
     uplink: Option<U>,
     /// Ports to which something was put.
     dirty: Vec<u16>,
+    bell: Doorbell,
 }
 
 impl<U: Uplink> Traffic<U> {
@@ -74,12 +76,17 @@ impl<U: Uplink> Traffic<U> {
             let bridge = uplink_bridge.unwrap_or(bridges.len() as u16);
             ports.push((bridge, Kind::Trunk, uplink.longest()));
         }
-        Traffic { switch: Switch::new(&ports), vifs, uplink, dirty: Vec::new() }
+        Traffic { switch: Switch::new(&ports), vifs, uplink, dirty: Vec::new(), bell: Doorbell::new() }
     }
 
     /// The interfaces.
     pub fn vifs(&mut self) -> &mut [Vif] {
         &mut self.vifs
+    }
+
+    /// What is owed: to be rung, or waited with, after each turn.
+    pub fn bell(&mut self) -> &mut Doorbell {
+        &mut self.bell
     }
 
     /// The uplink.
@@ -152,7 +159,7 @@ impl<U: Uplink> Traffic<U> {
     /// Copies a frame to where it goes. Returns how often.
     #[inline]
     fn obey(&mut self, verdict: Verdict, from: u16, frame: &Incoming) -> usize {
-        let Traffic { switch, vifs, uplink, dirty } = self;
+        let Traffic { switch, vifs, uplink, dirty, .. } = self;
         let mut put = |to: u16| {
             match vifs.get_mut(usize::from(to)) {
                 Some(vif) => vif.put(&frame.head, &frame.span),
@@ -179,12 +186,12 @@ impl<U: Uplink> Traffic<U> {
         others.len()
     }
 
-    /// Tells everyone of what was put into their rings.
+    /// Tells everyone of what was put into their rings; the last one is owed it.
     #[inline]
     fn publish(&mut self) {
         while let Some(port) = self.dirty.pop() {
             match self.vifs.get_mut(usize::from(port)) {
-                Some(vif) => vif.publish(),
+                Some(vif) => vif.publish(&mut self.bell),
                 None => {
                     if let Some(uplink) = &mut self.uplink {
                         uplink.publish();

@@ -8,6 +8,7 @@ use portico_abi::device::{Offer, kind, refusal};
 use portico_abi::dt::service as property;
 use portico_sdk::device::frames::{FrameReceiver, FrameSender, Head, Incoming, Span};
 use portico_sdk::device::{DeviceError, Event, Link};
+use portico_sdk::doorbell::Doorbell;
 use portico_sdk::dtb::DeviceNode;
 use portico_service::limit::Limit;
 
@@ -231,13 +232,13 @@ impl Vif {
         }
     }
 
-    /// Publishes what was put in, and tells the guest if it wants to know.
+    /// Publishes what was put in, and owes the guest a notification if it wants to know.
     #[inline]
-    pub fn publish(&mut self) {
+    pub fn publish(&mut self, bell: &mut Doorbell) {
         if let Some(rings) = &mut self.rings
             && rings.to_guest.publish()
         {
-            self.link.tell();
+            self.link.tell_later(bell);
         }
     }
 

@@ -16,12 +16,14 @@ use portico_abi::ring::{Consumer, Corrupt, Layout, Producer, Slots};
 use portico_block::claims::Claims;
 use portico_block::request::{Segments, check, check_segments, table_is_inside};
 use portico_sdk::device::{DeviceError, Event, Link};
+use portico_sdk::doorbell::Doorbell;
 use portico_sdk::dtb::DeviceNode;
 use portico_sdk::window::Window;
 use portico_service::limit::Limit;
 
 /// Requests taken from one queue in a turn: nobody waits long behind another.
 const PER_TURN: usize = 32;
+
 #[derive(Debug)]
 struct Rings {
     requests: Consumer<'static>,
@@ -417,14 +419,14 @@ impl GuestQueue {
         }
     }
 
-    /// Publishes answers, and tells the guest if it wants to know.
+    /// Publishes answers, and owes the guest a notification if it wants to know.
     #[inline]
-    pub fn publish(&mut self) {
+    pub fn publish(&mut self, bell: &mut Doorbell) {
         if core::mem::take(&mut self.is_unpublished)
             && let Some(rings) = &mut self.rings
             && rings.responses.publish()
         {
-            self.link.tell();
+            self.link.tell_later(bell);
             self.counters.notified = self.link.told();
         }
     }

@@ -7,7 +7,8 @@ use crate::virtio::VirtioDisk;
 use alloc::vec::Vec;
 use portico_abi::dt;
 use portico_block::claims::Claims;
-use portico_sdk::{dtb, irq, port, println, time};
+use portico_sdk::doorbell::Doorbell;
+use portico_sdk::{dtb, irq, println, time};
 use portico_service::control::Control;
 use portico_service::machine;
 
@@ -30,6 +31,7 @@ struct Server {
     /// For each disk, the queue that found it full. Until that queue has got its room no other takes any: one who wants much would
     /// else wait for ever behind many who want little.
     stuck: Vec<Option<usize>>,
+    bell: Doorbell,
 }
 
 /// Serves, and does not end.
@@ -45,7 +47,7 @@ pub fn serve() -> u64 {
     control.ready();
     let is_limited = queues.iter().any(GuestQueue::is_limited);
     let stuck = disks.iter().map(|_| None).collect();
-    Server { control, disks, queues, is_limited, first: 0, stuck }.run()
+    Server { control, disks, queues, is_limited, first: 0, stuck, bell: Doorbell::new() }.run()
 }
 
 fn open_queues(disks: &mut [Disk]) -> Vec<GuestQueue> {
@@ -102,8 +104,12 @@ impl Server {
             if self.control.has_changed() {
                 self.queues.iter_mut().for_each(GuestQueue::ports_have_changed);
             }
+            // No longer than for one turn more.
+            let is_owing = self.bell.is_owing();
             if !self.turn() {
                 self.sleep();
+            } else if is_owing {
+                self.bell.ring();
             }
         }
     }
@@ -131,7 +137,7 @@ impl Server {
             is_busy |= disk.publish();
         }
         for queue in &mut self.queues {
-            queue.publish();
+            queue.publish(&mut self.bell);
         }
         is_busy
     }
@@ -154,6 +160,7 @@ impl Server {
         let waiting = self.queues.iter().filter(|queue| queue.is_waiting_for_disk());
         let patience = waiting.map(GuestQueue::patience).min().unwrap_or(1);
         if !self.disks.iter_mut().all(|disk| disk.arm(patience)) {
+            self.bell.ring();
             return;
         }
         let due = self.queues.iter().filter_map(GuestQueue::due).min();
@@ -162,7 +169,7 @@ impl Server {
             time::now().saturating_add(time::Scale::read().ticks(wait))
         });
         let deadline = self.control.deadline();
-        let _ = port::wait(due.map_or(deadline, |due| due.min(deadline)));
+        let _ = self.bell.wait(due.map_or(deadline, |due| due.min(deadline)));
         self.disks.iter_mut().for_each(Disk::disarm);
     }
 }

@@ -7,7 +7,7 @@ use portico_abi::dt;
 use portico_net::traffic::Traffic;
 use portico_net::vif::{Settings, Vif};
 use portico_sdk::device::Link;
-use portico_sdk::{dtb, irq, port, println, time};
+use portico_sdk::{dtb, irq, println, time};
 use portico_service::control::Control;
 use portico_service::machine;
 
@@ -72,7 +72,9 @@ impl Server {
             if self.control.has_changed() {
                 self.traffic.vifs().iter_mut().for_each(Vif::ports_have_changed);
             }
-            if !self.traffic.turn(time::now_ns()) {
+            if self.traffic.turn(time::now_ns()) {
+                self.traffic.bell().ring();
+            } else {
                 self.sleep();
             }
         }
@@ -81,6 +83,7 @@ impl Server {
     /// Blocks until something happens. Whoever ran empty has been asked for a notification.
     fn sleep(&mut self) {
         if self.traffic.uplink().is_some_and(|uplink| !uplink.arm()) {
+            self.traffic.bell().ring();
             return;
         }
         let mut deadline = self.control.deadline();
@@ -96,7 +99,7 @@ impl Server {
             let wait = due.saturating_sub(time::now_ns());
             deadline = deadline.min(time::now().saturating_add(time::Scale::read().ticks(wait)));
         }
-        let _ = port::wait(deadline);
+        let _ = self.traffic.bell().wait(deadline);
         if let Some(uplink) = self.traffic.uplink() {
             uplink.disarm();
         }
