@@ -38,6 +38,8 @@ struct Slot {
     argument: AtomicUsize,
 }
 
+/// How many bits have a handler.
+static HANDLERS: AtomicUsize = AtomicUsize::new(0);
 static SLOTS: [Slot; PORT_BITS] =
     [const { Slot { handler: AtomicUsize::new(0), argument: AtomicUsize::new(0) } }; PORT_BITS];
 /// Bits that the SDK has given out.
@@ -277,14 +279,18 @@ pub fn free_bit(bit: u16) {
 pub fn set_handler(bit: u16, handler: Handler, argument: usize) {
     if let Some(slot) = SLOTS.get(usize::from(bit)) {
         slot.argument.store(argument, Ordering::Relaxed);
-        slot.handler.store(handler as usize, Ordering::Release);
+        if slot.handler.swap(handler as usize, Ordering::AcqRel) == 0 {
+            HANDLERS.fetch_add(1, Ordering::Release);
+        }
     }
 }
 
 /// Forgets the function of a bit.
 pub fn clear_handler(bit: u16) {
-    if let Some(slot) = SLOTS.get(usize::from(bit)) {
-        slot.handler.store(0, Ordering::Release);
+    if let Some(slot) = SLOTS.get(usize::from(bit))
+        && slot.handler.swap(0, Ordering::AcqRel) != 0
+    {
+        HANDLERS.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -304,6 +310,10 @@ fn handler_of(bit: u16) -> Option<(Handler, usize)> {
 /// The upcall does this; a guest that polls with interrupts masked calls it itself.
 pub fn scan() {
     let Some(page) = vcpu::current().page() else { return };
+    if HANDLERS.load(Ordering::Acquire) == 0 {
+        // All bits stay pending for `Port::take`, and the selectors set: a handler that comes later looks at its own bit first.
+        return pending::disarm(page);
+    }
     pending::scan(page, |bit| process(page, bit));
 }
 
@@ -321,6 +331,7 @@ fn process(page: vcpu::Page, bit: u16) {
 /// Forgets all bits and handlers: a new machine.
 #[cfg(not(target_os = "none"))]
 pub(crate) fn reset() {
+    HANDLERS.store(0, Ordering::Release);
     for (slot, taken) in SLOTS.iter().zip(&TAKEN) {
         slot.handler.store(0, Ordering::Release);
         taken.store(false, Ordering::Release);

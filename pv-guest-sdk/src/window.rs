@@ -19,6 +19,13 @@ unsafe impl Send for Window {}
 // SAFETY: as above.
 unsafe impl Sync for Window {}
 
+impl Default for Window {
+    /// A window of no bytes.
+    fn default() -> Self {
+        Window { base: NonNull::<u64>::dangling().cast(), len: 0 }
+    }
+}
+
 impl Window {
     /// Takes a range as a window. `None` if it is not 8-byte aligned or starts at 0.
     ///

@@ -63,9 +63,8 @@ pub fn mark(page: impl HypervisorSide, bit: usize) -> bool {
 /// Guest: calls `found` with every bit that is pending, masked or not. It decides, and [`forget`]s what it handles, before it handles it.
 #[inline(always)]
 pub fn scan(page: impl GuestSide, mut found: impl FnMut(u16)) {
-    // Phase 1: disarm.
-    page.clear_upcall();
-    fence(Ordering::SeqCst);
+    // Phase 1.
+    disarm(page);
     // Phase 2: collect.
     for word in 0..SELECTORS / 8 {
         each(page.selectors(word), word, |selector| {
@@ -77,6 +76,13 @@ pub fn scan(page: impl GuestSide, mut found: impl FnMut(u16)) {
             }
         });
     }
+}
+
+/// Guest: lets notifications raise the upcall again, for one who looks at its bits itself. They are looked at only after this.
+#[inline(always)]
+pub fn disarm(page: impl GuestSide) {
+    page.clear_upcall();
+    fence(Ordering::SeqCst);
 }
 
 /// Guest: takes a pending bit. What it is about is looked at only after this.

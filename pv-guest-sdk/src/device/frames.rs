@@ -246,20 +246,21 @@ pub struct Incoming {
     pub span: Span,
 }
 
-impl Incoming {
-    /// A place for a frame of that window's.
-    pub fn new(window: Window) -> Incoming {
+impl Default for Incoming {
+    /// An empty frame.
+    fn default() -> Self {
+        let window = Window::default();
         Incoming { head: Head { slot: [0; SLOT] }, span: Span { window, first: 0, end: 0, wrap: 0, bytes: 0 } }
     }
+}
 
+impl Incoming {
     /// Sets it to a frame that is not in a ring. `None` if that is not inside its window.
     pub fn set(&mut self, span: Span) -> Option<()> {
         self.span = span;
         self.head.set(&span)
     }
-}
 
-impl Incoming {
     /// Copies its bytes out, as many as there is place for. What was in the head comes from the copy.
     #[inline]
     pub fn read(&self, to: &mut [u8]) -> usize {
@@ -324,7 +325,7 @@ impl FrameReceiver {
     /// # Errors
     /// As [`FrameReceiver::look_at`].
     pub fn look(&mut self) -> Result<Option<Incoming>, Corrupt> {
-        let mut frame = Incoming::new(self.window);
+        let mut frame = Incoming::default();
         Ok(self.look_at(&mut frame)?.then_some(frame))
     }
 

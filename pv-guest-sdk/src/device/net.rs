@@ -400,7 +400,7 @@ impl Interface {
         let window = self.link.window();
         let transmit = FrameSender::start(window, self.shape.transmit).ok_or(DeviceError::BadWindow)?;
         let receive = FrameReceiver::start(window, self.shape.receive).ok_or(DeviceError::BadWindow)?;
-        Ok(Rings { transmit, receive, frame: Incoming::new(window) })
+        Ok(Rings { transmit, receive, frame: Incoming::default() })
     }
 
     /// Reads the back-end's offer, and accepts it.

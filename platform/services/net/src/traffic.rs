@@ -14,10 +14,10 @@ const BYTES_PER_TURN: usize = 32 << 10;
 
 /// The machine's network device.
 pub trait Uplink {
-    /// The next frame that it received.
-    fn look(&mut self) -> Option<Incoming>;
+    /// Sets `frame` to the next one that it received, if there is one.
+    fn look_at(&mut self, frame: &mut Incoming) -> bool;
     /// Passes over the frame that was looked at.
-    fn take(&mut self, frame: &Incoming);
+    fn take(&mut self);
     /// Puts a frame into its queue. Without room it is lost.
     fn put(&mut self, head: &Head, span: &Span);
     /// Tells the device of what was put in and of the room that was made.
@@ -33,6 +33,13 @@ pub trait Uplink {
 /// All ports, and the switch between them.
 #[derive(Debug)]
 pub struct Traffic<U> {
+    ports: Ports<U>,
+    /// The frame that is looked at.
+    frame: Incoming,
+}
+
+#[derive(Debug)]
+struct Ports<U> {
     switch: Switch,
     vifs: Vec<Vif>,
     uplink: Option<U>,
@@ -76,51 +83,59 @@ impl<U: Uplink> Traffic<U> {
             let bridge = uplink_bridge.unwrap_or(bridges.len() as u16);
             ports.push((bridge, Kind::Trunk, uplink.longest()));
         }
-        Traffic { switch: Switch::new(&ports), vifs, uplink, dirty: Vec::new(), bell: Doorbell::new() }
+        let ports = Ports { switch: Switch::new(&ports), vifs, uplink, dirty: Vec::new(), bell: Doorbell::new() };
+        Traffic { ports, frame: Incoming::default() }
     }
 
     /// The interfaces.
     pub fn vifs(&mut self) -> &mut [Vif] {
-        &mut self.vifs
+        &mut self.ports.vifs
     }
 
     /// What is owed: to be rung, or waited with, after each turn.
     pub fn bell(&mut self) -> &mut Doorbell {
-        &mut self.bell
+        &mut self.ports.bell
     }
 
     /// The uplink.
     pub fn uplink(&mut self) -> Option<&mut U> {
-        self.uplink.as_mut()
+        self.ports.uplink.as_mut()
     }
 
     /// Takes a bounded number of frames from each port. Returns whether there is more to do at once.
     #[inline]
     pub fn turn(&mut self, now_ns: u64) -> bool {
+        let Traffic { ports, frame } = self;
         let mut has_more = false;
-        for from in 0..self.vifs.len() as u16 {
-            if self.vifs.get_mut(usize::from(from)).is_some_and(|vif| vif.is_ready(now_ns)) {
-                has_more |= self.serve(from, now_ns);
+        for from in 0..ports.vifs.len() as u16 {
+            if ports.vifs.get_mut(usize::from(from)).is_some_and(|vif| vif.is_ready(now_ns)) {
+                has_more |= ports.serve(from, frame, now_ns);
             }
         }
-        if self.uplink.as_mut().is_some_and(Uplink::is_ready) {
-            has_more |= self.serve_uplink(now_ns);
+        if ports.uplink.as_mut().is_some_and(Uplink::is_ready) {
+            has_more |= ports.serve_uplink(frame, now_ns);
         }
         has_more
     }
 
-    fn serve(&mut self, from: u16, now_ns: u64) -> bool {
+    /// When it has to turn again though nobody notifies, in nanoseconds.
+    pub fn due(&self) -> Option<u64> {
+        self.ports.vifs.iter().filter_map(Vif::due).min()
+    }
+}
+
+impl<U: Uplink> Ports<U> {
+    fn serve(&mut self, from: u16, frame: &mut Incoming, now_ns: u64) -> bool {
         let (mut copies, mut bytes) = (0, 0);
-        let Some(mut frame) = self.vifs.get(usize::from(from)).map(Vif::place) else { return false };
         while copies < COPIES_PER_TURN && bytes < BYTES_PER_TURN {
-            if !self.vifs.get_mut(usize::from(from)).is_some_and(|vif| vif.look_at(&mut frame)) {
+            if !self.vifs.get_mut(usize::from(from)).is_some_and(|vif| vif.look_at(frame)) {
                 break;
             }
             let verdict = self.switch.judge(from, frame.head.bytes(), frame.span.len(), now_ns);
-            copies += self.obey(verdict, from, &frame).max(1);
+            copies += self.obey(verdict, from, frame).max(1);
             bytes += frame.span.len();
             if let Some(vif) = self.vifs.get_mut(usize::from(from)) {
-                vif.take(&frame);
+                vif.take(frame);
                 match verdict {
                     Verdict::Drop(why) => vif.count_dropped(why),
                     _ => vif.count_sent(frame.span.len()),
@@ -131,19 +146,19 @@ impl<U: Uplink> Traffic<U> {
         self.vifs.get_mut(usize::from(from)).is_some_and(|vif| vif.end_turn(bytes, now_ns))
     }
 
-    fn serve_uplink(&mut self, now_ns: u64) -> bool {
+    fn serve_uplink(&mut self, frame: &mut Incoming, now_ns: u64) -> bool {
         let from = self.vifs.len() as u16;
         let mut copies = 0;
         let mut has_more = true;
         while copies < COPIES_PER_TURN {
-            let Some(frame) = self.uplink.as_mut().and_then(Uplink::look) else {
+            if !self.uplink.as_mut().is_some_and(|uplink| uplink.look_at(frame)) {
                 has_more = false;
                 break;
-            };
+            }
             let verdict = self.switch.judge(from, frame.head.bytes(), frame.span.len(), now_ns);
-            copies += self.obey(verdict, from, &frame).max(1);
+            copies += self.obey(verdict, from, frame).max(1);
             if let Some(uplink) = &mut self.uplink {
-                uplink.take(&frame);
+                uplink.take();
                 if let Verdict::Drop(why) = verdict {
                     uplink.count_dropped(why);
                 }
@@ -159,7 +174,7 @@ impl<U: Uplink> Traffic<U> {
     /// Copies a frame to where it goes. Returns how often.
     #[inline]
     fn obey(&mut self, verdict: Verdict, from: u16, frame: &Incoming) -> usize {
-        let Traffic { switch, vifs, uplink, dirty, .. } = self;
+        let Ports { switch, vifs, uplink, dirty, .. } = self;
         let mut put = |to: u16| {
             match vifs.get_mut(usize::from(to)) {
                 Some(vif) => vif.put(&frame.head, &frame.span),
@@ -200,11 +215,6 @@ impl<U: Uplink> Traffic<U> {
             }
         }
     }
-
-    /// When it has to turn again though nobody notifies, in nanoseconds.
-    pub fn due(&self) -> Option<u64> {
-        self.vifs.iter().filter_map(Vif::due).min()
-    }
 }
 
 #[cfg(test)]
@@ -231,14 +241,14 @@ mod tests {
     }
 
     impl Uplink for Outside {
-        fn look(&mut self) -> Option<Incoming> {
-            let frame = self.received.front()?;
-            self.buffer.write(16, frame)?;
-            let span = Span::flat(self.buffer, 16, frame.len() as u32)?;
-            Some(Incoming { head: Head::of(&span)?, span })
+        fn look_at(&mut self, frame: &mut Incoming) -> bool {
+            let Some(next) = self.received.front() else { return false };
+            self.buffer.write(16, next).unwrap();
+            frame.set(Span::flat(self.buffer, 16, next.len() as u32).unwrap()).unwrap();
+            true
         }
 
-        fn take(&mut self, _: &Incoming) {
+        fn take(&mut self) {
             self.received.pop_front();
         }
 

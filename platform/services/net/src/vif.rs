@@ -184,11 +184,6 @@ impl Vif {
         }
     }
 
-    /// A place for the guest's frames.
-    pub fn place(&self) -> Incoming {
-        Incoming::new(self.link.window())
-    }
-
     /// Passes over the frame that was looked at.
     #[inline]
     pub fn take(&mut self, frame: &Incoming) {

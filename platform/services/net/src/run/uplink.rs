@@ -104,6 +104,18 @@ impl VirtioUplink {
         Some(())
     }
 
+    /// The frame at the end of the receive queue.
+    fn next_received(&mut self) -> Option<Span> {
+        if self.waiting.is_none() {
+            self.waiting = self.receive.queue.pop();
+        }
+        let (head, written) = self.waiting?;
+        let buffer = self.receive.buffer(head)?;
+        // The device may say anything.
+        let bytes = (written as usize).saturating_sub(HEADER).min(BUFFER - FRAME) as u32;
+        Span::flat(buffer.window, FRAME, bytes)
+    }
+
     /// Asks for an interrupt. `true`: nothing has come, and the caller may sleep. That frames were sent is looked at when there are more to send.
     pub fn arm(&mut self) -> bool {
         self.waiting.is_none() && self.receive.queue.arm(1)
@@ -126,19 +138,11 @@ impl Uplink for VirtioUplink {
         true
     }
 
-    fn look(&mut self) -> Option<Incoming> {
-        if self.waiting.is_none() {
-            self.waiting = self.receive.queue.pop();
-        }
-        let (head, written) = self.waiting?;
-        let buffer = self.receive.buffer(head)?;
-        // The device may say anything.
-        let bytes = (written as usize).saturating_sub(HEADER).min(BUFFER - FRAME) as u32;
-        let span = Span::flat(buffer.window, FRAME, bytes)?;
-        Some(Incoming { head: Head::of(&span)?, span })
+    fn look_at(&mut self, frame: &mut Incoming) -> bool {
+        self.next_received().and_then(|span| frame.set(span)).is_some()
     }
 
-    fn take(&mut self, _: &Incoming) {
+    fn take(&mut self) {
         self.waiting = None;
         // The buffer that was taken is the next free one.
         let _ = self.give_buffer();
