@@ -39,6 +39,7 @@ const SOURCES: &[&str] = &[
     "pv-guest-sdk/abi/src/handle.rs",
     "pv-guest-sdk/abi/src/lib.rs",
     "pv-guest-sdk/abi/src/page.rs",
+    "pv-guest-sdk/abi/src/pending.rs",
     "pv-guest-sdk/abi/src/port.rs",
     "pv-guest-sdk/abi/src/psci.rs",
     "pv-guest-sdk/abi/src/record.rs",

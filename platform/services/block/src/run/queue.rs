@@ -12,13 +12,13 @@ use portico_abi::device::block::{
 use portico_abi::device::control::Counters;
 use portico_abi::device::{Offer, kind, refusal};
 use portico_abi::dt::{self, service as property};
-use portico_abi::ring::{Consumer, Corrupt, Layout, Producer, Slots};
+use portico_abi::ring::{Consumer, Corrupt, Producer};
 use portico_block::claims::Claims;
 use portico_block::request::{Segments, check, check_segments, table_is_inside};
+use portico_sdk::device::slots::{Aligned, WindowSlots};
 use portico_sdk::device::{DeviceError, Event, Link};
 use portico_sdk::doorbell::Doorbell;
 use portico_sdk::dtb::DeviceNode;
-use portico_sdk::window::Window;
 use portico_service::limit::Limit;
 
 /// Requests taken from one queue in a turn: nobody waits long behind another.
@@ -29,26 +29,6 @@ struct Rings {
     requests: Consumer<'static>,
     responses: Producer<'static>,
 }
-
-#[derive(Clone, Copy)]
-struct WindowSlots(Window, Layout);
-
-impl Slots for WindowSlots {
-    #[inline]
-    fn put(&self, index: u32, message: &[u8]) {
-        // Inside: the ring's words were taken by `Window::control`, which checked the whole ring.
-        let _ = self.0.write(self.1.slot(index), message);
-    }
-
-    #[inline]
-    fn get(&self, index: u32, message: &mut [u8]) {
-        let _ = self.0.read(self.1.slot(index), message);
-    }
-}
-
-/// Eight bytes of alignment, so that slots are copied by words.
-#[repr(align(8))]
-struct Aligned<const N: usize>([u8; N]);
 
 /// The limits of a disk, which its queues share.
 #[derive(Clone, Copy, Debug)]

@@ -6,21 +6,25 @@
 //!
 //! Data is in [`Buffer`]s of the window, whole pages. [`Disk::read_at`] and its like copy; who fills buffers itself copies nothing.
 
+mod buffer;
+mod submit;
+mod whole;
+
+use super::slots::{Aligned, WindowSlots};
 use super::{DeviceError, Event, Link, wait};
 use crate::doorbell::Doorbell;
 use crate::dtb::{self, DeviceNode};
-use crate::window::Window;
 use alloc_crate::vec::Vec;
-use core::ops::Range;
 use portico_abi::device::block::{
-    Disk as Details, INLINE_SEGMENTS, MAX_SEGMENTS, Request, Response, SECTOR, Segment, Shape, VERSION, flag, op,
-    shape_of_window, status,
+    Disk as Details, MAX_SEGMENTS, Request, Response, SECTOR, Shape, VERSION, flag, shape_of_window, status,
 };
 use portico_abi::device::{Accept, kind, refusal};
-use portico_abi::ring::{Consumer, Layout, Producer, Slots};
+use portico_abi::ring::{Consumer, Producer};
 use portico_abi::{PAGE_SIZE, dt};
 
+pub use buffer::Buffer;
 pub use portico_abi::device::block::feature;
+pub use submit::{Piece, Transfer};
 
 /// Bytes of a page, for sizes in memory.
 const PAGE: usize = PAGE_SIZE as usize;
@@ -68,49 +72,6 @@ pub struct Info {
     pub max_segments: u32,
 }
 
-/// Pages of the window, one behind the other. Given back by [`Disk::free`].
-#[derive(Debug)]
-pub struct Buffer {
-    window: Window,
-    page: u16,
-    pages: u16,
-}
-
-impl Buffer {
-    /// Its bytes, as a window of their own: shared with the back-end.
-    pub fn window(&self) -> Window {
-        self.window
-    }
-
-    /// Its length in bytes.
-    pub fn len(&self) -> usize {
-        self.window.len()
-    }
-
-    /// Whether it has no bytes: never.
-    pub fn is_empty(&self) -> bool {
-        false
-    }
-}
-
-/// A part of the data of a request: bytes of one of its buffers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Piece {
-    /// Which of the buffers.
-    pub buffer: usize,
-    /// Its bytes: whole sectors.
-    pub range: Range<usize>,
-}
-
-/// What a request of several pieces does with them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transfer {
-    /// Fills them from the disk.
-    Read,
-    /// Writes them to the disk.
-    Write,
-}
-
 /// Names a request that is in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ticket(u32);
@@ -143,26 +104,6 @@ struct Rings {
     requests: Producer<'static>,
     responses: Consumer<'static>,
 }
-
-#[derive(Clone, Copy, Debug)]
-struct WindowSlots(Window, Layout);
-
-impl Slots for WindowSlots {
-    #[inline]
-    fn put(&self, index: u32, message: &[u8]) {
-        // Inside: the ring's words were taken by `Window::control`, which checked the whole ring.
-        let _ = self.0.write(self.1.slot(index), message);
-    }
-
-    #[inline]
-    fn get(&self, index: u32, message: &mut [u8]) {
-        let _ = self.0.read(self.1.slot(index), message);
-    }
-}
-
-/// Eight bytes of alignment, so that slots are copied by words.
-#[repr(align(8))]
-struct Aligned<const N: usize>([u8; N]);
 
 /// One queue of a disk.
 #[derive(Debug)]
@@ -435,220 +376,6 @@ impl Disk {
         }
     }
 
-    /// Takes pages of the window for a transfer of so many bytes.
-    ///
-    /// # Errors
-    /// `Full` if there are none, `Shape` if there can never be.
-    pub fn buffer(&mut self, bytes: usize) -> Result<Buffer, BlockError> {
-        let pages = bytes.div_ceil(PAGE).max(1);
-        let all = self.shape.data_bytes / PAGE;
-        if pages > all {
-            return Err(BlockError::Shape);
-        }
-        let page = self.find_run(pages, all).ok_or(BlockError::Full)?;
-        self.mark(page, pages, true);
-        let window = self.link.window().part(self.shape.data + page * PAGE, pages * PAGE);
-        let window = window.ok_or(BlockError::Device(DeviceError::BadWindow))?;
-        Ok(Buffer { window, page: page as u16, pages: pages as u16 })
-    }
-
-    fn find_run(&self, pages: usize, all: usize) -> Option<usize> {
-        if pages == 1 {
-            let (index, word) = self.used.iter().enumerate().find(|(_, word)| **word != u64::MAX)?;
-            let page = index * 64 + word.trailing_ones() as usize;
-            return (page < all).then_some(page);
-        }
-        let is_used = |page: usize| self.used.get(page / 64).is_none_or(|word| word >> (page % 64) & 1 != 0);
-        let mut start = 0;
-        while start + pages <= all {
-            match (start..start + pages).rev().find(|&page| is_used(page)) {
-                Some(page) => start = page + 1,
-                None => return Some(start),
-            }
-        }
-        None
-    }
-
-    fn mark(&mut self, first: usize, pages: usize, is_used: bool) {
-        for page in first..first + pages {
-            if let Some(word) = self.used.get_mut(page / 64) {
-                let bit = 1_u64 << (page % 64);
-                *word = if is_used { *word | bit } else { *word & !bit };
-            }
-        }
-    }
-
-    /// Gives a buffer back.
-    pub fn free(&mut self, buffer: Buffer) {
-        self.mark(usize::from(buffer.page), usize::from(buffer.pages), false);
-    }
-
-    /// Begins to read `bytes` bytes from `sector` on into a buffer. Nothing is told to the back-end before [`Disk::publish`].
-    ///
-    /// # Errors
-    /// `Full` or `Shape`, with the buffer.
-    #[inline]
-    pub fn submit_read(&mut self, sector: u64, buffer: Buffer, bytes: usize) -> Result<Ticket, (BlockError, Buffer)> {
-        self.submit_data(op::READ, sector, buffer, bytes)
-    }
-
-    /// Begins to write the first `bytes` bytes of a buffer at `sector`.
-    ///
-    /// # Errors
-    /// `Full` or `Shape`, with the buffer.
-    #[inline]
-    pub fn submit_write(&mut self, sector: u64, buffer: Buffer, bytes: usize) -> Result<Ticket, (BlockError, Buffer)> {
-        self.submit_data(op::WRITE, sector, buffer, bytes)
-    }
-
-    #[inline]
-    fn submit_data(
-        &mut self,
-        op: u8,
-        sector: u64,
-        buffer: Buffer,
-        bytes: usize,
-    ) -> Result<Ticket, (BlockError, Buffer)> {
-        let sectors = (bytes as u64 / SECTOR) as u32;
-        if bytes == 0
-            || !bytes.is_multiple_of(SECTOR as usize)
-            || bytes > buffer.len()
-            || sectors > self.info.max_sectors
-        {
-            return Err((BlockError::Shape, buffer));
-        }
-        let offset = self.offset_of(&buffer, 0);
-        let mut segment = [Segment::default(); INLINE_SEGMENTS];
-        if let Some(first) = segment.first_mut() {
-            *first = Segment { offset, bytes: bytes as u32 };
-        }
-        let request = Request { op, segments: 1, sector, sectors, segment, ..Request::default() };
-        let Some(id) = self.free.pop() else { return Err((BlockError::Full, buffer)) };
-        Ok(self.submit(id, request, Some(buffer), Vec::new()))
-    }
-
-    /// Begins a read or write whose data is in several pieces, in the order of `pieces`; together they are at most `max_sectors` long and
-    /// there are at most `max_segments`. More than five need a page of the window for themselves while the request is in flight.
-    ///
-    /// # Errors
-    /// `Full` or `Shape`, with the buffers.
-    pub fn submit_pieces(
-        &mut self,
-        transfer: Transfer,
-        sector: u64,
-        buffers: Vec<Buffer>,
-        pieces: &[Piece],
-    ) -> Result<Ticket, (BlockError, Vec<Buffer>)> {
-        match self.describe(transfer, sector, &buffers, pieces) {
-            Ok((id, request, table)) => {
-                let mut buffers = buffers;
-                buffers.extend(table);
-                Ok(self.submit(id, request, None, buffers))
-            }
-            Err(error) => Err((error, buffers)),
-        }
-    }
-
-    /// Makes a request of pieces, without changing anything if it cannot be made.
-    fn describe(
-        &mut self,
-        transfer: Transfer,
-        sector: u64,
-        buffers: &[Buffer],
-        pieces: &[Piece],
-    ) -> Result<(u32, Request, Option<Buffer>), BlockError> {
-        if pieces.is_empty() || pieces.len() > self.info.max_segments as usize {
-            return Err(BlockError::Shape);
-        }
-        let mut segments = [Segment::default(); MAX_SEGMENTS];
-        let mut bytes = 0;
-        for (segment, piece) in segments.iter_mut().zip(pieces) {
-            *segment = self.segment(buffers, piece).ok_or(BlockError::Shape)?;
-            bytes += u64::from(segment.bytes);
-        }
-        let sectors = bytes / SECTOR;
-        if sectors > u64::from(self.info.max_sectors) {
-            return Err(BlockError::Shape);
-        }
-        let table = if pieces.len() > INLINE_SEGMENTS { Some(self.buffer(PAGE)?) } else { None };
-        let Some(id) = self.free.pop() else {
-            table.into_iter().for_each(|table| self.free(table));
-            return Err(BlockError::Full);
-        };
-        let op = match transfer {
-            Transfer::Read => op::READ,
-            Transfer::Write => op::WRITE,
-        };
-        let mut request =
-            Request { op, segments: pieces.len() as u16, sector, sectors: sectors as u32, ..Request::default() };
-        match &table {
-            Some(table) => {
-                for (offset, segment) in (0..).step_by(8).zip(segments.iter().take(pieces.len())) {
-                    let _ = table.window.store(offset, segment.to_word());
-                }
-                request.table = self.offset_of(table, 0);
-            }
-            None => {
-                if let Some(first) = segments.first_chunk() {
-                    request.segment = *first;
-                }
-            }
-        }
-        Ok((id, request, table))
-    }
-
-    fn segment(&self, buffers: &[Buffer], piece: &Piece) -> Option<Segment> {
-        let buffer = buffers.get(piece.buffer)?;
-        let Range { start, end } = piece.range;
-        let is_whole = start.is_multiple_of(SECTOR as usize) && end.is_multiple_of(SECTOR as usize);
-        if !is_whole || start >= end || end > buffer.len() {
-            return None;
-        }
-        Some(Segment { offset: self.offset_of(buffer, start), bytes: (end - start) as u32 })
-    }
-
-    /// Offset of a buffer's byte in the window.
-    fn offset_of(&self, buffer: &Buffer, at: usize) -> u32 {
-        (self.shape.data + usize::from(buffer.page) * PAGE + at) as u32
-    }
-
-    /// Begins to make everything durable that was answered before.
-    ///
-    /// # Errors
-    /// `Full`.
-    pub fn submit_flush(&mut self) -> Result<Ticket, BlockError> {
-        let id = self.free.pop().ok_or(BlockError::Full)?;
-        Ok(self.submit(id, Request { op: op::FLUSH, ..Request::default() }, None, Vec::new()))
-    }
-
-    /// Begins to discard sectors, or to fill them with zeros.
-    ///
-    /// # Errors
-    /// `Full`; `Shape` if that is not offered or more than the disk takes at once.
-    pub fn submit_range(&mut self, zeroes: bool, sector: u64, sectors: u32) -> Result<Ticket, BlockError> {
-        let (op, limit) =
-            if zeroes { (op::WRITE_ZEROES, self.info.max_zeroes) } else { (op::DISCARD, self.info.max_discard) };
-        if sectors == 0 || sectors > limit {
-            return Err(BlockError::Shape);
-        }
-        let id = self.free.pop().ok_or(BlockError::Full)?;
-        Ok(self.submit(id, Request { op, sector, sectors, ..Request::default() }, None, Vec::new()))
-    }
-
-    /// Begins a request of which everything was checked, under a number from the free ones.
-    #[inline]
-    fn submit(&mut self, id: u32, mut request: Request, buffer: Option<Buffer>, buffers: Vec<Buffer>) -> Ticket {
-        request.id = id;
-        let order = self.next_order;
-        self.next_order += 1;
-        if let Some(pending) = self.pending.get_mut(id as usize) {
-            *pending = Some(Pending { request, buffer, buffers, order });
-        }
-        self.in_flight += 1;
-        self.put(&request);
-        Ticket(id)
-    }
-
     /// Takes a request that has ended, if one has. Also keeps the link alive.
     ///
     /// # Errors
@@ -727,118 +454,5 @@ impl Disk {
                 None => wait(&self.link, &mut self.bell, deadline)?,
             }
         }
-    }
-
-    /// Waits for one request; others that end meanwhile are dropped, so there should be none.
-    fn finish(&mut self, ticket: Ticket) -> Result<Option<Buffer>, (BlockError, Option<Buffer>)> {
-        loop {
-            match self.wait(portico_abi::port::DEADLINE_NEVER) {
-                Ok(done) if done.ticket == ticket => {
-                    return match done.result {
-                        Ok(()) => Ok(done.buffer),
-                        Err(error) => Err((error, done.buffer)),
-                    };
-                }
-                Ok(done) => {
-                    if let Some(buffer) = done.buffer {
-                        self.free(buffer);
-                    }
-                }
-                Err(error) => return Err((error.into(), None)),
-            }
-        }
-    }
-
-    fn piece(&self, left: usize) -> usize {
-        let most = self.info.max_sectors as usize * SECTOR as usize;
-        left.min(most).min(self.shape.data_bytes / 2)
-    }
-
-    /// Reads whole sectors from `sector` on, and waits for that. To be used with nothing else in flight.
-    ///
-    /// # Errors
-    /// Any of [`BlockError`].
-    pub fn read_at(&mut self, sector: u64, to: &mut [u8]) -> Result<(), BlockError> {
-        let mut done = 0;
-        while done < to.len() {
-            let bytes = self.piece(to.len() - done);
-            let buffer = self.buffer(bytes)?;
-            let ticket = match self.submit_read(sector + done as u64 / SECTOR, buffer, bytes) {
-                Ok(ticket) => ticket,
-                Err((error, buffer)) => return self.give_back(error, Some(buffer)),
-            };
-            match self.finish(ticket) {
-                Ok(Some(buffer)) => {
-                    if let Some(to) = to.get_mut(done..done + bytes) {
-                        let _ = buffer.window().read(0, to);
-                    }
-                    self.free(buffer);
-                }
-                Ok(None) => {}
-                Err((error, buffer)) => return self.give_back(error, buffer),
-            }
-            done += bytes;
-        }
-        Ok(())
-    }
-
-    /// Writes whole sectors at `sector`, and waits for that. To be used with nothing else in flight.
-    ///
-    /// # Errors
-    /// Any of [`BlockError`].
-    pub fn write_at(&mut self, sector: u64, from: &[u8]) -> Result<(), BlockError> {
-        let mut done = 0;
-        while done < from.len() {
-            let bytes = self.piece(from.len() - done);
-            let buffer = self.buffer(bytes)?;
-            if let Some(from) = from.get(done..done + bytes) {
-                let _ = buffer.window().write(0, from);
-            }
-            let ticket = match self.submit_write(sector + done as u64 / SECTOR, buffer, bytes) {
-                Ok(ticket) => ticket,
-                Err((error, buffer)) => return self.give_back(error, Some(buffer)),
-            };
-            match self.finish(ticket) {
-                Ok(Some(buffer)) => self.free(buffer),
-                Ok(None) => {}
-                Err((error, buffer)) => return self.give_back(error, buffer),
-            }
-            done += bytes;
-        }
-        Ok(())
-    }
-
-    fn give_back(&mut self, error: BlockError, buffer: Option<Buffer>) -> Result<(), BlockError> {
-        if let Some(buffer) = buffer {
-            self.free(buffer);
-        }
-        Err(error)
-    }
-
-    /// Makes everything durable that was written before, and waits for that.
-    ///
-    /// # Errors
-    /// Any of [`BlockError`].
-    pub fn flush(&mut self) -> Result<(), BlockError> {
-        let ticket = self.submit_flush()?;
-        self.finish(ticket).map(drop).map_err(|(error, _)| error)
-    }
-
-    /// Says that sectors are not needed, and waits for that.
-    ///
-    /// # Errors
-    /// Any of [`BlockError`].
-    pub fn discard(&mut self, sector: u64, sectors: u32) -> Result<(), BlockError> {
-        let ticket = self.submit_range(false, sector, sectors)?;
-        self.finish(ticket).map(drop).map_err(|(error, _)| error)
-    }
-
-    /// Fills sectors with zeros, and waits for that.
-    ///
-    /// # Errors
-    /// Any of [`BlockError`].
-    pub fn write_zeroes(&mut self, sector: u64, sectors: u32) -> Result<(), BlockError> {
-        let ticket = self.submit_range(true, sector, sectors)?;
-        self.finish(ticket).map(drop).map_err(|(error, _)| error)
     }
 }
