@@ -17,6 +17,7 @@ pub fn trials() -> Vec<Trial> {
         trials.push(trial(format!("root::calls_{name}_{cpus}"), move || calls(machine, cpus)));
     }
     trials.push(trial("root::longest_stay_in_el2", longest));
+    trials.push(trial("root::longest_of_each_call", longest_by_call));
     for cpus in [1, 4] {
         trials.push(trial(format!("root::lives_virt_{cpus}"), move || lives(cpus)));
         trials.push(trial(format!("root::fuzz_virt_{cpus}"), move || fuzz(cpus)));
@@ -46,6 +47,19 @@ fn longest() -> Result<()> {
         notes.iter().find_map(|note| note.strip_prefix("longest time in EL2: ")).context("nothing was measured")?;
     let ticks: u64 = note.split(' ').next().context("no number")?.parse()?;
     ensure!(ticks < LONGEST, "{note}: more than {LONGEST}");
+    Ok(())
+}
+
+/// The same for each call, as its caller sees it, with arguments by chance.
+fn longest_by_call() -> Result<()> {
+    let scenario = Scenario::root("root", MachineKind::Virt, 1).icount().bootarg("only=fuzz").bootarg("calls=100000");
+    let notes = report(scenario.seconds(240).boot()?)?;
+    let told: Vec<_> = notes.iter().filter_map(|note| note.strip_prefix("longest ")?.strip_suffix(" ticks")).collect();
+    ensure!(told.len() > 40, "only {} calls were measured", told.len());
+    for call in told {
+        let ticks: u64 = call.split(' ').next_back().context("no number")?.parse()?;
+        ensure!(ticks < LONGEST, "{call}: more than {LONGEST}");
+    }
     Ok(())
 }
 

@@ -152,7 +152,7 @@ fn measure(kind: MachineKind, build: bool) -> Result<Figures> {
     figures.insert("pingpong_2p_trapped".into(), one(&trapped, "pingpong")?);
     figures.extend(printed(kind, "bench-one", &[NO_LOOP])?);
     figures.insert("boot_manager".into(), measure_boot(kind)?);
-    figures.insert("el2_longest".into(), measure_longest(kind)?);
+    figures.insert("el2_longest".into(), counted::longest_stay(kind)?);
     figures.extend(counted::measure(kind)?);
     Ok(figures)
 }
@@ -171,14 +171,6 @@ fn measure_boot(kind: MachineKind) -> Result<u64> {
     collect(&mut machine.session)?;
     let info = ask(&mut machine.session, "info", "^guests .*")?;
     number(&info, r"booted +(\d+) ticks")
-}
-
-/// The longest stay in EL2 while guests are built and destroyed. On one processor, since time runs on for all.
-fn measure_longest(kind: MachineKind) -> Result<u64> {
-    let mut machine = boot(kind, "bench-life", 1, &["portico.measure"], false)?;
-    machine.session.expect("not again.*")?;
-    let info = ask(&mut machine.session, "info", "^guests .*")?;
-    number(&info, r"longest call +(\d+) ticks")
 }
 
 /// What the guests of a system print.

@@ -195,6 +195,7 @@ pub fn choose_home() -> u8 {
 /// Takes a vCPU that is at rest and will not run again out of the books of its pCPU.
 pub fn forget(vcpu: Ref<Vcpu>) {
     let (mut home, index) = queue::lock_home(vcpu);
+    home.timers.cancel(vcpu.id);
     // SAFETY: the lock of its queue is held.
     let class = unsafe { vcpu.sched() }.entity.class();
     home.admission.release(class);

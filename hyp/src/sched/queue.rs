@@ -31,6 +31,9 @@ pub struct Queue {
     pub admission: Admission,
 }
 
+/// Deadlines that are seen to in one decision. If more have passed the timer fires again at once.
+const PER_DECISION: usize = 16;
+
 /// By pCPU.
 pub static QUEUES: [Lock<Queue>; MAX_PCPUS] = [const {
     Lock::new(Queue { run: RunQueue::new(1_000_000), timers: TimerQueue::new(), admission: Admission::new() })
@@ -325,7 +328,8 @@ pub fn expire(pcpu: &Pcpu, queue: &mut Queue, now: u64) {
     {
         unblock(queue, vcpu, now);
     }
-    while let Some(id) = queue.timers.pop_due(now) {
+    for _ in 0..PER_DECISION {
+        let Some(id) = queue.timers.pop_due(now) else { break };
         let Some(vcpu) = by_id(id).filter(|vcpu| is_blocked_here(pcpu, *vcpu)) else { continue };
         // SAFETY: the lock of its queue is held.
         let state = unsafe { vcpu.sched() };

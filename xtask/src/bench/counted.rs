@@ -39,15 +39,28 @@ pub fn measure(kind: MachineKind) -> Result<Figures> {
     Ok(least)
 }
 
+/// The longest stay in EL2 while guests are built and destroyed.
+pub fn longest_stay(kind: MachineKind) -> Result<u64> {
+    let (_, counts) = counted(kind, "bench-life", "not again.*")?;
+    let last = counts.lines().filter_map(|line| line.strip_prefix("longest ")).next_back();
+    last.context("no stay was counted")?.parse().context("an odd count of a stay")
+}
+
 fn run(kind: MachineKind, system: &str) -> Result<Figures> {
+    let (said, counts) = counted(kind, system, "BENCH (end|failed.*)")?;
+    figures(&said, &counts)
+}
+
+/// Boots a system on one processor until it says what matches `end`. Returns what it said, and the counts.
+fn counted(kind: MachineKind, system: &str, end: &str) -> Result<(String, String)> {
     let (mut line, bundle, folder) = prepare(kind, system, 1, &[NO_LOOP], false)?;
     let counts = folder.path().join("counts");
     line.extra.extend(NULL_DISK.iter().map(ToString::to_string));
     line.extra.extend(["-plugin".into(), format!("{},out={}", plugin(folder.path())?.display(), counts.display())]);
     let Machine { mut session, _folder } = start(line, &bundle, folder)?;
-    session.expect("BENCH (end|failed.*)")?;
+    session.expect(end)?;
     let text = std::fs::read_to_string(&counts).with_context(|| format!("reading {}", counts.display()))?;
-    figures(session.text(), &text)
+    Ok((session.text().to_string(), text))
 }
 
 /// Builds the plugin.
@@ -68,7 +81,7 @@ fn plugin(folder: &Path) -> Result<PathBuf> {
 fn figures(said: &str, counts: &str) -> Result<Figures> {
     let mut spans = Vec::new();
     let mut begun = None;
-    for line in counts.lines() {
+    for line in counts.lines().filter(|line| !line.starts_with("longest")) {
         let mut words = line.split(' ').map(str::parse::<u64>);
         let (Some(Ok(mark)), Some(Ok(instructions))) = (words.next(), words.next()) else {
             bail!("odd count `{line}`")

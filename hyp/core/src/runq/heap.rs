@@ -87,6 +87,22 @@ impl<const N: usize> Heaps<N> {
         }
     }
 
+    /// [`Heaps::insert`] among the ready, short if at most one is there and it comes first.
+    #[inline]
+    pub(super) fn insert_behind(&mut self, key: u64, id: u16) {
+        if self.ready == 1
+            && let ([first, k, ..], [_, i, ..]) = (&mut self.keys[..], &mut self.ids[..])
+            && *first <= key
+            && let Some(p) = self.position.get_mut(usize::from(id))
+            && *p == NOWHERE
+        {
+            (*k, *i, *p) = (key, id, 1);
+            self.ready = 2;
+        } else {
+            self.insert_ready(key, id);
+        }
+    }
+
     /// [`Heaps::remove`] of the first of the ready, short if there is only one.
     #[inline(always)]
     pub(super) fn remove_first(&mut self, id: u16) {
@@ -96,6 +112,27 @@ impl<const N: usize> Heaps<N> {
         {
             *p = NOWHERE;
             self.ready = 0;
+        } else {
+            self.remove_of_two(id);
+        }
+    }
+
+    /// [`Heaps::remove`], short for the first of two that are ready.
+    pub(super) fn remove_of_two(&mut self, id: u16) {
+        if self.ready == 2
+            && let ([first_key, second_key, ..], [first, second, ..]) = (&mut self.keys[..], &mut self.ids[..])
+            && *first == id
+            && usize::from(*second) < N
+        {
+            (*first_key, *first) = (*second_key, *second);
+            self.ready = 1;
+            let moved = usize::from(*second);
+            if let Some(p) = self.position.get_mut(moved) {
+                *p = 0;
+            }
+            if let Some(p) = self.position.get_mut(usize::from(id)) {
+                *p = NOWHERE;
+            }
         } else {
             self.remove(id);
         }

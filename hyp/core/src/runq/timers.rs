@@ -27,7 +27,7 @@ impl<const N: usize> TimerQueue<N> {
     pub fn set(&mut self, id: u16, at: u64) {
         if !self.covers(id, at) {
             self.heaps.remove(id);
-            self.heaps.insert(Side::Ready, at, id);
+            self.heaps.insert_behind(at, id);
         }
     }
 
@@ -35,6 +35,11 @@ impl<const N: usize> TimerQueue<N> {
     #[inline(always)]
     pub fn covers(&self, id: u16, at: u64) -> bool {
         self.heaps.key_of(id).is_some_and(|key| key <= at)
+    }
+
+    /// Forgets an id.
+    pub fn cancel(&mut self, id: u16) {
+        self.heaps.remove(id);
     }
 
     /// Takes out the id that [`TimerQueue::due`] has named.
@@ -61,7 +66,7 @@ impl<const N: usize> TimerQueue<N> {
         if at > now {
             return None;
         }
-        self.heaps.remove(id);
+        self.heaps.remove_first(id);
         Some(id)
     }
 }
@@ -95,5 +100,33 @@ mod tests {
         assert_eq!(queue.due(60), Some(1));
         queue.remove_due(1);
         assert_eq!(queue.first(), None);
+    }
+
+    proptest::proptest! {
+        /// The short ways for few entries come to the same as an ordered map of the earliest deadline of each id.
+        #[test]
+        fn comes_up_in_order(steps in proptest::collection::vec((0_u8..3, 0_u16..4, 0_u64..50), 1..100)) {
+            let mut queue = TimerQueue::<8>::new();
+            let mut model = std::collections::BTreeMap::<u16, u64>::new();
+            for (kind, id, at) in steps {
+                match kind {
+                    0 => {
+                        queue.set(id, at);
+                        let entry = model.entry(id).or_insert(at);
+                        *entry = at.min(*entry);
+                    }
+                    1 => {
+                        queue.cancel(id);
+                        model.remove(&id);
+                    }
+                    _ => {
+                        let due = queue.pop_due(at);
+                        let earliest = model.values().copied().min().filter(|&first| first <= at);
+                        proptest::prop_assert_eq!(due.and_then(|id| model.remove(&id)), earliest);
+                    }
+                }
+                proptest::prop_assert_eq!(queue.first(), model.values().copied().min());
+            }
+        }
     }
 }

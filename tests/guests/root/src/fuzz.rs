@@ -1,7 +1,7 @@
 //! Random calls with every right there is. (Rows 14, 22, 28 and 43 of the list of attacks.)
 
 use alloc::vec::Vec;
-use portico_sdk::abi::call::{SVE_HINT, attrs, extent_flags};
+use portico_sdk::abi::call::{Bound, CallInfo, SVE_HINT, attrs, extent_flags};
 use portico_sdk::abi::handle::SELF_DOMAIN;
 use portico_sdk::abi::{BLOCK_SIZE, Call, Handle, ObjectType, PAGE_SIZE, Status, dt};
 use portico_sdk::{hvc, println, time};
@@ -45,6 +45,7 @@ pub fn run(tap: &mut Tap, books: &mut Books, seed: u64, calls: u64) {
     }
     let mut wrong = None;
     let mut counts = [0_u64; 2];
+    let mut longest = Longest::new();
     for call in 0..calls {
         let row = random.pick(Call::TABLE, Call::TABLE[0]);
         if matches!(row.call, Call::SelfExit | Call::EarlyWrite) {
@@ -65,7 +66,11 @@ pub fn run(tap: &mut Tap, books: &mut Books, seed: u64, calls: u64) {
             _ => {}
         }
         let function = u64::from(row.call.function_id()) | random.next() & u64::from(SVE_HINT);
+        let before = time::now();
         let [status, results @ ..] = hvc::raw(function, arguments);
+        if !matches!(row.bound, Bound::Blocks) {
+            longest.note(&row, time::now().saturating_sub(before));
+        }
         match Status::from_raw(status.cast_signed()) {
             None => wrong = wrong.or(Some((call, row.number, status))),
             Some(Status::Ok | Status::Again) => {
@@ -75,10 +80,36 @@ pub fn run(tap: &mut Tap, books: &mut Books, seed: u64, calls: u64) {
             Some(_) => counts[1] += 1,
         }
     }
+    longest.print();
     println!("# {} calls succeeded, {} were refused", counts[0], counts[1]);
     tap.none("every answer is a status of the ABI", wrong);
     tap.holds("many calls succeed", counts[0] > calls / 50);
     tap.none("all domains can be destroyed", end(&world));
+}
+
+/// How long each call took at most, as its caller sees it.
+struct Longest {
+    ticks: Vec<(&'static str, u64)>,
+}
+
+impl Longest {
+    fn new() -> Self {
+        Self { ticks: Call::TABLE.iter().map(|row| (row.name, 0)).collect() }
+    }
+
+    fn note(&mut self, row: &CallInfo, ticks: u64) {
+        if let Some((_, longest)) = self.ticks.iter_mut().find(|(name, _)| *name == row.name) {
+            *longest = ticks.max(*longest);
+        }
+    }
+
+    /// The longest first: they mean something if instructions are counted, and nothing else runs.
+    fn print(mut self) {
+        self.ticks.sort_unstable_by_key(|(_, ticks)| core::cmp::Reverse(*ticks));
+        for (name, ticks) in self.ticks {
+            println!("# longest {name}: {ticks} ticks");
+        }
+    }
 }
 
 /// Handles of what this guest runs on.
