@@ -164,10 +164,10 @@ fn fault(vcpu: Ref<Vcpu>, record: FaultRecord) -> Next {
     let graph = &mut *graph::lock();
     vcpu.record_fault(graph, record);
     if vcpu.domain.faults_wait.get(graph) {
-        // Faulted before the watcher can ask: it finds the vCPU at rest as soon as this pCPU has let go of it.
-        let next = sched::leave(vcpu, Place::Faulted);
+        // Before this pCPU decides who is next: that may be the watcher, whose upcall is then made pending with its registers. It cannot ask
+        // before the graph's lock is free, so it finds the vCPU faulted, and at rest as soon as this pCPU has let go of it.
         domain::tell_watcher(graph, vcpu.domain);
-        return next;
+        return sched::leave(vcpu, Place::Faulted);
     }
     domain::end(graph, vcpu.domain, EndReason::Fault, u64::from(vcpu.index));
     sched::reconsider(vcpu)

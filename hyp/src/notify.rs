@@ -25,7 +25,8 @@ pub fn mark(vcpu: Ref<Vcpu>, bit: u16) -> bool {
     portico_abi::pending::mark(vcpu.page(), usize::from(bit))
 }
 
-/// Raises the upcall interrupt of a vCPU, wherever it is.
+/// Raises the upcall interrupt of a vCPU, wherever it is. Not to be called between a decision who runs next here and the change of
+/// registers: then the one that runs is not the one whose registers are loaded.
 #[inline(always)]
 pub fn raise(vcpu: Ref<Vcpu>) {
     if sched::is_current(vcpu) {

@@ -27,6 +27,8 @@ mod ports;
 mod revoke;
 #[cfg(target_os = "none")]
 mod vcpus;
+#[cfg(target_os = "none")]
+mod waiting;
 
 portico_sdk::entry!(root);
 
@@ -55,6 +57,7 @@ fn root() -> u64 {
             revoke::attempts(&mut tap, &mut books);
             limits::attempts(&mut tap, &mut books);
             vcpus::attempts(&mut tap, &mut books);
+            waiting::attempts(&mut tap, &mut books);
             ports::attempts(&mut tap, &mut books);
             machine::attempts(&mut tap, &mut books);
         }
