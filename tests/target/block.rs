@@ -26,11 +26,11 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Numbers that are the same in every run.
-struct Random(u64);
+pub struct Random(pub u64);
 
 impl Random {
     /// A number below `bound`. (Marsaglia, "Xorshift RNGs")
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

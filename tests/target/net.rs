@@ -12,6 +12,7 @@ use portico_ctl::MachineKind;
 use portico_tests::{Machine, Scenario, capture};
 use regex::Regex;
 
+use crate::block::Random;
 use crate::boot::name;
 use crate::trial;
 
@@ -24,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
             ping(machine, cpus)
         }));
     }
+    trials.push(trial("net::killed_virt_2", killed));
     trials.push(trial("net::who_spoofs_or_floods_reaches_and_starves_nobody", misbehaviour));
     for machine in [MachineKind::Virt, MachineKind::VirtGicv2] {
         trials.push(trial(format!("net::serves_http_{}", name(machine)), move || serve(machine)));
@@ -41,6 +43,85 @@ fn ping(machine: MachineKind, cpus: u32) -> Result<()> {
     ensure!(number(&line, r"left (\d+)")? >= 60, "{line}");
     running.never(r#"service "?net"?.*(exited|crashed|fault|panicked)"#)
 }
+
+/// What one side of the stream has said last after `mark`: records out, records in, and how often it has lost the service.
+fn stream(running: &mut Machine, mark: usize, guest: &str) -> Result<[u64; 3]> {
+    let line = running.wait_after(mark, &format!(r"^\[{guest}\] (stream: \d|failed)"))?;
+    Ok([number(&line, r"(\d+) out")?, number(&line, r"(\d+) in")?, number(&line, r"lost (\d+)")?])
+}
+
+/// Waits until a side of the stream has taken `count` records more.
+fn advance(running: &mut Machine, guest: &str, count: u64) -> Result<[u64; 3]> {
+    let mark = running.mark();
+    let [_, before, _] = stream(running, mark, guest)?;
+    loop {
+        let mark = running.mark();
+        let now = stream(running, mark, guest)?;
+        if now[1] >= before + count {
+            return Ok(now);
+        }
+    }
+}
+
+/// The service dies a hundred times at random moments, and is told to hang once, while two guests send each other one stream over TCP and two
+/// others frames, all of which they verify. Each time all are served again without doing anything but to go on, and the stream comes to its end.
+fn killed() -> Result<()> {
+    let mut running = Scenario::system("net-lives", MachineKind::Virt, 2).seconds(300).boot()?;
+    for guest in ["listener", "caller"] {
+        advance(&mut running, guest, 100)?;
+    }
+    running.wait(r"^\[ping\] pinged \d+ times")?;
+    let mut random = Random(0x00e7_1fe5);
+    for life in 0..100 {
+        let mark = running.mark();
+        running.send("reboot net\r")?;
+        if life % 8 == 7 {
+            // The next life dies while it begins.
+            std::thread::sleep(Duration::from_millis(random.below(50)));
+            running.send("reboot net\r")?;
+        }
+        // Its next life has carried what the last one lost: some lives end right then, some later.
+        for guest in ["listener", "caller"] {
+            let served = format!(r"^\[{guest}\] (stream: served again|failed)");
+            let line = running.wait_after(mark, &served).with_context(|| format!("life {life}"))?;
+            ensure!(!line.contains("failed"), "life {life}: {line}");
+        }
+        std::thread::sleep(Duration::from_millis(random.below(100)));
+    }
+    for guest in ["listener", "caller"] {
+        let [_, _, lost] = advance(&mut running, guest, 1000)?;
+        ensure!(lost >= 100, "{guest} has lost the service {lost} times only");
+    }
+    // So little time that it shows no beat: the manager takes it for hung.
+    let mark = running.mark();
+    running.send("sched net reserve=10/10000000\r")?;
+    running.wait_after(mark, r#"guest "net": watchdog expired"#)?;
+    running.send("sched net reserve=0 weight=1024\r")?;
+    running.wait_after(mark, r"^\[caller\] stream: served again")?;
+    advance(&mut running, "listener", 1000)?;
+    let mark = running.mark();
+    let line = running.wait_after(mark, r"^\[ping\] pinged \d+ times")?;
+    ensure!(number(&line, r"lost (\d+)")? >= 50, "{line}");
+
+    running.send("console caller\r")?;
+    running.wait(r#"keyboard and screen of guest "caller""#)?;
+    running.send("e")?;
+    // It has the screen: its lines come without its name.
+    let out = running.wait("^stream is done: ")?;
+    running.send_bytes(&[SWITCH])?;
+    let into = running.wait(r"^\[listener\] stream is done: ")?;
+    let both = |line: &str| Ok::<_, anyhow::Error>((number(line, r"(\d+) out")?, number(line, r"(\d+) in")?));
+    let (there, back) = (both(&out)?, both(&into)?);
+    ensure!(there == (back.1, back.0) && there.0 > 3000, "{out}, {into}");
+    println!("{} and {} records over {} lives", there.0, there.1, number(&out, r"lost (\d+)")?);
+    for guest in ["listener", "caller"] {
+        running.wait(&format!(r#"guest "{guest}": exited with code 0"#))?;
+    }
+    running.never(r#"failed|panicked|guest "(echo|ping)":|guest "(listener|caller)": (crash|fault|watchdog|restart)"#)
+}
+
+/// The key that gives the keyboard to the manager.
+const SWITCH: u8 = 0x1d;
 
 fn misbehaviour() -> Result<()> {
     let mut running = Scenario::system("net-bad", MachineKind::Virt, 2).seconds(240).boot()?;

@@ -1,6 +1,6 @@
 //! Talks to others of its kind over the interface `net0`, or does what a guest should not.
 //!
-//! `net=` says what it does, `peer=` the address of the other one. Frames have a number and bytes that follow from it, so that each is verified.
+//! `net=` says what it does, `peer=` the address of the other one, `to=` its IP address. Frames have a number and bytes that follow from it, so that each is verified.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -12,6 +12,8 @@ mod bad;
 mod measure;
 #[cfg(target_os = "none")]
 mod talk;
+#[cfg(target_os = "none")]
+mod tcp;
 
 #[cfg(target_os = "none")]
 portico_sdk::entry!(guest);
@@ -19,19 +21,23 @@ portico_sdk::entry!(guest);
 #[cfg(target_os = "none")]
 fn guest() -> u64 {
     use portico_sdk::{dtb, println};
-    let result = talk::End::open().and_then(|end| match dtb::bootarg("net") {
-        Some("ping") => talk::ping(end),
-        Some("echo") => talk::echo(end),
-        Some("rtt") => measure::round_trips(end),
-        Some("stream") => measure::stream(end),
-        Some("sink") => measure::sink(end),
-        Some("spoof") => bad::spoof(end),
-        Some("flood") => bad::flood(end),
-        Some("broadcast") => bad::broadcast(end),
-        Some("lie") => bad::lie(end),
-        Some("listen") => talk::listen(end),
-        _ => Err(talk::Failure::Role),
-    });
+    let open = talk::End::open;
+    let result = match dtb::bootarg("net") {
+        Some("tcp") => tcp::stream(),
+        role => open().and_then(|end| match role {
+            Some("ping") => talk::ping(end),
+            Some("echo") => talk::echo(end),
+            Some("rtt") => measure::round_trips(end),
+            Some("stream") => measure::stream(end),
+            Some("sink") => measure::sink(end),
+            Some("spoof") => bad::spoof(end),
+            Some("flood") => bad::flood(end),
+            Some("broadcast") => bad::broadcast(end),
+            Some("lie") => bad::lie(end),
+            Some("listen") => talk::listen(end),
+            _ => Err(talk::Failure::Role),
+        }),
+    };
     match result {
         Ok(()) => 0,
         Err(failure) => {

@@ -13,8 +13,8 @@ pub const NUMBER: usize = 14;
 /// Where its content begins.
 pub const CONTENT: usize = 24;
 const KIND: [u8; 2] = [0x88, 0xb5];
-/// How long an answer may take before the frame counts as lost.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer may take before the frame counts as lost, if nothing else is said: milliseconds.
+const PATIENCE_MS: u64 = 2000;
 
 /// What went wrong.
 #[derive(Debug)]
@@ -25,6 +25,10 @@ pub enum Failure {
     Net(#[expect(dead_code, reason = "printed")] NetError),
     /// A frame came that was not sent so.
     Content(#[expect(dead_code, reason = "printed")] u64),
+    /// TCP has no connection.
+    Connection,
+    /// Nothing came any more, after so much.
+    Silence(#[expect(dead_code, reason = "printed")] u64),
 }
 
 impl From<NetError> for Failure {
@@ -133,13 +137,14 @@ fn parse_mac(text: &str) -> Option<[u8; 6]> {
 /// If an answer is wrong.
 pub fn ping(mut end: End) -> Result<(), Failure> {
     let rounds = dtb::bootarg("rounds").and_then(|text| text.parse().ok()).unwrap_or(1000);
+    let patience = dtb::bootarg("patience_ms").and_then(|text| text.parse().ok()).unwrap_or(PATIENCE_MS);
     let (mut number, mut again) = (0, 0);
     while number < rounds {
         let bytes = 64 + (number as usize * 37) % (LONGEST - 63);
         end.make(number, bytes);
         let frame = end.out.0.get(..bytes).unwrap_or_default();
         end.net.send(frame, time::deadline(Duration::from_secs(30)))?;
-        let deadline = time::deadline(PATIENCE);
+        let deadline = time::deadline(Duration::from_millis(patience));
         loop {
             match end.receive(deadline)? {
                 Some((answer, length)) if answer == number => {
