@@ -228,3 +228,18 @@ pub fn partition_tables() -> Vec<Vec<u8>> {
 pub fn handshakes() -> Vec<Vec<u8>> {
     vec![[0, 0, 1, 0].repeat(8), vec![0, 0, 1, 0, 0x0c, 2, 0, 0, 1, 0, 0x8, 0, 1, 0, 0x3c, 255, 0, 0, 1, 0]]
 }
+
+/// Steps of ends of a network interface: what each means is in `frames`. Without damage; with damaged indices; with damaged headers and offers.
+pub fn frames() -> Vec<Vec<u8>> {
+    let traffic: [[u8; 4]; 6] = [[6, 1, 40, 0], [4, 0, 0, 0], [5, 0, 0, 0], [8, 1, 200, 0], [7, 0, 0, 0], [9, 0, 0, 0]];
+    let steps = |damage: &[[u8; 4]]| -> Vec<u8> {
+        let mix = damage.iter().flat_map(|one| [&[*one], &traffic[..]].concat());
+        traffic.into_iter().chain(mix).flatten().collect()
+    };
+    vec![
+        steps(&[]),
+        steps(&[[0, 13, 200, 0], [0, 15, 5, 1], [0, 17, 130, 1], [1, 19, 9, 3]]),
+        steps(&[[2, 0, 255, 2], [2, 24, 20, 12], [3, 1, 0, 255], [0, 8, 3, 0], [1, 7, 1, 2]]),
+        steps(&[[0, 0, 0, 0], [0, 1, 1, 1], [1, 4, 1, 1], [0, 3, 0, 0], [1, 11, 9, 2]]),
+    ]
+}

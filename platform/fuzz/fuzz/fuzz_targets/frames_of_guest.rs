@@ -1,0 +1,4 @@
+//! Guided fuzzing of `frames_of_guest`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| portico_fuzz::run("frames_of_guest", bytes));
