@@ -167,7 +167,8 @@ fn pinged(running: &mut Machine) -> Result<u64> {
     number(&running.wait_after(mark, r"^\[ping\] pinged \d+ times")?, r"pinged (\d+)")
 }
 
-fn number(text: &str, pattern: &str) -> Result<u64> {
+/// The number that a pattern finds.
+pub fn number(text: &str, pattern: &str) -> Result<u64> {
     let found = Regex::new(pattern)?.captures(text).with_context(|| format!("no `{pattern}` in {text}"))?;
     Ok(found[1].parse()?)
 }
@@ -215,7 +216,8 @@ fn curl(port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Has tshark look at the frames too, if it is installed.
+/// Has tshark look at the frames too, if it is installed. It is not among what `cargo xtask setup` installs: it comes with some twenty packages and a question
+/// about who may listen to the machine's network, and what it is asked here (lengths, sums, what cannot be parsed) [`capture::check`] answers by itself.
 fn tshark(frames: &Path) -> Result<()> {
     let mut command = Command::new("tshark");
     command.args(["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE"]);
