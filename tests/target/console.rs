@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
 use portico_tests::{Machine, Scenario};
+use serde_json::json;
 
 use crate::boot::name;
 use crate::trial;
@@ -22,6 +23,10 @@ pub fn trials() -> Vec<Trial> {
         trials.push(trial(format!("console::flood_virt_{cpus}"), move || flood(cpus)));
     }
     trials.push(trial("console::history_after_death", history));
+    // QEMU's model of the Pi's UART takes no breaks.
+    for machine in [MachineKind::Virt, MachineKind::VirtGicv2] {
+        trials.push(trial(format!("console::breaks_{}_2", name(machine)), move || breaks(machine)));
+    }
     trials
 }
 
@@ -60,6 +65,56 @@ fn bytes(machine: MachineKind, cpus: u32) -> Result<()> {
     // What the others wrote meanwhile comes now, and it goes on.
     in_order(&mut running, "one", 100)?;
     in_order(&mut running, "two", 100)
+}
+
+/// Breaks of the line are told to the guest that has the keyboard and to nobody else, also by the service's next life; they are no bytes.
+fn breaks(machine: MachineKind) -> Result<()> {
+    let mut running = Scenario::system("console", machine, 2).tools().boot()?;
+    running.wait(r"^\[bytes\] ready")?;
+    // Nobody's: the manager has the keyboard.
+    send_break(&running)?;
+    running.send("list\r")?;
+    running.wait(r"^bytes +\d+ +running")?;
+    focus(&mut running, "bytes")?;
+    counted(&mut running, 0)?;
+    for count in 1..=3 {
+        send_break(&running)?;
+        counted(&mut running, count)?;
+    }
+    // Between bytes: 128 before it, 128 behind it. Not while its FIFO is full: QEMU's model would lose bytes, as a line that is too quick does.
+    running.send_bytes(&[&b"i"[..], &[b'x'; 128]].concat())?;
+    thread::sleep(Duration::from_millis(500));
+    send_break(&running)?;
+    running.send_bytes(&[b'y'; 128])?;
+    running.wait(&format!("^got {}{}$", "78".repeat(128), "79".repeat(128)))?;
+    counted(&mut running, 4)?;
+    let mark = running.mark();
+    running.send_bytes(&[SWITCH])?;
+    running.wait_after(mark, "keyboard of the manager")?;
+    send_break(&running)?;
+    running.send("reboot console\r")?;
+    running.wait(r#"guest "console": rebooted by the operator"#)?;
+    let mark = running.mark();
+    focus(&mut running, "bytes")?;
+    // What it wrote last is shown again first.
+    running.wait_after(mark, "^breaks 4$")?;
+    counted(&mut running, 4)?;
+    send_break(&running)?;
+    counted(&mut running, 5)?;
+    running.never("crash|watchdog|panicked")
+}
+
+fn send_break(running: &Machine) -> Result<()> {
+    running.qmp()?.execute("chardev-send-break", json!({ "id": "serial0" })).map(drop)
+}
+
+/// Asks the guest that has the keyboard how many breaks it was told of. What is typed comes behind them.
+fn counted(running: &mut Machine, wanted: u32) -> Result<()> {
+    let mark = running.mark();
+    running.send("b")?;
+    let line = running.wait_after(mark, r"^breaks \d+$")?;
+    ensure!(line == format!("breaks {wanted}"), "{line}, not {wanted}");
+    Ok(())
 }
 
 /// Lines of a guest come one after the other, none twice and none left out; at least so many.
