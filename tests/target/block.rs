@@ -49,7 +49,7 @@ fn progress(running: &mut Machine, mark: usize, guest: &str) -> Result<(u64, u64
 }
 
 /// Waits until a load has done `count` requests more.
-fn advance(running: &mut Machine, guest: &str, count: u64) -> Result<(u64, u64)> {
+pub fn advance(running: &mut Machine, guest: &str, count: u64) -> Result<(u64, u64)> {
     let mark = running.mark();
     let (before, _) = progress(running, mark, guest)?;
     loop {

@@ -7,6 +7,7 @@ use libtest_mimic::{Arguments, Trial};
 mod block;
 mod boot;
 mod console;
+mod devices_c;
 mod guests;
 mod hostile;
 mod net;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         boot::trials(),
         block::trials(),
         console::trials(),
+        devices_c::trials(),
         systems::trials(),
         guests::trials(),
         hostile::trials(),

@@ -72,7 +72,12 @@ pub fn build(options: &Options) -> Result<Images> {
     }
     cargo(toolchain.cargo("build"), &packages, &[], options)?;
     if !c.is_empty() {
-        cargo(toolchain.cargo("build"), &["portico-c"], &[], options)?;
+        let mut command = toolchain.cargo("build");
+        if let Some(compiler) = cc::detect() {
+            // The front-ends for C are C themselves.
+            command.env("PORTICO_CC", compiler.path());
+        }
+        cargo(command, &["portico-c"], &[], options)?;
     }
 
     let release = project::bare_dir().join(TARGET).join("release");

@@ -29,6 +29,13 @@ pub fn detect() -> Option<Compiler> {
 }
 
 impl Compiler {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        match self {
+            Compiler::Gcc(path) | Compiler::Clang(path) => path,
+        }
+    }
+
     /// Makes a command that compiles for the bare machine.
     fn command(&self) -> Command {
         match self {

@@ -201,7 +201,7 @@ fn parse_result(line: &str) -> Option<Count> {
 /// Lints the hypervisor, the manager and all guests with the toolchain that builds them.
 fn lint_bare() -> Result<Count> {
     let toolchain = toolchain::detect()?;
-    let mut guests = vec!["portico-manager".to_string()];
+    let mut guests = vec!["portico-manager".to_string(), "portico-c".to_string()];
     for guest in guests::discover()? {
         if let Kind::Rust { package, .. } = guest.kind {
             guests.push(package);

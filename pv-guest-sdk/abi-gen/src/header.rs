@@ -4,6 +4,7 @@ use crate::groups::{Group, Value};
 use crate::records::{self, Record};
 use crate::source::plain;
 use portico_abi::call::{Call, CallInfo};
+use portico_abi::channel::{ChannelHeader, ChannelState};
 use portico_abi::record::{DomainState, EndReason, FaultKind, FaultVerb, RegisterId, VcpuState};
 use portico_abi::{ObjectType, Rights, Status, UID};
 use std::fmt::Write;
@@ -125,6 +126,13 @@ fn enumerations(out: &mut String) {
     table!("Verbs of vcpu_fault_reply", "REPLY", FaultVerb);
     table!("State of a vCPU", "VCPU", VcpuState);
     table!("Registers of vcpu_state", "REGISTER", RegisterId);
+    out.push_str("\n/* State of a side of a channel, and what its header begins with */\n");
+    let states = [ChannelState::Closed, ChannelState::Init, ChannelState::Connected, ChannelState::Closing];
+    for state in states {
+        let name = screaming(&format!("{state:?}"));
+        let _ = writeln!(out, "#define PORTICO_CHANNEL_{name} {}u", state as u32);
+    }
+    let _ = writeln!(out, "#define PORTICO_CHANNEL_MAGIC {:#x}u", ChannelHeader::MAGIC);
     out.push_str("\n/* The domain argument that means the calling domain */\n");
     let _ = writeln!(out, "#define PORTICO_SELF_DOMAIN {:#x}u", portico_abi::handle::SELF_DOMAIN.raw());
 }

@@ -82,3 +82,93 @@ int64_t portico_channel_open(const char *name, uint64_t deadline, struct portico
 int64_t portico_channel_send(struct portico_channel *channel, const uint8_t message[PORTICO_MESSAGE_BYTES], uint64_t deadline);
 int64_t portico_channel_receive(struct portico_channel *channel, uint8_t message[PORTICO_MESSAGE_BYTES], uint64_t deadline);
 void portico_channel_close(struct portico_channel *channel);
+
+/*
+ * Disks and network interfaces. Each is for one vCPU at a time, and lives as long as the guest. They outlive their services: when one goes and
+ * comes back the link is made again by the next function that is called, and functions that wait just take longer.
+ *
+ * Besides what is said below, every function that returns a status may return PORTICO_BAD_STATE (the service refuses us) or PORTICO_NOT_SUPPORTED
+ * (it is no service of this kind or version); a later life of the service may be another. c/device is the source, in C, to read and to take.
+ */
+
+/* What the device tree says of a device. */
+struct portico_device {
+	uintptr_t window;
+	size_t window_bytes;
+	/* Of the port, in each life of the service. */
+	uint64_t cookie;
+	uint32_t side;
+};
+/* Finds it: `compatible` is PORTICO_DT_BLOCK or PORTICO_DT_NET, `queue` that of a disk. PORTICO_NOT_FOUND. */
+int64_t portico_device_find(const char *compatible, const char *name, uint32_t queue, struct portico_device *out);
+
+struct portico_disk;
+/* What a disk is, as the service said when it was last met. */
+struct portico_disk_info {
+	uint64_t sectors;
+	/* PORTICO_BLOCK_FEATURE_* */
+	uint64_t features;
+	/* Bytes that the device writes at once. */
+	uint32_t block_bytes;
+	/* PORTICO_BLOCK_FLAG_* */
+	uint32_t flags;
+	/* Most sectors of a request: of a read or write, of a discard, of a write-zeroes. */
+	uint32_t max_sectors;
+	uint32_t max_discard;
+	uint32_t max_zeroes;
+	/* Most requests in flight. */
+	uint32_t depth;
+};
+/* A request that has ended: what portico_disk_submit was told, and PORTICO_BLOCK_STATUS_*. */
+struct portico_disk_done {
+	uintptr_t token;
+	uint32_t status;
+};
+/*
+ * Opens a queue of a disk and waits for its service. PORTICO_NOT_FOUND, PORTICO_INVALID, PORTICO_NO_BUDGET: `*out` is a null pointer. Else the disk is open, also
+ * with PORTICO_TIMED_OUT: then portico_disk_connect waits again.
+ */
+int64_t portico_disk_open(const char *name, uint32_t queue, uint64_t deadline, struct portico_disk **out);
+int64_t portico_disk_connect(struct portico_disk *disk, uint64_t deadline);
+void portico_disk_info(const struct portico_disk *disk, struct portico_disk_info *out);
+/* How often the service was lost. */
+uint64_t portico_disk_lost(const struct portico_disk *disk);
+/*
+ * Make requests, wait for them, and return PORTICO_OK, PORTICO_BLOCK_STATUS_* (positive), or a negative status. `bytes` are whole sectors; there is no other limit to
+ * them. PORTICO_BAD_STATE: requests of portico_disk_submit are in flight.
+ */
+int64_t portico_disk_read(struct portico_disk *disk, uint64_t sector, void *to, size_t bytes);
+int64_t portico_disk_write(struct portico_disk *disk, uint64_t sector, const void *from, size_t bytes);
+int64_t portico_disk_flush(struct portico_disk *disk);
+int64_t portico_disk_discard(struct portico_disk *disk, uint64_t sector, uint32_t sectors);
+int64_t portico_disk_write_zeroes(struct portico_disk *disk, uint64_t sector, uint32_t sectors);
+/*
+ * Begins a request, `op` being PORTICO_BLOCK_OP_*, without waiting; the service hears of it with portico_disk_publish. The data of a write is copied now, that
+ * of a read when it is reaped: until then `data` must stay. No two in flight may touch the same sectors if one of them writes.
+ * PORTICO_LIMIT: reap first. PORTICO_INVALID: more than the disk takes at once, or not offered.
+ */
+int64_t portico_disk_submit(struct portico_disk *disk, uint8_t op, uint64_t sector, uint32_t sectors, void *data, uintptr_t token);
+void portico_disk_publish(struct portico_disk *disk);
+/* Takes a request that has ended. PORTICO_AGAIN: none has. */
+int64_t portico_disk_reap(struct portico_disk *disk, struct portico_disk_done *done);
+/* Publishes, and waits for one. PORTICO_TIMED_OUT. */
+int64_t portico_disk_wait(struct portico_disk *disk, struct portico_disk_done *done, uint64_t deadline);
+
+struct portico_net;
+/* As portico_disk_open. */
+int64_t portico_net_open(const char *name, uint64_t deadline, struct portico_net **out);
+int64_t portico_net_connect(struct portico_net *net, uint64_t deadline);
+/* What it is, as the service said when it was last met: to be asked again when it was lost. */
+void portico_net_info(const struct portico_net *net, struct portico_net_interface *out);
+uint64_t portico_net_lost(const struct portico_net *net);
+/*
+ * Puts an Ethernet frame, without checksum (FCS), into the ring; the service hears of it with portico_net_publish, or when the guest waits. PORTICO_AGAIN: there is no room
+ * now. PORTICO_INVALID: too short or too long.
+ */
+int64_t portico_net_send(struct portico_net *net, const void *frame, size_t bytes);
+void portico_net_publish(struct portico_net *net);
+/* Takes the next frame: as much of it as there is room for; `*bytes` is its length. PORTICO_AGAIN: there is none. */
+int64_t portico_net_receive(struct portico_net *net, void *to, size_t room, size_t *bytes);
+/* Publish, and wait until there may be a frame, or room for one of so many bytes. PORTICO_TIMED_OUT. */
+int64_t portico_net_wait(struct portico_net *net, uint64_t deadline);
+int64_t portico_net_wait_for_room(struct portico_net *net, size_t bytes, uint64_t deadline);

@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod channel;
+mod device;
 mod memory;
 mod port;
 

@@ -9,6 +9,8 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod bad;
 #[cfg(target_os = "none")]
+mod icmp;
+#[cfg(target_os = "none")]
 mod measure;
 #[cfg(target_os = "none")]
 mod talk;
@@ -24,6 +26,7 @@ fn guest() -> u64 {
     let open = talk::End::open;
     let result = match dtb::bootarg("net") {
         Some("tcp") => tcp::stream(),
+        Some("icmp") => icmp::ping(),
         role => open().and_then(|end| match role {
             Some("ping") => talk::ping(end),
             Some("echo") => talk::echo(end),
