@@ -28,7 +28,7 @@ const RUNS: usize = 3;
 /// Measures everything that guests mark.
 pub fn measure(kind: MachineKind) -> Result<Figures> {
     let mut least = run(kind, "bench-idle")?;
-    for system in ["bench-net", "bench-stream"] {
+    for system in ["bench-net", "bench-stream", "bench-console"] {
         least.extend(run(kind, system)?);
     }
     for _ in 0..RUNS {

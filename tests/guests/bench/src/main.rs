@@ -15,6 +15,8 @@ mod alone;
 #[cfg(target_os = "none")]
 mod block;
 #[cfg(target_os = "none")]
+mod console;
+#[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
 mod mark;
@@ -37,6 +39,7 @@ fn bench() -> u64 {
         Some("nothing") => Ok(alloc::vec::Vec::new()),
         Some("load") => alone::load(),
         Some("block") => block::measure(),
+        Some("console") => console::measure(),
         Some("idle") => block::idle(),
         Some("ping") => pingpong::ping(pingpong::Wait::Native),
         Some("pong") => pingpong::pong(pingpong::Wait::Native),
