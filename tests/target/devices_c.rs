@@ -18,7 +18,16 @@ pub fn trials() -> Vec<Trial> {
         let name = format!("devices_c::serve_and_survive_{}_{cpus}", name(machine));
         trials.push(trial(name, move || serve_and_survive(machine, cpus)));
     }
+    trials.push(trial("devices_c::lying_service_virt_2", lying_service));
     trials
+}
+
+/// A service that lies is noticed, and what it says in the end is believed again.
+fn lying_service() -> Result<()> {
+    let mut running = Scenario::system("devices-c-liar", MachineKind::Virt, 2).seconds(120).boot()?;
+    running.wait(r"^\[victim\] \d+ refused, \d+ failed, \d+ lost|FAIL")?;
+    running.wait(r#"guest "victim": exited with code 0"#)?;
+    running.never(r#"FAIL|panicked|guest "block""#)
 }
 
 /// Services that are killed.

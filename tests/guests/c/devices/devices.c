@@ -1,6 +1,6 @@
 /*
  * Test guest in C: `mode=disk` writes, reads and verifies its disk for ever, with many requests in flight; `mode=net` sends every frame of the
- * test's type back to whom it came from.
+ * test's type back to whom it came from; `mode=victim` reads from a service that lies in ever other ways, until it does no more.
  */
 #include <portico.h>
 
@@ -180,6 +180,56 @@ static void run_disk(void)
 	}
 }
 
+static void run_victim(void)
+{
+	uint64_t refused = 0, failed = 0, served = 0, in_flight = 0, wrong = 0, before = 0;
+	uint64_t end = portico_deadline_ns(PATIENCE_NS), quiet = 0;
+	struct portico_disk_done done;
+
+	/* What is offered first makes no sense: the disk is open all the same. */
+	if (portico_disk_open("disk0", 0, portico_deadline_ns(SECOND_NS), &disk) != PORTICO_OK)
+		refused++;
+	if (!disk)
+		fail("open", 0, 0);
+	/* Until nothing was wrong for as long as several lies last. */
+	while (portico_now() < end && (served < 20 || portico_now() < quiet)) {
+		wrong = refused + failed + portico_disk_lost(disk);
+		if (wrong != before) {
+			before = wrong;
+			quiet = portico_deadline_ns(2 * SECOND_NS);
+		}
+		if (portico_disk_connect(disk, portico_deadline_ns(3 * SECOND_NS / 10)) != PORTICO_OK) {
+			refused++;
+			continue;
+		}
+		if (portico_disk_submit(disk, PORTICO_BLOCK_OP_READ, 0, 8, flights[0].data, 1) != PORTICO_OK) {
+			failed++;
+			continue;
+		}
+		for (in_flight = 1; in_flight > 0 && portico_now() < end;) {
+			if (portico_disk_wait(disk, &done, portico_deadline_ns(3 * SECOND_NS / 10)) != PORTICO_OK) {
+				refused++;
+				continue;
+			}
+			in_flight--;
+			if (done.token != 1)
+				fail("a token", done.token, 0);
+			if (done.status == PORTICO_BLOCK_STATUS_OK)
+				served++;
+			else
+				failed++;
+		}
+	}
+	portico_print_unsigned(refused);
+	portico_print(" refused, ");
+	portico_print_unsigned(failed);
+	portico_print(" failed, ");
+	portico_print_unsigned(portico_disk_lost(disk));
+	portico_print(" lost\n");
+	if (served < 20 || refused < 3 || failed < 1 || portico_disk_lost(disk) < 8 || in_flight > 0)
+		fail("it has not noticed, or is not served", served, in_flight);
+}
+
 /* ----- The interface ----- */
 
 static void swap(uint8_t *frame, const uint8_t *mac)
@@ -229,6 +279,8 @@ uint64_t portico_main(void)
 	portico_bootargs(mode, sizeof mode);
 	if (mode[5] == 'd')
 		run_disk();
+	else if (mode[5] == 'v')
+		run_victim();
 	else
 		run_net();
 	return 0;
