@@ -1,10 +1,13 @@
 //! Hostile guests, each beside a healthy neighbour that must notice nothing.
 
-use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
 use portico_tests::{Machine, Scenario};
 
+use crate::block::advance;
 use crate::boot::name;
 use crate::trial;
 
@@ -17,6 +20,12 @@ pub fn trials() -> Vec<Trial> {
         trials.push(trial(format!("hostile::survivable_{name}_{cpus}"), move || survivable(machine, cpus)));
         trials.push(trial(format!("hostile::fatal_{name}_{cpus}"), move || fatal(machine, cpus)));
     }
+    for machine in [MachineKind::Virt, MachineKind::VirtGicv2] {
+        let name = name(machine);
+        trials.push(trial(format!("hostile::service_{name}_2"), move || service(machine)));
+        trials.push(trial(format!("hostile::moved_drivers_{name}_2"), move || moved_drivers(machine)));
+    }
+    trials.push(trial("hostile::dma_of_the_dead_virt_2", dma_of_the_dead));
     for cpus in [1, 4] {
         trials.push(trial(format!("hostile::fuzz_virt_{cpus}"), move || fuzz(cpus)));
         trials.push(trial(format!("hostile::endless_virt_{cpus}"), move || endless(cpus)));
@@ -79,6 +88,87 @@ fn endless(cpus: u32) -> Result<()> {
         running.wait(&format!(r#"guest "{guest}": destroyed"#))?;
     }
     healthy(&mut running)
+}
+
+/// A service that writes anything to its control page, and notifies without end: the manager obeys the operator meanwhile, and ends it when it is silent.
+fn service(machine: MachineKind) -> Result<()> {
+    let mut running = Scenario::system("hostile-service", machine, 2).seconds(90).boot()?;
+    for life in 0..2 {
+        let mark = running.mark();
+        for way in ["replays", "counts back", "overflows", "scribbles", "storms"] {
+            running.wait_after(mark, &format!(r"^\[block\] bad service: {way}"))?;
+            for (command, answer) in [
+                ("list", r"^neighbour +\d+ +running"),
+                ("info block", r"^on crash .*restarts \d+"),
+                ("info neighbour", r"^on crash .*restarts 0"),
+                ("top 1", r"^neighbour +"),
+            ] {
+                let mark = running.mark();
+                running.send(&format!("{command}\r"))?;
+                running.wait_after(mark, answer).with_context(|| format!("`{command}` while it {way}, life {life}"))?;
+            }
+        }
+        running.wait_after(mark, r"^\[block\] bad service: silent")?;
+        running.wait_after(mark, r#"guest "block": watchdog expired"#)?;
+    }
+    running.never(r#"panicked|guest "neighbour":"#)?;
+    healthy(&mut running)
+}
+
+/// Drivers are moved between processors under load, again and again: no interrupt of a device is lost, none comes to whom it is not for.
+fn moved_drivers(machine: MachineKind) -> Result<()> {
+    let mut running = Scenario::system("disk-load", machine, 2).seconds(120).boot()?;
+    let before = rate(&mut running)?;
+    for turn in 0..120 {
+        // Each of these letters is an interrupt that the console service gets while it is moved itself.
+        for (driver, cpu) in [("block", turn % 2), ("console", turn / 2 % 2)] {
+            running.send(&format!("sched {driver} cpus={cpu}\r"))?;
+        }
+        std::thread::sleep(Duration::from_millis(turn % 7 * 5));
+    }
+    let mark = running.mark();
+    running.send("list\r")?;
+    running.wait_after(mark, r"^block +\d+ +running +1 +\S+ +\S+ +0 ")?;
+    running.wait_after(mark, r"^console +\d+ +running +1 +\S+ +\S+ +0 ")?;
+    // Without its interrupt it would look at the disk twice a second.
+    let after = rate(&mut running)?;
+    ensure!(after * 10.0 > before, "{after} requests a second after all that, {before} before");
+    let (_, lost) = advance(&mut running, "small", 100)?;
+    ensure!(lost == 0, "the service was lost {lost} times");
+    running.never(r"FAIL|panicked|unknown|usage")
+}
+
+/// Requests a second, by the host's clock.
+fn rate(running: &mut Machine) -> Result<f64> {
+    let (first, _) = advance(running, "loader", 1)?;
+    let start = Instant::now();
+    let (last, _) = advance(running, "loader", 1000)?;
+    Ok((last - first) as f64 / start.elapsed().as_secs_f64())
+}
+
+/// A driver dies ten times with requests at a slow device. The device is stopped before anybody else gets what the driver had: a guest that gets nearly all
+/// free memory finds it as it left it, and so does the guest whose requests they were.
+fn dma_of_the_dead() -> Result<()> {
+    let slow = ["-set", "drive.disk0.throttling.iops-total=400"];
+    let mut running = Scenario::system("dma-death", MachineKind::Virt, 2).seconds(180).qemu(&slow).boot()?;
+    for life in 0..10 {
+        advance(&mut running, "loader", 30).with_context(|| format!("life {life}"))?;
+        let mark = running.mark();
+        running.send("reboot block\r")?;
+        running.send("create neighbour\r")?;
+        running.wait_after(mark, r#"guest "block": rebooted by the operator"#)?;
+        for _ in 0..2 {
+            let mark = running.mark();
+            let line = running.wait_after(mark, r"^\[neighbour\] (healthy|NOTICED|panicked)");
+            ensure!(line.with_context(|| format!("life {life}"))?.contains("healthy"), "life {life}");
+        }
+        let mark = running.mark();
+        running.send("destroy neighbour\r")?;
+        running.wait_after(mark, r#"guest "neighbour": destroyed"#)?;
+    }
+    let (_, lost) = advance(&mut running, "loader", 100)?;
+    ensure!(lost >= 10, "the driver was lost {lost} times only");
+    running.never(r"NOTICED|FAIL|panicked|does not stop")
 }
 
 /// A guest fills the log: it is limited, no line is broken, and the machine goes on.

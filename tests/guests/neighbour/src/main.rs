@@ -9,13 +9,15 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 use core::time::Duration;
-use portico_sdk::{console, hvc, println, time};
+use portico_sdk::{console, dtb, hvc, println, time};
 use test_kit::Random;
 
 portico_sdk::entry!(neighbour);
 
-/// Words of memory that it watches.
+/// Words of memory that it watches, if `watch=64M` does not say otherwise.
 const WORDS: usize = 64 << 10;
+/// Words of a MiB.
+const MIB: usize = (1 << 20) / 8;
 /// Naps between two lines.
 const NAPS: u64 = 100;
 /// Length of a nap.
@@ -29,7 +31,7 @@ fn neighbour() -> u64 {
 #[cfg(target_os = "none")]
 fn neighbour() -> u64 {
     let seed = time::now();
-    let mut memory: Vec<u64> = Vec::new();
+    let mut memory: Vec<Vec<u64>> = Vec::new();
     fill(&mut memory, seed);
     let mut before = time::now();
     for line in 1_u64.. {
@@ -63,14 +65,21 @@ fn neighbour() -> u64 {
     0
 }
 
-fn fill(memory: &mut Vec<u64>, seed: u64) {
+/// Fills memory with what follows from `seed`: as much as is asked for, in pieces that the heap has.
+fn fill(memory: &mut Vec<Vec<u64>>, seed: u64) {
+    let asked = dtb::bootarg("watch").and_then(|text| text.strip_suffix('M')?.parse().ok());
+    let (pieces, words) = asked.map_or((1, WORDS), |mib: usize| (mib, MIB));
     let mut random = Random::new(seed);
-    memory.extend((0..WORDS).map(|_| random.next()));
+    for _ in 0..pieces {
+        let mut piece = Vec::with_capacity(words);
+        piece.extend((0..words).map(|_| random.next()));
+        memory.push(piece);
+    }
 }
 
-fn check(memory: &[u64], seed: u64) {
+fn check(memory: &[Vec<u64>], seed: u64) {
     let mut random = Random::new(seed);
-    for (word, got) in memory.iter().enumerate() {
+    for (word, got) in memory.iter().flatten().enumerate() {
         let wanted = random.next();
         if *got != wanted {
             println!("NOTICED: word {word} of memory is {got:#x}, was {wanted:#x}");
