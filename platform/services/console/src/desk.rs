@@ -16,6 +16,9 @@ use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 use portico_abi::channel::console;
 use portico_sdk::window::Window;
 
+/// Bytes that are copied from the output ring at once.
+const PIECE: usize = 64;
+
 /// A word that only commits change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
@@ -211,25 +214,31 @@ impl Desk {
 
     /// Gives the terminal what it takes, at most `limit` bytes, one by one: `put` says whether it took the byte. Returns how many.
     pub fn send(&mut self, limit: usize, mut put: impl FnMut(u8) -> bool) -> usize {
-        for count in 0..limit {
-            let sent = self.load(Word::Desk(layout::SENT));
-            if sent == self.load(Word::Desk(layout::OUT_HEAD)) {
-                return count;
-            }
-            let byte = self.out.byte(sent);
-            self.store(Word::Desk(layout::SENDING), sent.wrapping_add(1));
-            compiler_fence(Ordering::SeqCst);
-            let is_taken = put(byte);
-            compiler_fence(Ordering::SeqCst);
-            self.store(
-                Word::Desk(if is_taken { layout::SENT } else { layout::SENDING }),
-                sent.wrapping_add(u32::from(is_taken)),
-            );
-            if !is_taken {
-                return count;
+        let words = self.word(Word::Desk(layout::SENDING)).zip(self.word(Word::Desk(layout::SENT)));
+        let Some((sending, done)) = words else { return 0 };
+        let head = self.load(Word::Desk(layout::OUT_HEAD));
+        let mut sent = done.load(Ordering::Acquire);
+        let mut count = 0;
+        while count < limit && sent != head {
+            let mut piece = [0; PIECE];
+            let left = (head.wrapping_sub(sent) as usize).min(limit - count).min(PIECE);
+            let piece = piece.get_mut(..left).unwrap_or_default();
+            self.out.get(sent, piece);
+            for &byte in &*piece {
+                sending.store(sent.wrapping_add(1), Ordering::Release);
+                compiler_fence(Ordering::SeqCst);
+                let is_taken = put(byte);
+                compiler_fence(Ordering::SeqCst);
+                if !is_taken {
+                    sending.store(sent, Ordering::Release);
+                    return count;
+                }
+                sent = sent.wrapping_add(1);
+                done.store(sent, Ordering::Release);
+                count += 1;
             }
         }
-        limit
+        count
     }
 
     /// Keeps the line that is being typed.

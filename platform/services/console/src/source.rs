@@ -206,13 +206,24 @@ impl Mux {
 
     /// Prints and keeps complete lines. Returns how many bytes were taken: the rest waits for room.
     fn take_lines(&mut self, id: usize, bytes: &[u8], now_ns: u64) -> usize {
-        for (count, &byte) in bytes.iter().enumerate() {
-            if self.desk.waiting() >= GUESTS_BELOW {
-                return count;
+        let mut count = 0;
+        while let Some(rest) = bytes.get(count..).filter(|rest| !rest.is_empty()) {
+            let Some(source) = self.source_mut(id) else { return count };
+            let plain = source.cleaner.take_plain(rest);
+            source.read = source.read.wrapping_add(plain as u32);
+            count += plain;
+            let mut line = None;
+            if let Some(&byte) = bytes.get(count) {
+                // It may end a line, for which there must be room.
+                if self.desk.waiting() >= GUESTS_BELOW {
+                    return count;
+                }
+                let Some(source) = self.source_mut(id) else { return count };
+                source.read = source.read.wrapping_add(1);
+                line = source.cleaner.push(byte);
+                count += 1;
             }
             let Some(source) = self.source_mut(id) else { return count };
-            source.read = source.read.wrapping_add(1);
-            let line = source.cleaner.push(byte);
             source.partial_since = source.cleaner.has_partial().then(|| source.partial_since.unwrap_or(now_ns));
             let is_far = source.read.wrapping_sub(source.tail) > AHEAD;
             match line {
@@ -223,7 +234,7 @@ impl Mux {
             self.move_tail(id);
             self.commit_output(id);
         }
-        bytes.len()
+        count
     }
 
     /// Passes bytes of the guest that has the screen, and keeps its lines.

@@ -93,6 +93,19 @@ impl LineCleaner {
         (self.line.len() >= Self::MAX_LINE).then(|| core::mem::take(&mut self.line))
     }
 
+    /// Takes the plain characters that `bytes` begin with, for as long as they do not complete a line. Returns how many it took.
+    pub fn take_plain(&mut self, bytes: &[u8]) -> usize {
+        if self.escape != Escape::None || self.utf8.have > 0 {
+            return 0;
+        }
+        let room = (Self::MAX_LINE - 1).saturating_sub(self.line.len());
+        let is_plain = |byte: &&u8| matches!(byte, 0x20..=0x7e);
+        let count = bytes.iter().take(room).take_while(is_plain).count();
+        let plain = bytes.get(..count).and_then(|plain| core::str::from_utf8(plain).ok()).unwrap_or_default();
+        self.line.push_str(plain);
+        plain.len()
+    }
+
     /// True if a line was begun.
     pub fn has_partial(&self) -> bool {
         !self.line.is_empty()
@@ -162,6 +175,25 @@ mod tests {
         let mut all: Vec<String> = bytes.iter().filter_map(|&byte| cleaner.push(byte)).collect();
         all.extend(cleaner.flush());
         all
+    }
+
+    proptest! {
+        /// Taking plain characters at once comes to the same as taking them one by one.
+        #[test]
+        fn pieces_make_no_difference(bytes in proptest::collection::vec(prop_oneof![4 => 0x20_u8..0x7f, 1 => any::<u8>(), 1 => Just(b'\n')], 0..2000)) {
+            let mut cleaner = LineCleaner::default();
+            let mut all = Vec::new();
+            let mut at = 0;
+            while at < bytes.len() {
+                at += cleaner.take_plain(&bytes[at..]);
+                if let Some(&byte) = bytes.get(at) {
+                    all.extend(cleaner.push(byte));
+                    at += 1;
+                }
+            }
+            all.extend(cleaner.flush());
+            prop_assert_eq!(all, lines(&bytes));
+        }
     }
 
     #[test]
