@@ -30,6 +30,8 @@ pub struct Graph {
     pub vcpu_ids: [bool; MAX_VCPU_IDS],
     /// Physical interrupts that have a handle.
     pub irqs: IrqTable,
+    /// How the first domain is begun anew.
+    pub again: crate::root::Again,
     /// Output of domains for the manager to take.
     pub early: EarlyTexts,
 }
@@ -44,6 +46,7 @@ static GRAPH: Lock<Graph> = Lock::new(Graph {
     domains: [None; MAX_DOMAINS],
     vcpu_ids: [false; MAX_VCPU_IDS],
     irqs: IrqTable::new(),
+    again: crate::root::Again { entry: 0, tree: 0, count: 0, due: 0 },
     early: EarlyTexts::new(),
 });
 

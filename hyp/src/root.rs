@@ -5,9 +5,9 @@ use crate::graph::{self, Graph, Ref};
 use crate::hypercall;
 use crate::object::domain::{self, Domain, DomainSpec};
 use crate::object::{extent, handle};
-use crate::{entropy, machine, phys, power};
+use crate::{clock, entropy, machine, phys, power};
 use portico_abi::{PAGE_SHIFT, PAGE_SIZE, Status, dt};
-use portico_arch::{cache, mmu, window};
+use portico_arch::{cache, context, mmu, timer, window};
 use portico_boards::Range;
 use portico_boards::machine::Gic;
 use portico_bundle::cpio;
@@ -26,7 +26,7 @@ const BUNDLE_IPA: u64 = 0x20_0000_0000;
 /// IPA at which the machine's device tree begins in the manager.
 const MACHINE_DTB_IPA: u64 = 0x1f_0000_0000;
 /// Bytes of the manager's own device tree.
-const FDT_BYTES: usize = 4096;
+const FDT_BYTES: u64 = 4096;
 
 /// Builds the manager and makes it ready to run.
 ///
@@ -47,7 +47,7 @@ pub fn start_manager(boot: &Boot) -> Result<(), &'static str> {
     if file.start & (PAGE_SIZE - 1) != 0 {
         return Err("the bundle's manager is not page-aligned");
     }
-    if image.text_offset + image.memory_bytes.max(len) + FDT_BYTES as u64 > boot.manager.len {
+    if image.text_offset + image.memory_bytes.max(len) + FDT_BYTES > boot.manager.len {
         return Err("the manager does not fit its memory: raise portico.manager_memory");
     }
     let graph = &mut *graph::lock();
@@ -64,8 +64,12 @@ fn build(graph: &mut Graph, boot: &Boot, file: Range, image: &Image) -> Result<(
     // The System handle is the first of its table: that is how calls recognise its holder.
     handle::insert_system(graph, manager)?;
     give_memory(graph, manager, boot)?;
-    own(graph, manager, boot.manager, dt::RAM_BASE, Attrs::READ_WRITE_EXEC)?;
-    own(graph, manager, pages_of(boot.bundle), BUNDLE_IPA, Attrs::READ)?;
+    // Its device tree is in its last page, which it cannot spoil: it is read again if it begins anew.
+    let ram = Range { start: boot.manager.start, len: boot.manager.len - FDT_BYTES };
+    own(graph, manager, ram, dt::RAM_BASE, Attrs::READ_WRITE_EXEC)?;
+    own(graph, manager, Range { start: ram.end(), len: FDT_BYTES }, dt::RAM_BASE + ram.len, Attrs::READ)?;
+    // Executable, as the image in it is entered when the manager begins anew.
+    own(graph, manager, pages_of(boot.bundle), BUNDLE_IPA, Attrs::READ_EXEC)?;
     own(graph, manager, pages_of(boot.dtb), MACHINE_DTB_IPA, Attrs::READ)?;
     hypercall::domain::set_info_page(graph, manager, dt::INFO_PAGE)?;
     hypercall::domain::set_gicv(graph, manager, dt::GICV)?;
@@ -74,11 +78,46 @@ fn build(graph: &mut Graph, boot: &Boot, file: Range, image: &Image) -> Result<(
     for page in (0..file.len).step_by(PAGE_SIZE as usize) {
         window::copy_page_clean(Pa::new(load + page), Pa::new(file.start + page));
     }
-    let fdt_offset = boot.manager.len - FDT_BYTES as u64;
-    write_fdt(boot.manager.start + fdt_offset, boot)?;
+    write_fdt(ram.end(), boot)?;
     cache::invalidate_icache_all();
-    power::on(graph, vcpu, dt::RAM_BASE + image.text_offset, dt::RAM_BASE + fdt_offset)?;
+    graph.again.tree = dt::RAM_BASE + ram.len;
+    graph.again.entry = BUNDLE_IPA + file.start - (boot.bundle.start & !(PAGE_SIZE - 1));
+    power::on(graph, vcpu, dt::RAM_BASE + image.text_offset, graph.again.tree)?;
     Ok(())
+}
+
+/// How the first domain is begun anew after it ended.
+pub struct Again {
+    /// Where the image is in the bundle, as the domain sees it.
+    pub entry: u64,
+    /// IPA of its device tree.
+    pub tree: u64,
+    /// How often that was done.
+    pub count: u64,
+    /// When as much time has passed as all restarts are worth, a second each.
+    pub due: u64,
+}
+
+/// Begins the domain that EL2 built anew, on the pCPU on which its one vCPU has just ended it; false for any other domain. EL2 says nothing, since the
+/// UART is another's now: the manager reads in its own status why it ended.
+///
+/// Its handles, budget and mappings stay. It is entered with its MMU off where the bundle, which it cannot write, holds its image: that copies
+/// itself over what is left of the last life. So EL2 copies nothing, and no piece of work is long.
+///
+/// One that ends too often stays ended; guests run on.
+pub fn begin_again(graph: &mut Graph, domain: Ref<Domain>) -> bool {
+    let (now, second) = (timer::now(), u64::from(clock::rate().hz()));
+    // Eight restarts may follow each other at once, and one more is allowed each second.
+    let due = graph.again.due.max(now) + second;
+    let is_allowed = domain.id.index() == 0 && due <= now + 8 * second;
+    let Some(vcpu) = domain.vcpu_at(0).filter(|_| is_allowed) else { return false };
+    (graph.again.due, graph.again.count) = (due, graph.again.count + 1);
+    context::set_live_pc(graph.again.entry);
+    context::set_live_pstate(context::PSTATE_BOOT);
+    context::set_live_sctlr_el1(context::SCTLR_EL1_BOOT);
+    // SAFETY: it is current here, and no other reference to its context is live.
+    unsafe { vcpu.context() }.set_reg(0, graph.again.tree);
+    true
 }
 
 /// Everything that must never be handed out as device memory.
@@ -134,7 +173,7 @@ fn pages_of(range: Range) -> Range {
 
 /// The manager's device tree: the boot contract of every guest, and where the bundle and the machine's own tree are.
 struct Tree {
-    bytes: [u8; FDT_BYTES],
+    bytes: [u8; FDT_BYTES as usize],
     /// Offsets of what boot fills in.
     memory: usize,
     arguments: usize,
@@ -146,7 +185,7 @@ struct Tree {
 const ARGUMENTS_BYTES: usize = 2048;
 
 static TREE: Tree = {
-    let mut bytes = [0; FDT_BYTES];
+    let mut bytes = [0; FDT_BYTES as usize];
     let mut fdt = FdtWriter::new(&mut bytes);
     fdt.begin_node("");
     fdt.prop_u32("#address-cells", 2);

@@ -105,6 +105,11 @@ extern "C" {
  * every other.
  */
 #define PORTICO_INFO_COUNTER_OFFSET 12u
+/*
+ * How often the domain that EL2 started was begun anew (its handles and mappings stay; its status tells why
+ * it ended last), for that domain; `NotFound` for every other.
+ */
+#define PORTICO_INFO_RESTARTS 13u
 
 /* Kinds of `self_exit` */
 /* Orderly end; `code` 0 is success. */
@@ -1229,10 +1234,10 @@ static inline int64_t portico_call_domain_budget(uint64_t domain, uint64_t pages
 
 /* Creates vCPU `index` with affinity `mpidr`. Its page appears at `page_ipa` in the domain. It is off. */
 #define PORTICO_CALL_VCPU_CREATE 0xc6000110u
-static inline int64_t portico_call_vcpu_create(uint64_t domain, uint64_t index, uint64_t mpidr, uint64_t page_ipa, uint64_t *out_vcpu)
+static inline int64_t portico_call_vcpu_create(uint64_t domain, uint64_t index, uint64_t mpidr, uint64_t page_ipa, uint64_t cookie, uint64_t *out_vcpu)
 {
 	uint64_t out[3];
-	int64_t status = portico_call(PORTICO_CALL_VCPU_CREATE, domain, index, mpidr, page_ipa, 0, 0, out);
+	int64_t status = portico_call(PORTICO_CALL_VCPU_CREATE, domain, index, mpidr, page_ipa, cookie, 0, out);
 
 	if (out_vcpu)
 		*out_vcpu = out[0];

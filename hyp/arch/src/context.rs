@@ -378,6 +378,7 @@ live!(live_pc, set_live_pc, "elr_el2", "the PC of the guest whose trap is being 
 live!(live_pstate, set_live_pstate, "spsr_el2", "the PSTATE of the guest whose trap is being handled (SPSR_EL2).");
 live!(live_elr_el1, set_live_elr_el1, "elr_el1", "ELR_EL1 of the loaded guest.");
 live!(live_spsr_el1, set_live_spsr_el1, "spsr_el1", "SPSR_EL1 of the loaded guest.");
+live!(live_sctlr_el1, set_live_sctlr_el1, "sctlr_el1", "SCTLR_EL1 of the loaded guest.");
 live!(live_esr_el1, set_live_esr_el1, "esr_el1", "ESR_EL1 of the loaded guest.");
 live!(live_far_el1, set_live_far_el1, "far_el1", "FAR_EL1 of the loaded guest.");
 live!(live_vbar_el1, set_live_vbar_el1, "vbar_el1", "VBAR_EL1 of the loaded guest.");

@@ -35,7 +35,7 @@ pub fn abi_features(args: &mut Args) -> Outcome {
 pub fn self_info(args: &mut Args, graph: &mut Graph) -> Outcome {
     let own = args.caller();
     let peer = || own.vcpu_at(args.get::<2>()).ok_or(Status::NotFound);
-    let kind = gic::kind();
+    let (kind, is_first) = (gic::kind(), own.id.index() == 0);
     let value = match args.get::<1>() {
         info::UPCALL_VINTID => u64::from(UPCALL_VINTID),
         info::UPCALL_KIND => match kind {
@@ -51,11 +51,9 @@ pub fn self_info(args: &mut Args, graph: &mut Graph) -> Outcome {
         info::GENERATION => 1,
         info::BUDGET_LEFT => u64::from(own.budget.get(graph).left()),
         info::SYSTEM_HANDLE => u64::from(handle::find_system(graph, own)?.raw()),
-        info::COUNTER_OFFSET => {
-            handle::find_system(graph, own)?;
-            // SAFETY: the caller is current on this pCPU, and no other reference to its context is live.
-            unsafe { args.vcpu.context() }.el2.cntvoff_el2
-        }
+        // SAFETY: the caller is current on this pCPU, and no other reference to its context is live.
+        info::COUNTER_OFFSET if is_first => unsafe { args.vcpu.context() }.el2.cntvoff_el2,
+        info::RESTARTS if is_first => graph.again.count,
         _ => return Err(Status::NotFound),
     };
     args.done([value])

@@ -34,7 +34,7 @@ const VCPU_RIGHTS: Rights = Rights::INSPECT
     .union(Rights::SCHED)
     .union(Rights::FAULT);
 
-/// `vcpu_create(domain, index, mpidr, page_ipa) -> (vcpu)`.
+/// `vcpu_create(domain, index, mpidr, page_ipa, cookie) -> (vcpu)`.
 pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::CONFIG)?;
     let (index, mpidr, page_ipa) = (args.get::<2>(), args.get::<3>(), args.get::<4>());
@@ -48,7 +48,7 @@ pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
         return Err(Status::Exists);
     }
     let vcpu = build(graph, domain, index as u8, mpidr, page_ipa)?;
-    match handle::insert(graph, args.caller(), vcpu, VCPU_RIGHTS, 0) {
+    match handle::insert(graph, args.caller(), vcpu, VCPU_RIGHTS, args.get::<5>()) {
         Ok(handle) => args.done([u64::from(handle.raw())]),
         Err(status) => {
             // The vCPU is whole and belongs to its domain; only the name failed. Undo it so that the call can be made again.

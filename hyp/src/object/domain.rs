@@ -16,7 +16,7 @@ use crate::object::handle::{self, HandleChain, HandleTable, Object};
 use crate::object::slab::Slab;
 use crate::object::vcpu::{Vcpu, stop};
 use crate::sched::control;
-use crate::{memory, notify, trace};
+use crate::{memory, notify, root, trace};
 use portico_abi::handle::{SELF_DOMAIN, SELF_RIGHTS};
 use portico_abi::page::{InfoPage, MAX_VCPUS};
 use portico_abi::port::BIT_EVENT;
@@ -279,19 +279,24 @@ pub fn tell_watcher(graph: &Graph, domain: Ref<Domain>) {
 }
 
 /// Ends a domain: its vCPUs stop, its memory and objects stay until it is destroyed. Only the first end counts.
+///
+/// The domain that EL2 built does not end but begins anew (see [`root::begin_again`]).
 pub fn end(graph: &mut Graph, domain: Ref<Domain>, reason: EndReason, code: u64) {
     if matches!(domain.state(), DomainState::Ended | DomainState::Dying) {
         return;
     }
     domain.code.store(code, Ordering::Relaxed);
     domain.reason.store(reason as u32, Ordering::Release);
+    if domain.watcher.get(graph).is_none() {
+        if root::begin_again(graph, domain) {
+            return;
+        }
+        let (name, reason) = (name_bytes(domain.name.get(graph)), Part::Decimal(reason as u64));
+        log::line(&[Part::Name(&name), Part::Text(" ended: reason "), reason, Part::Text(", code "), Part::Hex(code)]);
+    }
     domain.set_state(graph, DomainState::Ended);
     for vcpu in domain.vcpus() {
         control::stop(vcpu, stop::ENDED);
-    }
-    if domain.watcher.get(graph).is_none() {
-        let (name, reason) = (name_bytes(domain.name.get(graph)), Part::Decimal(reason as u64));
-        log::line(&[Part::Name(&name), Part::Text(" ended: reason "), reason, Part::Text(", code "), Part::Hex(code)]);
     }
     tell_watcher(graph, domain);
 }

@@ -122,7 +122,7 @@ fn calls() -> Result<Vec<Group>, String> {
             &Words(CALL, "info"),
             &[],
             numbers!(call::info; UPCALL_VINTID, UPCALL_KIND, UPCALL_GICV_IPA, VCPU_PAGE_IPA, VCPU_INDEX, VCPU_COUNT,
-                VCPU_MPIDR, INFO_PAGE_IPA, GENERATION, BUDGET_LEFT, SYSTEM_HANDLE, COUNTER_OFFSET),
+                VCPU_MPIDR, INFO_PAGE_IPA, GENERATION, BUDGET_LEFT, SYSTEM_HANDLE, COUNTER_OFFSET, RESTARTS),
         )?,
         group(
             ("exit", "Kinds of `self_exit`", "PORTICO_EXIT_"),

@@ -145,7 +145,7 @@ calls! {
     0x105 DomainBudget domain_budget(domain, pages) -> () Bounded "CONFIG";
 
     /// Creates vCPU `index` with affinity `mpidr`. Its page appears at `page_ipa` in the domain. It is off.
-    0x110 VcpuCreate vcpu_create(domain, index, mpidr, page_ipa) -> (vcpu) Bounded "CONFIG";
+    0x110 VcpuCreate vcpu_create(domain, index, mpidr, page_ipa, cookie) -> (vcpu) Bounded "CONFIG";
     /// Powers a vCPU on at `pc` with `x0` and the register state of the boot contract. One that `vcpu_stop` stopped goes on where it was
     /// instead; `pc` and `x0` are then ignored.
     0x111 VcpuStart vcpu_start(vcpu, pc, x0) -> () Bounded "RUN";
@@ -278,6 +278,9 @@ pub mod info {
     pub const SYSTEM_HANDLE: u64 = 11;
     /// Value of the machine's counter at which CNTVCT_EL0 was 0, for the domain that EL2 started; `NotFound` for every other.
     pub const COUNTER_OFFSET: u64 = 12;
+    /// How often the domain that EL2 started was begun anew (its handles and mappings stay; its status tells why it ended last), for that domain;
+    /// `NotFound` for every other.
+    pub const RESTARTS: u64 = 13;
 }
 
 /// Kinds of `self_exit`.

@@ -23,8 +23,8 @@ pub fn vcpu_yield() {
 ///
 /// # Errors
 /// `Exists`, `Limit`, `NoBudget`.
-pub fn vcpu_create(domain: Handle, index: u32, mpidr: u64, page_ipa: u64) -> Result<Handle, Status> {
-    handle(Call::VcpuCreate, [h(domain), u64::from(index), mpidr, page_ipa, 0, 0])
+pub fn vcpu_create(domain: Handle, index: u32, mpidr: u64, page_ipa: u64, cookie: u64) -> Result<Handle, Status> {
+    handle(Call::VcpuCreate, [h(domain), u64::from(index), mpidr, page_ipa, cookie, 0])
 }
 
 /// Powers a vCPU on at `pc` with `x0`.

@@ -11,6 +11,8 @@ pub struct Attrs(u8);
 impl Attrs {
     /// Normal memory, read-only.
     pub const READ: Attrs = Attrs(attrs::READ as u8);
+    /// Normal memory, read and execute.
+    pub const READ_EXEC: Attrs = Attrs((attrs::READ | attrs::EXEC) as u8);
     /// Normal memory, read and write.
     pub const READ_WRITE: Attrs = Attrs((attrs::READ | attrs::WRITE) as u8);
     /// Normal memory, read, write and execute.

@@ -195,7 +195,7 @@ impl Child {
         hvc::domain_name(domain, "child").map_err(step("domain_config"))?;
         hvc::domain_config(domain, config::INFO_PAGE_IPA, dt::INFO_PAGE).map_err(step("information page"))?;
         hvc::domain_config(domain, config::GICV_IPA, dt::GICV).map_err(step("GICV page"))?;
-        let vcpu = hvc::vcpu_create(domain, 0, 0, dt::VCPU_PAGES).map_err(step("vcpu_create"))?;
+        let vcpu = hvc::vcpu_create(domain, 0, 0, dt::VCPU_PAGES, 0).map_err(step("vcpu_create"))?;
         // Not writable: so the page stays untainted, and goes from child to child.
         hvc::complete(|| hvc::extent_map(code, domain, dt::RAM_BASE, attrs::READ | attrs::EXEC))
             .map_err(step("extent_map"))?;

@@ -113,15 +113,15 @@ fn wild_vcpus(_: &mut Books) -> Outcome {
     ];
     let mut wrong = None;
     for (index, mpidr, page) in wild {
-        match hvc::vcpu_create(domain, index, mpidr, page) {
+        match hvc::vcpu_create(domain, index, mpidr, page, 0) {
             Err(Status::Invalid | Status::Limit) => {}
             Err(status) => wrong = Some(("another status", status)),
             Ok(_) => wrong = Some(("a wild vCPU was created", Status::Ok)),
         }
     }
-    let first = named("vCPU 0", hvc::vcpu_create(domain, 0, 0, 0x800_0000))?;
+    let first = named("vCPU 0", hvc::vcpu_create(domain, 0, 0, 0x800_0000, 0))?;
     for (index, mpidr, page) in [(0, 1, 0x800_1000), (1, 0, 0x800_1000), (1, 1, 0x800_0000)] {
-        if hvc::vcpu_create(domain, index, mpidr, page) != Err(Status::Exists) {
+        if hvc::vcpu_create(domain, index, mpidr, page, 0) != Err(Status::Exists) {
             wrong = Some(("a vCPU twice", Status::Ok));
         }
     }

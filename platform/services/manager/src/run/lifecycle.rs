@@ -217,10 +217,10 @@ impl Manager {
         for vcpu in 0..description.vcpus {
             let page = dt::VCPU_PAGES + u64::from(vcpu) * PAGE_SIZE;
             let mpidr = fdt::mpidr(u64::from(vcpu));
-            let mut created = hvc::vcpu_create(domain, u32::from(vcpu), mpidr, page);
+            let mut created = hvc::vcpu_create(domain, u32::from(vcpu), mpidr, page, 0);
             if created == Err(Status::NoBudget) {
                 self.machine.raise_budget(domain, 4)?;
-                created = hvc::vcpu_create(domain, u32::from(vcpu), mpidr, page);
+                created = hvc::vcpu_create(domain, u32::from(vcpu), mpidr, page, 0);
             }
             let handle = created?;
             if let Some(instance) = self.guests.get_mut(id).and_then(|guest| guest.instance.as_mut()) {
