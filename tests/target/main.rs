@@ -10,6 +10,7 @@ mod console;
 mod devices_c;
 mod guests;
 mod hostile;
+mod manager;
 mod net;
 mod root;
 mod sched;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         systems::trials(),
         guests::trials(),
         hostile::trials(),
+        manager::trials(),
         net::trials(),
         root::trials(),
         sched::trials(),

@@ -15,6 +15,7 @@ pub mod links;
 pub mod loader;
 pub mod memory;
 pub mod restart;
+pub mod saved;
 pub mod shell;
 pub mod table;
 pub mod watchdog;

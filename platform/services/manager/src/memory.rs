@@ -1,9 +1,8 @@
 //! Who has which memory: an allocator over extents by split and merge.
 //!
-//! The manager is not told machine addresses. It knows each range of free memory that it got at its start (a *root*)
-//! by its handle, and every piece of it by its offset in the root: enough to find neighbours to merge, and to
-//! keep large pieces on 2 MiB boundaries so that EL2 can map them by blocks. Roots begin on such a boundary
-//! if they are as large as a block; smaller ones are remainders and serve small pieces first.
+//! Every piece is known by its place in a *root*, in pages: enough to find neighbours to merge, and to keep large pieces on 2 MiB boundaries so
+//! that EL2 can map them by blocks. The machine's memory is one root, with gaps, in which a place is a machine address: a manager that is begun
+//! anew asks EL2 for those and has its books again.
 //!
 //! The hypervisor's part is behind [`Extents`], so that all this can be tested on a host. Freed memory that a guest
 //! has held is *dirty* until it was scrubbed; only clean memory is given out. Scrubbing goes in bounded pieces, by
@@ -100,6 +99,25 @@ impl<E: Copy + PartialEq + core::fmt::Debug> Memory<E> {
             Cleanliness::Clean => self.free.push(piece),
             Cleanliness::Dirty => self.dirty.push(piece),
         }
+    }
+
+    /// Adds a piece of memory of which the place is known, all in one root, and joins it with what is there.
+    pub fn add<H>(&mut self, calls: &mut H, extent: E, start: u64, pages: u64, is_dirty: Cleanliness)
+    where
+        H: Extents<Extent = E>,
+    {
+        let piece = Piece { extent, root: 0, start, pages };
+        self.roots = self.roots.max(1);
+        self.total_pages = self.total_pages.saturating_add(pages);
+        match is_dirty {
+            Cleanliness::Clean => self.put_clean(calls, piece),
+            Cleanliness::Dirty => self.dirty.push(piece),
+        }
+    }
+
+    /// Counts pages that are in use.
+    pub fn count_used(&mut self, pages: u64) {
+        self.total_pages = self.total_pages.saturating_add(pages);
     }
 
     /// Pages that can be given out now.

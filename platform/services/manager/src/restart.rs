@@ -7,6 +7,7 @@
 
 use alloc::vec::Vec;
 use portico_bundle::description::{Guest, OnCrash};
+use serde::{Deserialize, Serialize};
 
 /// How an ended guest ended, as far as the policy cares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +79,7 @@ pub enum Decision {
 }
 
 /// History of one guest's restarts.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RestartState {
     /// Times of the restarts within the window, oldest first.
     recent: Vec<u64>,
@@ -95,6 +96,11 @@ impl RestartState {
     /// Forgets everything: an operator started it.
     pub fn reset(&mut self) {
         *self = Self::default();
+    }
+
+    /// Forgets when it was restarted, not how often.
+    pub fn forget_times(&mut self) {
+        self.recent.clear();
     }
 
     /// Decides about a guest that ended at `now_ns`, and counts the restart if there is to be one.

@@ -40,10 +40,32 @@ pub enum Command {
     },
     /// Show or set scheduling.
     Sched(Sched),
+    /// Crash the manager.
+    Panic(Crash),
     /// End the machine.
     Shutdown {
         /// Start it again.
         reboot: bool,
+    },
+}
+
+/// How the manager is to die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// It panics.
+    Panic,
+    /// It touches what is not there.
+    Fault,
+    /// It does nothing any more.
+    Hang,
+    /// It exits with a code that is no success.
+    Exit,
+    /// It panics later, wherever it is then.
+    After {
+        /// After so many microseconds.
+        us: u64,
+        /// So do this many of its next lives.
+        lives: u64,
     },
 }
 
@@ -120,6 +142,14 @@ const COMMANDS: &[(&str, &str, &str, &str)] = &[
         "weight is 1 to 65535 (256 is usual). cap is for each vCPU, 0 for none. LIST is like 0,2-3 or all.\n\
          reserve=0 ends a reservation.",
     ),
+    (
+        "panic",
+        "[fault|hang|exit|MICROSECONDS [LIVES]]",
+        "for testers: crash the manager",
+        "It is begun anew; guests run on and notice nothing. With a number it dies after that time, whatever it\n\
+         does then; with LIVES so do its next lives from their first moment on, the first after LIVES times that time, the\n\
+         last after once. `hang` takes some seconds.",
+    ),
     ("shutdown", "[reboot]", "power the machine off, or start it again", "Guests are not asked first."),
 ];
 
@@ -183,6 +213,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         "console" => Command::Console(guest()?),
         "info" => Command::Info(optional()?),
         "log" => parse_log(rest, usage)?,
+        "panic" => Command::Panic(parse_panic(rest, usage)?),
         "sched" => Command::Sched(parse_sched(rest, usage)?),
         _ => match optional()?.as_deref() {
             None => Command::Shutdown { reboot: false },
@@ -205,6 +236,20 @@ fn find(name: &str) -> Result<&'static (&'static str, &'static str, &'static str
     COMMANDS.iter().find(|(known, ..)| *known == name).ok_or_else(|| match closest(name, names()) {
         Some(meant) => format!("no command `{name}`; did you mean `{meant}`?"),
         None => format!("no command `{name}`; `help` lists them"),
+    })
+}
+
+fn parse_panic(rest: &[String], usage: &str) -> Result<Crash, String> {
+    let words: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let us = |word: &str| number(word, "MICROSECONDS", 1, 60_000_000);
+    Ok(match words.as_slice() {
+        [] => Crash::Panic,
+        ["fault"] => Crash::Fault,
+        ["hang"] => Crash::Hang,
+        ["exit"] => Crash::Exit,
+        [time] => Crash::After { us: us(time)?, lives: 0 },
+        [time, lives] => Crash::After { us: us(time)?, lives: number(lives, "LIVES", 1, 1000)? },
+        _ => return Err(format!("too many arguments; usage: panic {usage}")),
     })
 }
 

@@ -17,12 +17,9 @@ use portico_manager::memory::Piece;
 use portico_sdk::hvc;
 use portico_sdk::window::Window;
 
+use crate::again::Left;
 use crate::hv::{self, Machine};
-
-/// IPA from which windows are mapped in the manager, each at a place of its own.
-const WINDOWS: u64 = 0x8_0000_0000;
-/// Bytes between them: more than the largest window.
-const STRIDE: u64 = 32 << 20;
+use crate::place;
 
 /// A window and its ports.
 #[derive(Debug)]
@@ -172,9 +169,20 @@ impl Channels {
         }
     }
 
+    /// Takes over the windows that the manager's last life lent.
+    pub fn adopt(&mut self, left: &mut Left) {
+        for (index, channel) in self.list.iter_mut().enumerate() {
+            let Some(ipa) = place::link(index) else { return };
+            let Some(piece) = left.window(ipa, channel.link.pages) else { continue };
+            // SAFETY: the extent is mapped there, as RAM that no Rust object is in, and `release` ends the use before it unmaps.
+            let window = unsafe { Window::new(ipa, (piece.pages * PAGE_SIZE) as usize) };
+            channel.window = window.map(|window| (piece, window));
+        }
+    }
+
     /// Makes the window of a channel, the first time that one of its ends is built.
     fn open(&mut self, machine: &mut Machine, index: usize) -> Result<(), Status> {
-        let ipa = WINDOWS + index as u64 * STRIDE;
+        let ipa = place::link(index).ok_or(Status::Limit)?;
         let Some(channel) = self.list.get_mut(index) else { return Ok(()) };
         if let Some((piece, window)) = channel.window {
             return renew(&piece, window);

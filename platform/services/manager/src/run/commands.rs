@@ -2,17 +2,20 @@
 
 use alloc::format;
 use alloc::string::String;
+use core::time::Duration;
 use portico_abi::PAGE_SIZE;
 use portico_abi::call::{power, run};
 use portico_bundle::description::{Guest as Description, OnCrash, Reservation, ServiceKind, name_is_valid};
 use portico_bundle::names::IMAGE_PREFIX;
 use portico_console::message::Kind;
-use portico_manager::shell::{self, Command, Create, Sched, closest};
-use portico_sdk::hvc;
+use portico_manager::saved::Doom;
+use portico_manager::shell::{self, Command, Crash, Create, Sched, closest};
+use portico_sdk::{exit, hvc};
 
 use crate::guest::{Next, State};
 use crate::lifecycle::{MAX_GUESTS, sched_of};
 use crate::supervisor::Manager;
+use crate::{alarm, place};
 
 /// RAM of a guest for which `create` was told none, in pages.
 const DEFAULT_PAGES: u64 = (16 << 20) / PAGE_SIZE;
@@ -67,10 +70,35 @@ impl Manager {
                 Ok(String::new())
             }
             Command::Sched(change) => self.sched(&change),
+            Command::Panic(how) => {
+                self.crash(how);
+                Ok(String::new())
+            }
             Command::Shutdown { reboot } => {
                 self.event(if reboot { "the machine starts again" } else { "the machine powers off" });
                 self.ending = Some(if reboot { power::RESET } else { power::OFF });
+                self.save();
                 Ok(String::new())
+            }
+        }
+    }
+
+    /// Ends the manager, now or later.
+    fn crash(&mut self, how: Crash) {
+        match how {
+            Crash::Panic => exit::panic(0),
+            Crash::Exit => exit::exit(1),
+            // SAFETY: nothing is mapped there in stage 2, and the fault ends this life.
+            Crash::Fault => unsafe { core::arch::asm!("ldr xzr, [{}]", in(reg) place::FLOOR - 8) },
+            Crash::Hang => loop {
+                core::hint::spin_loop();
+            },
+            Crash::After { us, lives } => {
+                if let Some(keeper) = self.keeper.as_mut() {
+                    keeper.doom = (lives > 0).then_some(Doom { lives, step_us: us });
+                }
+                self.save();
+                alarm::end_after(Duration::from_micros(us));
             }
         }
     }
@@ -94,6 +122,7 @@ impl Manager {
                     ));
                 }
                 change(&mut guest.description, &create, &self.bundle)?;
+                guest.is_changed = true;
                 id
             }
             None => {
@@ -102,7 +131,12 @@ impl Manager {
                 if self.guests.len() >= MAX_GUESTS {
                     return Err(format!("no more than {MAX_GUESTS} guests, ended ones included"));
                 }
-                self.add_guest(description, None)
+                let id = self.add_guest(description, None);
+                if !self.save() {
+                    self.guests.pop();
+                    return Err(String::from("the manager has no room to keep so long descriptions of guests"));
+                }
+                id
             }
         };
         self.check_depends(id)?;
@@ -149,6 +183,7 @@ impl Manager {
                     Next::Stay => State::Absent,
                     Next::StartAt(at) => State::Due(at),
                 };
+                self.save();
             }
             _ => {
                 guest.restarts.reset();
@@ -165,8 +200,14 @@ impl Manager {
         let (State::Running, Some(instance)) = (&guest.state, &guest.instance) else {
             return Err(format!("guest `{name}` is not running ({})", guest.state.word()));
         };
-        hvc::domain_run(instance.domain, run::PAUSE).map_err(|status| String::from(status.describe()))?;
+        let domain = instance.domain;
         guest.state = State::Paused;
+        self.save();
+        if let Err(status) = hvc::domain_run(domain, run::PAUSE) {
+            self.guests.get_mut(id).into_iter().for_each(|guest| guest.state = State::Running);
+            self.save();
+            return Err(String::from(status.describe()));
+        }
         Ok(format!("guest \"{name}\" is paused; `resume {name}` lets it go on"))
     }
 
@@ -176,10 +217,16 @@ impl Manager {
         let (State::Paused, Some(instance)) = (&guest.state, &mut guest.instance) else {
             return Err(format!("guest `{name}` is not paused ({})", guest.state.word()));
         };
-        hvc::domain_run(instance.domain, run::RESUME).map_err(|status| String::from(status.describe()))?;
+        let domain = instance.domain;
         let heartbeat = guest.console.as_ref().map_or(0, |console| console.heartbeat().0);
         instance.watchdog = portico_manager::watchdog::Watchdog::new(heartbeat, now);
         guest.state = State::Running;
+        self.save();
+        if let Err(status) = hvc::domain_run(domain, run::RESUME) {
+            self.guests.get_mut(id).into_iter().for_each(|guest| guest.state = State::Paused);
+            self.save();
+            return Err(String::from(status.describe()));
+        }
         Ok(String::new())
     }
 
@@ -209,6 +256,8 @@ impl Manager {
                 }
             }
             guest.description = description;
+            guest.is_changed = true;
+            self.save();
         }
         let Some(guest) = self.guests.get(id) else { return Ok(String::new()) };
         if guest.instance.is_none() {

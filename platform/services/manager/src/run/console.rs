@@ -4,20 +4,23 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use portico_abi::channel::{ChannelHeader, ChannelState, console as layout};
 use portico_abi::handle::SELF_DOMAIN;
-use portico_abi::{Handle, PAGE_SIZE, Rights, Status, dt};
+use portico_abi::{Handle, PAGE_SIZE, Rights, Status};
 use portico_console::layout as service;
 use portico_manager::memory::Piece;
 use portico_sdk::hvc;
 use portico_sdk::window::Window;
 
+use crate::again::Left;
 use crate::hv::{self, Machine};
+use crate::{cookie, place};
 
 /// Pages of a console window.
 pub const PAGES: u64 = (layout::WINDOW_BYTES as u64).div_ceil(PAGE_SIZE);
 /// Pages of a history.
 const HISTORY_PAGES: u64 = (service::HISTORY_BYTES as u64).div_ceil(PAGE_SIZE);
-/// Bytes between the console windows in the manager.
-const STRIDE: u64 = 0x8000;
+
+/// Cookie of a guest's console port in its own table.
+const GUESTS_COOKIE: u64 = u64::from_le_bytes(*b"console\0");
 
 /// The console of a guest. Its windows are there as long as the guest is known.
 #[derive(Debug)]
@@ -39,27 +42,52 @@ impl Console {
     /// # Errors
     /// Those of taking memory, lending and mapping.
     pub fn open(machine: &mut Machine, source: usize) -> Result<Self, Status> {
-        let window = hv::shared(machine, PAGES)?;
-        let history = hv::shared(machine, HISTORY_PAGES)?;
-        let ipa = dt::WINDOWS + source as u64 * STRIDE;
-        hv::map_here(window.extent, ipa, hv::READ_WRITE)?;
-        let pieces = [window, history];
-        // SAFETY: the extent was just mapped there, for good, as RAM that no Rust object is in.
-        let window = unsafe { Window::new(ipa, layout::WINDOW_BYTES) }.ok_or(Status::Invalid)?;
-        begin(window).ok_or(Status::Invalid)?;
-        Ok(Self { source, pieces, window, port: None })
+        let window = hv::shared(machine, PAGES, place::console(source))?;
+        let history =
+            hv::shared(machine, HISTORY_PAGES, place::history(source)).inspect_err(|_| machine.give_back(window))?;
+        let console = Self::over(source, [window, history]).ok_or(Status::Invalid)?;
+        begin(console.window).ok_or(Status::Invalid)?;
+        Ok(console)
+    }
+
+    /// Takes over the console that the manager's last life had for guest `source`, if the service knew it.
+    pub fn adopt(machine: &mut Machine, left: &mut Left, source: usize) -> Option<Self> {
+        let window = left.window(place::console(source), PAGES);
+        let history = left.window(place::history(source), HISTORY_PAGES);
+        let (Some(window), Some(history)) = (window, history) else {
+            window.into_iter().chain(history).for_each(|piece| machine.give_back(piece));
+            return None;
+        };
+        let mut console = Self::over(source, [window, history])?;
+        console.port = left.port(cookie::console(source));
+        Some(console)
+    }
+
+    /// Gives the windows back, of a console that the service does not know.
+    pub fn close(mut self, machine: &mut Machine) {
+        self.disconnect();
+        for piece in self.pieces {
+            machine.give_back(piece);
+        }
+    }
+
+    fn over(source: usize, pieces: [Piece<Handle>; 2]) -> Option<Self> {
+        // SAFETY: the extent is mapped there, as RAM that no Rust object is in, and `close` ends the use before it unmaps.
+        let window = unsafe { Window::new(place::console(source), layout::WINDOW_BYTES) }?;
+        Some(Self { source, pieces, window, port: None })
     }
 
     /// Begins a life of the guest: lends it the window, mapped at `ipa`, and makes the ports. Returns the guest's port.
     ///
     /// # Errors
     /// Those of lending, mapping and making ports.
-    pub fn connect(&mut self, machine: &mut Machine, domain: Handle, ipa: u64, cookie: u64) -> Result<Handle, Status> {
+    pub fn connect(&mut self, machine: &mut Machine, domain: Handle, ipa: u64) -> Result<Handle, Status> {
         self.disconnect();
         renew(self.window).ok_or(Status::Invalid)?;
         let [window, _] = self.pieces;
         machine.lend(window.extent, window.pages, domain, ipa, hv::READ_WRITE)?;
-        let pair = || hvc::port_pair_create(SELF_DOMAIN, domain, cookie, cookie);
+        let ours = cookie::console(self.source);
+        let pair = || hvc::port_pair_create(SELF_DOMAIN, domain, ours, GUESTS_COOKIE);
         let (ours, theirs) = machine.with_budget(domain, pair)?;
         self.port = Some(ours);
         Ok(theirs)

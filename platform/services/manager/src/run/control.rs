@@ -11,32 +11,49 @@ use portico_sdk::hvc;
 use portico_sdk::port::Port;
 use portico_sdk::window::Window;
 
-use crate::hv;
+use crate::again::Left;
+use crate::{cookie, hv, place};
 
-/// First IPA of control pages in the manager.
-const PAGES: u64 = 0x7_0000_0000;
 /// A service that does not show a beat for so many milliseconds hangs.
 pub const PATIENCE_MS: u32 = 2000;
 
 /// The control page of a service. It outlives the service's instances.
 #[derive(Debug)]
 pub struct Control {
+    id: usize,
     piece: Piece<Handle>,
     window: Window,
     port: Option<Port>,
 }
 
 impl Control {
-    /// Takes `piece`, a page, as the control page of service `number`.
+    /// Takes `piece`, a page, as the control page of service `id`.
     ///
     /// # Errors
     /// Those of mapping.
-    pub fn open(piece: Piece<Handle>, number: u64) -> Result<Self, Status> {
-        let ipa = PAGES + number * PAGE_SIZE;
-        hv::map_here(piece.extent, ipa, hv::READ_WRITE)?;
-        // SAFETY: the extent was just mapped there, for good, as RAM that no Rust object is in.
-        let window = unsafe { Window::new(ipa, PAGE_SIZE as usize) }.ok_or(Status::Invalid)?;
-        Ok(Self { piece, window, port: None })
+    pub fn open(piece: Piece<Handle>, id: usize) -> Result<Self, Status> {
+        hv::map_here(piece.extent, place::control(id), hv::READ_WRITE)?;
+        Self::over(piece, id).ok_or(Status::Invalid)
+    }
+
+    /// Takes over the page and the port that the manager's last life had, if the service has them.
+    pub fn adopt(left: &mut Left, id: usize) -> Option<Self> {
+        let mut control = Self::over(left.window(place::control(id), 1)?, id)?;
+        let port = left.port(cookie::control(id));
+        // It is bound to a bit of the last life, which may be another one's now.
+        control.port = port.and_then(|port| Port::bind(port).ok());
+        Some(control)
+    }
+
+    fn over(piece: Piece<Handle>, id: usize) -> Option<Self> {
+        // SAFETY: the extent is mapped there, for good, as RAM that no Rust object is in.
+        let window = unsafe { Window::new(place::control(id), PAGE_SIZE as usize) }?;
+        Some(Self { id, piece, window, port: None })
+    }
+
+    /// Whether an instance can be told something.
+    pub fn is_connected(&self) -> bool {
+        self.port.is_some()
     }
 
     /// Begins anew for an instance of the service: lends the page, mapped at `ipa` there, and makes the ports. Returns the service's port.
@@ -57,7 +74,7 @@ impl Control {
         set(offset_of!(ChannelHeader, magic), ChannelHeader::MAGIC)?;
         portico_sdk::mem::clean(self.window.address() as usize, PAGE_SIZE as usize);
         hv::lend(self.piece.extent, self.piece.pages, domain, ipa)?;
-        let (ours, theirs) = hvc::port_pair_create(SELF_DOMAIN, domain, 0, 0)?;
+        let (ours, theirs) = hvc::port_pair_create(SELF_DOMAIN, domain, cookie::control(self.id), 0)?;
         self.port = Some(Port::bind(ours).inspect_err(|_| {
             let _ = hvc::handle_close(ours);
         })?);
@@ -92,6 +109,11 @@ impl Control {
     /// Takes the service's notification.
     pub fn take(&self) -> bool {
         self.port.as_ref().is_some_and(Port::take)
+    }
+
+    /// Whether the service notified; does not forget it.
+    pub fn is_told(&self) -> bool {
+        self.port.as_ref().is_some_and(Port::is_pending)
     }
 
     /// How often the service's main loop has shown that it turns.

@@ -16,11 +16,10 @@ use portico_sdk::pipe::{Consumer, Pipe, Producer};
 use portico_sdk::println;
 use portico_sdk::window::Window;
 
+use crate::again::Left;
 use crate::hv::{self, Machine};
+use crate::place;
 
-/// Where the windows are mapped in the manager.
-const DESK: u64 = 0x6_0000_0000;
-const BOX: u64 = DESK + (16 << 20);
 /// Most bytes that wait for the service.
 const MAX_WAITING: usize = 64 << 10;
 
@@ -56,13 +55,14 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Makes the windows.
+    /// Takes over the windows that the manager's last life had, or makes them.
     ///
     /// # Errors
     /// Those of taking memory, lending and mapping.
-    pub fn open(&mut self, machine: &mut Machine) -> Result<(), Status> {
-        let desk = window(machine, DESK, layout::DESK_BYTES)?;
-        let letters = window(machine, BOX, layout::BOX_BYTES)?;
+    pub fn open(&mut self, machine: &mut Machine, left: &mut Left) -> Result<(), Status> {
+        let desk = window(machine, left, place::DESK, layout::DESK_BYTES)?;
+        let letters = window(machine, left, place::BOX, layout::BOX_BYTES)?;
+        // Where the ends of the last life stood: a message is there wholly or not at all.
         let to = Producer::new(Pipe::console_out(letters.1).ok_or(Status::Invalid)?);
         let from = Consumer::new(Pipe::console_in(letters.1).ok_or(Status::Invalid)?);
         self.windows = Some(Windows { desk, letters, to, from });
@@ -111,6 +111,13 @@ impl Desk {
         if let Some(word) = window.word(at + layout::ENTRY_KIND) {
             word.store(kind, Ordering::Release);
         }
+    }
+
+    /// Whether a guest is in the service's table.
+    pub fn has_entered(&self, source: usize) -> bool {
+        let Some(window) = self.windows.as_ref().map(|windows| windows.desk.1) else { return false };
+        let kind = window.word(layout::TABLE + source * layout::ENTRY_BYTES + layout::ENTRY_KIND);
+        kind.is_some_and(|kind| kind.load(Ordering::Acquire) != 0)
     }
 
     /// Prints a line about what happened.
@@ -214,10 +221,13 @@ impl Desk {
     }
 }
 
-fn window(machine: &mut Machine, ipa: u64, bytes: usize) -> Result<(Piece<Handle>, Window), Status> {
-    let piece = hv::shared(machine, (bytes as u64).div_ceil(PAGE_SIZE))?;
-    hv::map_here(piece.extent, ipa, hv::READ_WRITE)?;
-    // SAFETY: the extent was just mapped there, for good, as RAM that no Rust object is in.
+fn window(machine: &mut Machine, left: &mut Left, ipa: u64, bytes: usize) -> Result<(Piece<Handle>, Window), Status> {
+    let pages = (bytes as u64).div_ceil(PAGE_SIZE);
+    let piece = match left.window(ipa, pages) {
+        Some(piece) => piece,
+        None => hv::shared(machine, pages, ipa)?,
+    };
+    // SAFETY: the extent is mapped there, for good, as RAM that no Rust object is in.
     let window = unsafe { Window::new(ipa, bytes) }.ok_or(Status::Invalid)?;
     Ok((piece, window))
 }

@@ -9,7 +9,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use alloc::{format, vec};
-use portico_abi::call::{attrs, extent_flags};
+use portico_abi::call::attrs;
 use portico_abi::{Handle, PAGE_SIZE, Rights, Status, dt};
 use portico_boards::devices::{self, Device};
 use portico_boards::{UartInfo, UartKind};
@@ -19,7 +19,9 @@ use portico_manager::memory::Piece;
 use portico_sdk::hvc::{self, Trigger};
 use portico_sdk::{dtb, mem, sync};
 
+use crate::again::Left;
 use crate::hv::{self, Machine};
+use crate::place;
 
 /// How device trees call what is given to services.
 const VIRTIO: &str = "virtio,mmio";
@@ -27,6 +29,8 @@ const VIRTIO: &str = "virtio,mmio";
 const EMMC2: &str = "brcm,bcm2711-emmc2";
 /// First IPA for device registers, in the manager and in services.
 const REGISTERS: u64 = mem::DEVICES.start + 0x10_0000;
+/// Where they are mapped in the manager to see what they are.
+const PROBE: u64 = mem::DEVICES.end - STRIDE;
 /// Bytes between two mappings of registers.
 const STRIDE: u64 = 0x1_0000;
 /// Registers of a virtio transport: magic number, kind of device, status. (VIRTIO 1.2, "MMIO Device Register Layout")
@@ -67,7 +71,7 @@ pub struct Devices {
 
 impl Devices {
     /// Finds what the machine has for services of `kinds`. What cannot be used is said in words.
-    pub fn find(machine: &Machine, kinds: &[ServiceKind]) -> (Devices, Vec<String>) {
+    pub fn find(machine: &mut Machine, kinds: &[ServiceKind]) -> (Devices, Vec<String>) {
         let mut devices = Devices::default();
         let mut troubles = Vec::new();
         if kinds.is_empty() {
@@ -95,7 +99,7 @@ impl Devices {
     /// Adds the page that `found` share, if one of the services wants what is in it.
     fn add(
         &mut self,
-        machine: &Machine,
+        machine: &mut Machine,
         compatible: &'static str,
         found: &[Device],
         kinds: &[ServiceKind],
@@ -104,14 +108,17 @@ impl Devices {
         let base = first.registers.start & !(PAGE_SIZE - 1);
         let pages = last.registers.end().saturating_sub(base).div_ceil(PAGE_SIZE).clamp(1, STRIDE / PAGE_SIZE);
         let trouble = |status: Status| format!("device at {base:#x}: not to be had: {}", status.describe());
-        let extent = hvc::device_extent(machine.system, base, pages, 0).map_err(trouble)?;
+        let extent = machine.device(base, pages).map_err(trouble)?;
         let ipa = REGISTERS + self.registers.len() as u64 * STRIDE;
-        hv::map_here(extent, ipa, hv::READ_WRITE | attrs::DEVICE).map_err(trouble)?;
+        // Where it is in use already it stays; others are looked at in a place of their own.
+        let is_in_use = hvc::extent_info(extent).is_ok_and(|info| info.ipa == Some(ipa));
+        let at = if is_in_use { ipa } else { PROBE };
+        hv::map_device_here(extent, at).map_err(trouble)?;
         let mut kind = None;
         let mut slots = Vec::new();
         for device in found {
             let offset = device.registers.start - base;
-            let Some(serves) = serves(compatible, ipa + offset) else { continue };
+            let Some(serves) = serves(compatible, at + offset) else { continue };
             if kind.is_some_and(|kind| kind != serves) {
                 let _ = hv::unmap_here(extent);
                 return Err(format!(
@@ -122,15 +129,15 @@ impl Devices {
             slots.push((offset, device));
         }
         let Some(kind) = kind.filter(|kind| kinds.contains(kind)) else {
-            // Nobody's: the next one takes its place.
             return hv::unmap_here(extent).map_err(trouble);
         };
+        hv::map_device_here(extent, ipa).map_err(trouble)?;
         let mut registers =
             Registers { compatible, kind, extent, pages, ipa, slots: Vec::new(), properties: Vec::new() };
         for (offset, device) in slots {
             let trigger = if device.is_edge { Trigger::Edge } else { Trigger::Level };
             let interrupt = match device.interrupt {
-                Some(intid) => hvc::irq_create(machine.system, intid, trigger, 0).map_err(|status| match status {
+                Some(intid) => machine.interrupt(intid, trigger).map_err(|status| match status {
                     Status::Exists => {
                         format!(
                             "device at {base:#x}: its interrupt {intid} is another device's too, and cannot be divided"
@@ -147,13 +154,13 @@ impl Devices {
     }
 
     /// Adds the machine's console UART.
-    fn add_uart(&mut self, machine: &Machine, info: &UartInfo) -> Result<(), &'static str> {
+    fn add_uart(&mut self, machine: &mut Machine, info: &UartInfo) -> Result<(), &'static str> {
         let base = info.registers.start & !(PAGE_SIZE - 1);
         let offset = info.registers.start - base;
         let pages = offset.saturating_add(info.registers.len).div_ceil(PAGE_SIZE).clamp(1, STRIDE / PAGE_SIZE);
-        let extent = hvc::device_extent(machine.system, base, pages, 0).map_err(Status::describe)?;
+        let extent = machine.device(base, pages).map_err(Status::describe)?;
         // One that cannot interrupt can still be polled.
-        let interrupt = info.interrupt.and_then(|id| hvc::irq_create(machine.system, id, Trigger::Level, 0).ok());
+        let interrupt = info.interrupt.and_then(|id| machine.interrupt(id, Trigger::Level).ok());
         let slot = Slot { offset, bytes: info.registers.len, interrupt: interrupt.unwrap_or(Handle::NONE) };
         let mut properties = Vec::new();
         let mut say = |name, value| properties.push((name, value));
@@ -177,6 +184,22 @@ impl Devices {
             properties,
         });
         Ok(())
+    }
+
+    /// Takes over the memory for devices that the manager's last life lent. What nobody has is given back when no device reaches it any more.
+    pub fn adopt(&mut self, machine: &mut Machine, left: &mut Left) {
+        for kind in ServiceKind::ALL {
+            let is_its = |&mut (_, ipa): &mut (Piece<Handle>, u64)| ipa == dma_of(kind);
+            self.dma.extend(left.windows.extract_if(.., is_its).map(|(piece, _)| (kind, piece)));
+            for (piece, _) in left.unlent.extract_if(.., is_its) {
+                if self.reset(kind) {
+                    machine.give_back(piece);
+                } else {
+                    let _ = hv::unmap_here(piece.extent);
+                    machine.lose(piece);
+                }
+            }
+        }
     }
 
     /// Lends a service everything of its kind, memory for its devices at `dma_ipa`. Returns the nodes of its device tree.
@@ -230,13 +253,13 @@ impl Devices {
             Some((_, piece)) => *piece,
             None => {
                 let piece = machine.take(pages).map_err(|_| Status::NoBudget)?;
+                // The manager has nothing to do there, but knows it again by that.
+                hv::map_here(piece.extent, dma_of(kind), hv::READ_WRITE).inspect_err(|_| machine.give_back(piece))?;
                 self.dma.push((kind, piece));
                 piece
             }
         };
-        if hvc::extent_info(piece.extent)?.flags & extent_flags::DIRTY != 0 {
-            hvc::complete(|| hvc::extent_scrub(piece.extent))?;
-        }
+        hv::scrub_mapped(piece.extent, dma_of(kind))?;
         machine.lend(piece.extent, piece.pages, domain, ipa, hv::READ_WRITE)?;
         Ok(DeviceNode {
             node: "dma",
@@ -286,6 +309,11 @@ fn uart(bytes: &[u8]) -> Result<UartInfo, &'static str> {
         (None, Err(error)) => Err(error.text()),
         (None, Ok(())) => Err("the machine has none that is known here"),
     }
+}
+
+/// Where memory for the devices of a service is mapped in the manager.
+fn dma_of(kind: ServiceKind) -> u64 {
+    place::dma(kind as u16)
 }
 
 /// Pages of memory that a device needs: for its queues, and what a network card receives.

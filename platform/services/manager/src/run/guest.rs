@@ -88,6 +88,8 @@ pub struct Instance {
 pub struct Guest {
     /// What it is to be.
     pub description: Description,
+    /// An operator changed that.
+    pub is_changed: bool,
     /// Its number in the system description, if it is from there.
     pub index: Option<u16>,
     /// Where it is in its life.
@@ -129,6 +131,7 @@ impl Guest {
     pub fn new(description: Description, index: Option<u16>) -> Self {
         Self {
             description,
+            is_changed: false,
             index,
             state: State::Absent,
             restarts: RestartState::default(),

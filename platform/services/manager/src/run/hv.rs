@@ -2,11 +2,16 @@
 
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
+use portico_abi::PAGE_SIZE;
 use portico_abi::handle::SELF_DOMAIN;
 use portico_manager::memory::{Cleanliness, Extents, Memory, MemoryError, Piece};
 use portico_sdk::abi::call::{attrs, extent_flags};
 use portico_sdk::abi::{Handle, ObjectType, Status};
-use portico_sdk::hvc::{self, Progress};
+use portico_sdk::hvc::{self, Progress, Trigger};
+
+use crate::again::Left;
+use crate::{cookie, place};
 
 /// Attributes of memory that the manager maps for itself.
 pub const READ_WRITE: u64 = attrs::READ | attrs::WRITE;
@@ -43,24 +48,116 @@ pub struct Machine {
     pub memory: Memory<Handle>,
     /// Pages that were free at the start, those in EL2's pool included.
     free_at_start: u64,
+    /// Pages that the manager's last life had given to somebody, and those that were free.
+    given: Vec<Piece<Handle>>,
+    idle: Vec<(Piece<Handle>, Cleanliness)>,
+    /// Device memory that the last life made handles of, with its address.
+    devices: Vec<(Handle, u64)>,
+    /// Interrupts, with their cookies.
+    interrupts: Vec<(Handle, u64)>,
 }
 
 impl Machine {
-    /// Finds the System handle and all free memory in the manager's handle table.
+    /// Finds the System handle and everything else in the manager's handle table. Free memory is there after [`Machine::begin`].
     ///
     /// # Errors
     /// The status of the query, if this domain is not the manager.
-    pub fn find() -> Result<Self, Status> {
+    pub fn find() -> Result<(Self, Left), Status> {
         let system = hvc::self_info(portico_abi::call::info::SYSTEM_HANDLE, 0)?;
         let system = Handle::from_raw((system & 0xffff_ffff) as u32);
-        let mut machine = Self { system, memory: Memory::default(), free_at_start: 0 };
+        let mut machine = Self {
+            system,
+            memory: Memory::default(),
+            free_at_start: 0,
+            given: Vec::new(),
+            idle: Vec::new(),
+            devices: Vec::new(),
+            interrupts: Vec::new(),
+        };
+        let mut left = Left::default();
         let mut cursor = 0;
         while let Ok((handle, next)) = hvc::handle_next(SELF_DOMAIN, cursor) {
             cursor = next;
-            machine.consider(handle);
+            let Ok(info) = hvc::handle_info(handle) else { continue };
+            let list = match info.object {
+                Some(ObjectType::Extent) => {
+                    machine.consider(handle, info.cookie, &mut left);
+                    continue;
+                }
+                Some(ObjectType::Domain) => &mut left.domains,
+                Some(ObjectType::Vcpu) => &mut left.vcpus,
+                Some(ObjectType::Port) => &mut left.ports,
+                Some(ObjectType::Irq) => &mut machine.interrupts,
+                Some(ObjectType::System) | None => continue,
+            };
+            list.push((handle, info.cookie));
         }
-        machine.free_at_start = machine.free_with_pool();
-        Ok(machine)
+        Ok((machine, left))
+    }
+
+    /// Takes the free memory that was found. Of what is not known to be clean, all is scrubbed.
+    pub fn begin(&mut self, is_known_clean: bool) {
+        for (piece, found) in core::mem::take(&mut self.idle) {
+            let state = if is_known_clean { found } else { Cleanliness::Dirty };
+            self.memory.add(&mut Calls, piece.extent, piece.start, piece.pages, state);
+        }
+    }
+
+    /// Ends the beginning: what is there now is what must be free again at the end.
+    pub fn balance_begins(&mut self) {
+        self.free_at_start = self.memory.total_pages().saturating_add(self.pool_pages());
+    }
+
+    /// Takes back what the last life had given to somebody who is gone; never to be used again if something may still reach it.
+    pub fn reclaim(&mut self, is_safe: bool) {
+        let used = extent_flags::MAPPED | extent_flags::LENT;
+        let gone =
+            self.given.extract_if(.., |piece| hvc::extent_info(piece.extent).is_ok_and(|info| info.flags & used == 0));
+        let gone: Vec<_> = gone.collect();
+        for piece in gone {
+            if is_safe {
+                self.memory.put_dirty(piece);
+            } else {
+                self.lose(piece);
+            }
+        }
+    }
+
+    /// Never uses a piece again: a device may still reach it. It is lent to the manager itself, so that the next life does not take it for free.
+    pub fn lose(&mut self, piece: Piece<Handle>) {
+        let _ = hvc::extent_lend(piece.extent, SELF_DOMAIN, 0, piece.pages, attrs::READ);
+        self.memory.put_lost(piece);
+    }
+
+    /// Takes back a window of the manager's, whoever has it.
+    pub fn give_back(&mut self, piece: Piece<Handle>) {
+        let _ = hvc::complete(|| hvc::extent_revoke(piece.extent));
+        let _ = unmap_here(piece.extent);
+        self.memory.put_dirty(piece);
+    }
+
+    /// Device memory, by the handle that there is already if there is one.
+    ///
+    /// # Errors
+    /// Those of `device_extent`.
+    pub fn device(&self, address: u64, pages: u64) -> Result<Handle, Status> {
+        match self.devices.iter().find(|&&(_, of)| of == address) {
+            Some(&(extent, _)) => Ok(extent),
+            None => hvc::device_extent(self.system, address, pages, 0),
+        }
+    }
+
+    /// An interrupt, by the handle that there is already if there is one.
+    ///
+    /// # Errors
+    /// Those of `irq_create`.
+    pub fn interrupt(&mut self, intid: u32, trigger: Trigger) -> Result<Handle, Status> {
+        let cookie = cookie::interrupt(intid);
+        // Once only: two devices cannot share one.
+        match self.interrupts.iter().position(|&(_, of)| of == cookie) {
+            Some(at) => Ok(self.interrupts.swap_remove(at).0),
+            None => hvc::irq_create(self.system, intid, trigger, cookie),
+        }
     }
 
     /// Whether no memory waits to be scrubbed.
@@ -75,23 +172,45 @@ impl Machine {
     }
 
     fn free_with_pool(&self) -> u64 {
-        let pool = hvc::pool_info(self.system).map_or(0, |(pages, ..)| pages);
-        self.memory.free_pages().saturating_add(self.memory.dirty_pages()).saturating_add(pool)
+        self.memory.free_pages().saturating_add(self.memory.dirty_pages()).saturating_add(self.pool_pages())
     }
 
-    /// Takes a handle as free memory if it is that.
-    fn consider(&mut self, handle: Handle) {
-        let is_extent = hvc::handle_info(handle).is_ok_and(|info| info.object == Some(ObjectType::Extent));
-        let Some(info) = is_extent.then(|| hvc::extent_info(handle).ok()).flatten() else { return };
-        let used = extent_flags::GRANT | extent_flags::DEVICE | extent_flags::MAPPED | extent_flags::LENT;
-        if info.flags & used != 0 || info.pages == 0 {
+    fn pool_pages(&self) -> u64 {
+        hvc::pool_info(self.system).map_or(0, |(pages, ..)| pages)
+    }
+
+    /// Looks what an extent is for.
+    fn consider(&mut self, extent: Handle, cookie: u64, left: &mut Left) {
+        let (Ok(mut info), Ok(address)) = (hvc::extent_info(extent), hvc::extent_address(self.system, extent)) else {
+            return;
+        };
+        if info.flags & extent_flags::DEVICE != 0 {
+            self.devices.push((extent, address));
             return;
         }
-        let state = match info.flags & extent_flags::DIRTY {
-            0 => Cleanliness::Clean,
-            _ => Cleanliness::Dirty,
-        };
-        self.memory.add_root(handle, info.pages, state);
+        // EL2 gave those that the manager itself is in a cookie.
+        if cookie != 0 || info.pages == 0 {
+            return;
+        }
+        // What was begun is brought to its end.
+        if info.ipa.is_some_and(place::is_loading) && unmap_here(extent).is_ok() {
+            (info.ipa, info.flags) = (None, info.flags & !extent_flags::MAPPED);
+        }
+        if info.flags & extent_flags::REVOKING != 0 && hvc::complete(|| hvc::extent_revoke(extent)).is_ok() {
+            info.flags &= !(extent_flags::REVOKING | extent_flags::LENT);
+        }
+        let piece = Piece { extent, root: 0, start: address / PAGE_SIZE, pages: info.pages };
+        if info.flags & (extent_flags::MAPPED | extent_flags::LENT) == 0 {
+            let is_clean = info.flags & extent_flags::DIRTY == 0;
+            self.idle.push((piece, if is_clean { Cleanliness::Clean } else { Cleanliness::Dirty }));
+            return;
+        }
+        self.memory.count_used(info.pages);
+        match info.ipa.filter(|&ipa| place::is_own(ipa)) {
+            Some(ipa) if info.flags & extent_flags::LENT != 0 => left.windows.push((piece, ipa)),
+            Some(ipa) => left.unlent.push((piece, ipa)),
+            None => self.given.push(piece),
+        }
     }
 
     /// Takes one piece of clean memory.
@@ -100,6 +219,18 @@ impl Machine {
     /// As [`Memory::take`].
     pub fn take(&mut self, pages: u64) -> Result<Piece<Handle>, MemoryError> {
         self.memory.take(&mut Calls, pages)
+    }
+
+    /// As [`Machine::take`], and scrubs if there is no clean memory now: for small pieces without which nothing goes on.
+    fn take_waiting(&mut self, pages: u64) -> Result<Piece<Handle>, MemoryError> {
+        loop {
+            match self.take(pages) {
+                Err(MemoryError::Scrubbing) => {
+                    self.memory.scrub_step(&mut Calls);
+                }
+                other => return other,
+            }
+        }
     }
 
     /// Creates a domain, and gives the pool another block if it lacks pages.
@@ -198,6 +329,19 @@ pub fn map_here(extent: Handle, ipa: u64, attributes: u64) -> Result<(), Status>
     hvc::complete(|| hvc::extent_map(extent, SELF_DOMAIN, ipa, attributes)).map(|_| ())
 }
 
+/// Maps registers of a device into the manager, unless they are there already.
+///
+/// # Errors
+/// Those of `extent_unmap` and `extent_map`.
+pub fn map_device_here(extent: Handle, ipa: u64) -> Result<(), Status> {
+    match hvc::extent_info(extent)?.ipa {
+        Some(at) if at == ipa => return Ok(()),
+        Some(_) => unmap_here(extent)?,
+        None => {}
+    }
+    map_here(extent, ipa, READ_WRITE | attrs::DEVICE)
+}
+
 /// Ends [`map_here`].
 ///
 /// # Errors
@@ -206,15 +350,17 @@ pub fn unmap_here(extent: Handle) -> Result<(), Status> {
     hvc::complete(|| hvc::extent_unmap(extent, SELF_DOMAIN)).map(|_| ())
 }
 
-/// Takes memory for a window that outlives whoever it is lent to: the manager lends it to itself too, so that at no time nobody has it, and what
-/// one borrower wrote is there for the next.
+/// Takes memory for a window that outlives whoever it is lent to, and maps it at `ipa`: the manager lends it to itself too, so that at no time
+/// nobody has it, and what one borrower wrote is there for the next.
 ///
 /// # Errors
-/// `NoBudget` if there is no memory; those of `extent_lend`.
-pub fn shared(machine: &mut Machine, pages: u64) -> Result<Piece<Handle>, Status> {
-    let piece = machine.take(pages).map_err(|_| Status::NoBudget)?;
-    let lent = hvc::extent_lend(piece.extent, SELF_DOMAIN, 0, pages, READ_WRITE);
-    lent.map(|_| piece).inspect_err(|_| machine.memory.put_dirty(piece))
+/// `NoBudget` if there is no memory; those of `extent_map` and `extent_lend`.
+pub fn shared(machine: &mut Machine, pages: u64, ipa: u64) -> Result<Piece<Handle>, Status> {
+    let piece = machine.take_waiting(pages).map_err(|_| Status::NoBudget)?;
+    // In this order: one that is not lent was not finished, should this life end between.
+    let mapped = map_here(piece.extent, ipa, READ_WRITE);
+    let lent = mapped.and_then(|()| hvc::extent_lend(piece.extent, SELF_DOMAIN, 0, pages, READ_WRITE));
+    lent.map(|_| piece).inspect_err(|_| machine.give_back(piece))
 }
 
 /// Lends a whole extent to a domain and maps it there.

@@ -14,7 +14,7 @@ use portico_manager::links::Purpose;
 use portico_manager::memory::MemoryError;
 use portico_manager::restart::{Decision, Ending};
 use portico_manager::watchdog::Watchdog;
-use portico_manager::{event, fdt, loader};
+use portico_manager::{event, fdt, loader, table};
 use portico_sdk::hvc::{self, Progress, Sched};
 
 use crate::console::{self, Console};
@@ -23,11 +23,13 @@ use crate::guest::{self, Guest, Instance, Next, State};
 use crate::hv::Calls;
 use crate::load::{Bytes, Load, Put, Step};
 use crate::supervisor::Manager;
+use crate::{cookie, place};
 
 /// Most guests that the manager knows, dead ones included.
 pub const MAX_GUESTS: usize = layout::MAX_SOURCES;
-/// Cookie of a guest's console port in its own table.
-const CONSOLE_COOKIE: u64 = u64::from_le_bytes(*b"console\0");
+
+/// Most RAM of a guest, in pages.
+const MAX_PAGES: u64 = (place::FLOOR - dt::RAM_BASE) / PAGE_SIZE;
 
 /// Why a guest could not be built.
 enum Failure {
@@ -70,6 +72,7 @@ impl Manager {
             guest.last_end = None;
             guest.state = State::Due(now);
         }
+        self.save();
     }
 
     /// Creates the domains of all guests that are due, so that their channels have both ends before the first starts.
@@ -123,11 +126,14 @@ impl Manager {
         let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
         let description = guest.description.clone();
         let index = guest.index;
+        if description.memory_pages > MAX_PAGES {
+            return Err(Failure::Because(format!("a guest has at most {} of memory", table::pages(MAX_PAGES))));
+        }
         let ram = self.machine.memory.take_many(&mut Calls, description.memory_pages)?;
         let channel_pages = index.map_or(0, |index| self.channels.pages_of(index));
         let budget = guest::budget_pages(&description, channel_pages);
         let bits = guest::ipa_bits(description.memory_pages);
-        let created = self.machine.create_domain(budget, u32::from(description.vcpus), bits, id as u64);
+        let created = self.machine.create_domain(budget, u32::from(description.vcpus), bits, cookie::domain(id));
         let domain = match created {
             Ok(domain) => domain,
             Err(status) => {
@@ -172,7 +178,7 @@ impl Manager {
         let (Some(kind), Some(number)) = (guest.service, guest.index) else { return Ok(()) };
         if guest.control.is_none() {
             let piece = self.machine.memory.take(&mut Calls, 1)?;
-            let opened = Control::open(piece, id as u64).map_err(|status| Failure::from(("its control page", status)));
+            let opened = Control::open(piece, id).map_err(|status| Failure::from(("its control page", status)));
             guest.control = Some(opened?);
         }
         let Some(control) = guest.control.as_mut() else { return Ok(()) };
@@ -217,10 +223,11 @@ impl Manager {
         for vcpu in 0..description.vcpus {
             let page = dt::VCPU_PAGES + u64::from(vcpu) * PAGE_SIZE;
             let mpidr = fdt::mpidr(u64::from(vcpu));
-            let mut created = hvc::vcpu_create(domain, u32::from(vcpu), mpidr, page, 0);
+            let cookie = cookie::vcpu(id, vcpu);
+            let mut created = hvc::vcpu_create(domain, u32::from(vcpu), mpidr, page, cookie);
             if created == Err(Status::NoBudget) {
                 self.machine.raise_budget(domain, 4)?;
-                created = hvc::vcpu_create(domain, u32::from(vcpu), mpidr, page, 0);
+                created = hvc::vcpu_create(domain, u32::from(vcpu), mpidr, page, cookie);
             }
             let handle = created?;
             if let Some(instance) = self.guests.get_mut(id).and_then(|guest| guest.instance.as_mut()) {
@@ -250,7 +257,7 @@ impl Manager {
             guest.console = Some(console);
         }
         let Some(console) = guest.console.as_mut() else { return Ok(()) };
-        let port = console.connect(&mut self.machine, domain, dt::WINDOWS, CONSOLE_COOKIE).map_err(refused)?;
+        let port = console.connect(&mut self.machine, domain, dt::WINDOWS).map_err(refused)?;
         if let Some(service) = service {
             console.plug(&mut self.machine, service).map_err(refused)?;
         }
@@ -270,6 +277,7 @@ impl Manager {
                 if let Some(guest) = self.guests.get_mut(id) {
                     guest.state = State::Loading(load);
                 }
+                self.save();
                 true
             }
             Ok(None) => false,
@@ -373,7 +381,10 @@ impl Manager {
                 instance.started_ns = now;
                 instance.watchdog = Watchdog::new(0, now);
                 match hvc::vcpu_start(first, entry, dtb) {
-                    Ok(()) => guest.state = State::Running,
+                    Ok(()) => {
+                        guest.state = State::Running;
+                        self.save();
+                    }
                     Err(status) => self.fail(id, &format!("its first vCPU: {}", status.describe())),
                 }
             }
@@ -462,6 +473,7 @@ impl Manager {
         {
             load.abandon(&instance.ram);
         }
+        guest_state(self, id, State::Destroying(next));
         if let Some(guest) = self.guests.get(id)
             && let (Some(instance), Some(index)) = (&guest.instance, guest.index)
         {
@@ -469,7 +481,6 @@ impl Manager {
             let _ = hvc::domain_run(instance.domain, run::PAUSE);
             self.channels.disconnect(index);
         }
-        guest_state(self, id, State::Destroying(next));
     }
 
     /// Gives up on building a guest, and says why.
@@ -530,9 +541,14 @@ impl Manager {
                     if is_quiet {
                         self.machine.memory.put_dirty(piece);
                     } else {
-                        self.machine.memory.put_lost(piece);
+                        self.machine.lose(piece);
                     }
                 }
+            }
+            // What this life did not give it. While another service is taken down its memory is unmapped already and may yet be reached.
+            let is_going = |other: &Guest| other.service.is_some() && matches!(other.state, State::Destroying(_));
+            if self.guests.iter().filter(|other| is_going(other) && other.name() != name).count() == 0 {
+                self.machine.reclaim(is_quiet);
             }
             if !is_quiet {
                 self.event(&format!("service \"{name}\": a device does not stop; its memory is not used again"));
@@ -555,6 +571,7 @@ impl Manager {
                 self.desk.say(Kind::Gone, id, &[]);
             }
         }
+        self.save();
     }
 }
 
@@ -562,6 +579,7 @@ fn guest_state(manager: &mut Manager, id: usize, state: State) {
     if let Some(guest) = manager.guests.get_mut(id) {
         guest.state = state;
     }
+    manager.save();
 }
 
 /// Scheduling as a description asks for it.

@@ -10,8 +10,8 @@ use portico_abi::{Handle, PAGE_SIZE, Status, dt};
 use portico_manager::memory::Piece;
 use portico_sdk::hvc::{self, Progress};
 
-/// IPA in the manager at which the guest that is being filled is mapped.
-const WINDOW: u64 = 0x40_0000_0000;
+use crate::place::LOADING as WINDOW;
+
 /// Bytes copied in one step: some tens of microseconds.
 const STEP_BYTES: u64 = 256 << 10;
 

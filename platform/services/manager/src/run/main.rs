@@ -9,6 +9,10 @@
 extern crate alloc;
 
 #[cfg(target_os = "none")]
+mod again;
+#[cfg(target_os = "none")]
+mod alarm;
+#[cfg(target_os = "none")]
 mod channels;
 #[cfg(target_os = "none")]
 mod commands;
@@ -16,6 +20,8 @@ mod commands;
 mod console;
 #[cfg(target_os = "none")]
 mod control;
+#[cfg(target_os = "none")]
+mod cookie;
 #[cfg(target_os = "none")]
 mod desk;
 #[cfg(target_os = "none")]
@@ -25,9 +31,13 @@ mod guest;
 #[cfg(target_os = "none")]
 mod hv;
 #[cfg(target_os = "none")]
+mod keeper;
+#[cfg(target_os = "none")]
 mod lifecycle;
 #[cfg(target_os = "none")]
 mod load;
+#[cfg(target_os = "none")]
+mod place;
 #[cfg(target_os = "none")]
 mod power;
 #[cfg(target_os = "none")]

@@ -8,12 +8,16 @@ use portico_bundle::cpio::Archive;
 use portico_bundle::description::{ServiceKind, System};
 use portico_bundle::names;
 use portico_manager::links::{self, number_of};
+use portico_manager::saved::Record;
 use portico_sdk::{dtb, irq, println, time};
 
+use crate::again::{Left, restarts};
 use crate::channels::Channels;
 use crate::devices::Devices;
 use crate::guest::description_of;
 use crate::hv::Machine;
+use crate::keeper::Keeper;
+use crate::place;
 use crate::supervisor::{Manager, Options};
 
 /// Exit code of a manager that cannot begin.
@@ -31,9 +35,12 @@ pub fn manager() -> u64 {
 }
 
 fn begin() -> Result<Manager, String> {
-    // The loop polls; no handler is ever run.
+    // Until the loop begins.
     irq::mask();
-    let machine = Machine::find().map_err(|status| format!("it has no System handle: {}", status.describe()))?;
+    let found = Machine::find().map_err(|status| format!("it has no System handle: {}", status.describe()))?;
+    let (mut machine, mut left) = found;
+    let is_again = restarts() > 0;
+    let (keeper, records, ending) = recall(&mut machine, &mut left, is_again);
     let bundle = bundle()?;
     let (system, trouble) = match description(&bundle) {
         Ok(system) => (system, None),
@@ -42,28 +49,50 @@ fn begin() -> Result<Manager, String> {
     let options = options(&system.manager_cmdline);
     let mut manager = Manager::new(machine, bundle, options);
     if system.service(ServiceKind::Console).is_some()
-        && let Err(status) = manager.desk.open(&mut manager.machine)
+        && let Err(status) = manager.desk.open(&mut manager.machine, &mut left)
     {
         manager.event(&format!("no console: {}", status.describe()));
     }
-    if !options.quiet {
+    if !options.quiet && !is_again {
         manager.event("manager is up; `help` lists the commands, Ctrl-] switches the keyboard");
     }
     if let Some(why) = trouble {
         manager.event(&format!("no system: {why}"));
     }
-    populate(&mut manager, system);
+    populate(&mut manager, system, is_again.then_some((left, records)));
+    manager.keeper = keeper;
+    manager.ending = ending;
+    manager.save();
     Ok(manager)
 }
 
+/// Takes what the last life kept, and free memory. Returns where to keep things, what was kept of guests, and the end of the machine if it was to end.
+fn recall(machine: &mut Machine, left: &mut Left, is_again: bool) -> (Option<Keeper>, Vec<Record>, Option<u64>) {
+    let (mut keeper, saved) = Keeper::take_over(machine, left).unzip();
+    let mut saved = saved.flatten();
+    // Of the first life all is clean, but what EL2 says is not.
+    machine.begin(!is_again || saved.as_ref().is_some_and(|saved| !saved.is_filling));
+    let unfinished = left.unlent.extract_if(.., |&mut (_, ipa)| !place::is_dma(ipa));
+    for (piece, _) in unfinished {
+        machine.give_back(piece);
+    }
+    machine.balance_begins();
+    if let (Some(keeper), Some(saved)) = (&mut keeper, &mut saved) {
+        keeper.note_restart(saved);
+    }
+    let keeper = keeper.or_else(|| Keeper::new(machine).ok());
+    let (records, ending) = saved.map(|saved| (saved.guests, saved.ending)).unwrap_or_default();
+    (keeper, records, ending)
+}
+
 /// Adds the guests in the order in which they start, and lets those start that are to.
-fn populate(manager: &mut Manager, system: System) {
+fn populate(manager: &mut Manager, system: System, last_life: Option<(Left, Vec<Record>)>) {
     let order = system.order().unwrap_or_default();
     let wanted = wanted(&system);
     manager.channels = Channels::new(links::all(&system));
     let mut guests: Vec<_> = system.guests.into_iter().map(Some).collect();
     let kinds: Vec<_> = system.services.iter().map(|service| service.kind).collect();
-    let (devices, troubles) = Devices::find(&manager.machine, &kinds);
+    let (devices, troubles) = Devices::find(&mut manager.machine, &kinds);
     manager.devices = devices;
     for trouble in troubles {
         manager.event(&trouble);
@@ -81,14 +110,19 @@ fn populate(manager: &mut Manager, system: System) {
         if let Some(guest) = manager.guests.get_mut(id) {
             guest.service = Some(service.kind);
         }
-        manager.start(id, now);
+        if last_life.is_none() {
+            manager.start(id, now);
+        }
     }
     for index in order {
         let Some(description) = guests.get_mut(usize::from(index)).and_then(Option::take) else { continue };
         let id = manager.add_guest(description, Some(index));
-        if wanted.contains(&index) {
+        if last_life.is_none() && wanted.contains(&index) {
             manager.start(id, now);
         }
+    }
+    if let Some((left, records)) = last_life {
+        manager.take_over(left, records, |index| wanted.contains(&index), now);
     }
     manager.prepare_all(now);
 }

@@ -1,6 +1,6 @@
 //! The manager's state, and its loop.
 //!
-//! One thread, interrupts masked: each turn looks at everything that may have happened, does a bounded piece of each
+//! One thread, and no interrupt but the [`alarm`](crate::alarm)'s does anything: each turn looks at everything that may have happened, does a bounded piece of each
 //! thing that is under way, and blocks only when nothing is left to do. No guest can make a turn long: pieces of destroying and
 //! scrubbing, and bytes copied are all bounded per turn.
 
@@ -13,8 +13,9 @@ use portico_bundle::cpio::Archive;
 use portico_bundle::description::ServiceKind;
 use portico_console::message::Kind;
 use portico_sdk::port::{self, Port};
-use portico_sdk::{hvc, time};
+use portico_sdk::{hvc, irq, time};
 
+use crate::alarm;
 use crate::channels::Channels;
 use crate::console::Console;
 use crate::control::Control;
@@ -22,6 +23,7 @@ use crate::desk::{Desk, Heard};
 use crate::devices::Devices;
 use crate::guest::{Guest, State};
 use crate::hv::{Calls, Machine};
+use crate::keeper::Keeper;
 use crate::report::TopSample;
 
 /// How often a console service that takes nothing is looked at, in nanoseconds.
@@ -61,6 +63,8 @@ pub struct Manager {
     pub top: Option<TopSample>,
     /// Set when the machine is to end: `system_off`'s operation.
     pub ending: Option<u64>,
+    /// What is kept for the manager's next life.
+    pub keeper: Option<Keeper>,
     /// EL2 may have text of guests.
     has_early_texts: bool,
     /// Until when the console service may print the last lines, once the machine is to end.
@@ -80,6 +84,7 @@ impl Manager {
             options,
             top: None,
             ending: None,
+            keeper: None,
             has_early_texts: false,
             closing: None,
         }
@@ -88,7 +93,9 @@ impl Manager {
     /// Runs until the machine is to end.
     pub fn run(mut self) -> ! {
         let event = Port::fixed(0, BIT_EVENT);
+        alarm::begin();
         loop {
+            alarm::turn();
             let now = time::now_ns();
             self.hear(now);
             let is_told = event.take();
@@ -111,9 +118,6 @@ impl Manager {
             }
             if !is_busy {
                 self.block();
-            } else {
-                // Notifications that came meanwhile keep their pending bytes; this clears the upcall's.
-                port::scan();
             }
         }
     }
@@ -237,8 +241,8 @@ impl Manager {
 
     /// Pages that are the services' own, or kept for consoles.
     fn held_pages(&self) -> u64 {
-        let ram = self.guests.iter().filter_map(|guest| guest.instance.as_ref());
-        let ram: u64 = ram.flat_map(|instance| &instance.ram).map(|piece| piece.pages).sum();
+        let with_ram = self.guests.iter().filter(|guest| guest.instance.is_some());
+        let ram: u64 = with_ram.map(|guest| guest.description.memory_pages).sum();
         let consoles = self.guests.iter().filter(|guest| guest.console.is_some()).count() as u64 * Console::ALL_PAGES;
         let controls = self.guests.iter().filter(|guest| guest.control.is_some()).count() as u64;
         ram + consoles + controls + self.desk.pages() + self.channels.held_pages() + self.devices.held_pages()
@@ -262,6 +266,13 @@ impl Manager {
                 time::now().saturating_add(scale.ticks(at.saturating_sub(now)))
             }
         };
+        let _masked = irq::Guard::new();
+        // What came since it was looked at, and its interrupt was taken: nothing would wake the manager.
+        let is_told = self.console_control().is_some_and(Control::is_told);
+        if is_told || Port::fixed(0, BIT_EVENT).is_pending() {
+            return;
+        }
+        alarm::rest();
         let _ = port::wait(deadline);
     }
 }
