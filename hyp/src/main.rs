@@ -15,7 +15,6 @@ mod irq;
 mod lock;
 mod log;
 mod machine;
-mod measure;
 mod memory;
 mod notify;
 mod object;

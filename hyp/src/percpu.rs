@@ -63,14 +63,6 @@ pub struct Pcpu {
     pub switches: AtomicU64,
     /// Interrupts taken. Written by the owner.
     pub irqs: AtomicU64,
-    /// Longest stay in EL2 seen by the measuring vectors, in ticks, and what it was. Written by the owner.
-    pub longest_ticks: AtomicU64,
-    /// Function id of the longest stay.
-    pub longest_id: AtomicU64,
-    /// Counter at the last entry, for the measuring vectors. Written by the owner.
-    pub entered_at: AtomicU64,
-    /// Function id at the last entry. Written by the owner.
-    pub entered_id: AtomicU64,
 }
 
 // SAFETY: `base` is written once, at boot, before its pCPU runs (see `init`); the rest are atomics.
@@ -99,10 +91,6 @@ impl Pcpu {
             up_since: AtomicU64::new(0),
             switches: AtomicU64::new(0),
             irqs: AtomicU64::new(0),
-            longest_ticks: AtomicU64::new(0),
-            longest_id: AtomicU64::new(0),
-            entered_at: AtomicU64::new(0),
-            entered_id: AtomicU64::new(0),
         }
     }
 

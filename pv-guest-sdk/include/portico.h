@@ -716,12 +716,9 @@ struct portico_system_stats {
 	uint64_t pool_pages;
 	uint64_t pool_used;
 	uint64_t image_bytes;
-	uint64_t longest_ticks;
-	uint64_t longest_call;
-	uint64_t dropped_lines;
 	uint64_t bad_calls;
 };
-_Static_assert(sizeof(struct portico_system_stats) == 72, "size");
+_Static_assert(sizeof(struct portico_system_stats) == 48, "size");
 _Static_assert(offsetof(struct portico_system_stats, size) == 0, "size");
 _Static_assert(offsetof(struct portico_system_stats, version) == 4, "version");
 _Static_assert(offsetof(struct portico_system_stats, pcpus) == 8, "pcpus");
@@ -729,10 +726,7 @@ _Static_assert(offsetof(struct portico_system_stats, gic) == 12, "gic");
 _Static_assert(offsetof(struct portico_system_stats, pool_pages) == 16, "pool_pages");
 _Static_assert(offsetof(struct portico_system_stats, pool_used) == 24, "pool_used");
 _Static_assert(offsetof(struct portico_system_stats, image_bytes) == 32, "image_bytes");
-_Static_assert(offsetof(struct portico_system_stats, longest_ticks) == 40, "longest_ticks");
-_Static_assert(offsetof(struct portico_system_stats, longest_call) == 48, "longest_call");
-_Static_assert(offsetof(struct portico_system_stats, dropped_lines) == 56, "dropped_lines");
-_Static_assert(offsetof(struct portico_system_stats, bad_calls) == 64, "bad_calls");
+_Static_assert(offsetof(struct portico_system_stats, bad_calls) == 40, "bad_calls");
 
 /* Answer of log_read. */
 struct portico_early_text {

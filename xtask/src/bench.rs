@@ -4,7 +4,7 @@
 //! print (`tests/guests/bench`); what they cannot know is asked of the manager. Goals and other hypervisors' figures are in
 //! `xtask/data/peers.toml`, our last ones in `xtask/data/baseline.toml`.
 
-mod counted;
+pub mod counted;
 mod table;
 
 use std::collections::BTreeMap;

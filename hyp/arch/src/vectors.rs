@@ -5,8 +5,8 @@
 //! frame is reloaded, `eret`), or what to run instead: then the rest of the frame is stored and [`portico_switch`] decides
 //! with all Rust frames unwound.
 //!
-//! Three tables hold the same code: plain; with the Spectre-BHB loop before anything else is executed; and with the loop and the
-//! time in EL2 measured. A boot option picks one; so neither costs anything when it is not wanted.
+//! Two tables hold the same code: plain, and with the Spectre-BHB loop before anything else is executed. A boot option picks one; so the loop
+//! costs nothing when it is not wanted.
 //!
 //! (Arm ARM DDI 0487, "Exception vectors"; Arm "Spectre-BHB: Speculative Target Reuse Attacks", loop of 8 for Cortex-A72)
 
@@ -26,8 +26,6 @@ pub enum VectorKind {
     Plain,
     /// Branch-history loop at each entry.
     Bhb,
-    /// Branch-history loop, and each entry is timed.
-    Measured,
 }
 
 // Implemented by the hypervisor proper.
@@ -53,14 +51,9 @@ unsafe extern "C" {
     fn portico_switch(next: *mut VcpuContext) -> *mut VcpuContext;
     /// An exception in EL2 itself. `kind` is the number of the vector.
     fn portico_fatal(kind: u64, esr: u64, elr: u64, far: u64, sp: u64) -> !;
-    /// Called before each return to a guest by the measuring vectors.
-    fn portico_measure_exit();
-    /// Called at each entry by the measuring vectors.
-    fn portico_measure_entry(id: u64);
 
     static portico_vectors_plain: u8;
     static portico_vectors_bhb: u8;
-    static portico_vectors_measured: u8;
     fn portico_enter_idle(handler_sp: u64) -> !;
 }
 
@@ -69,7 +62,6 @@ pub fn install(kind: VectorKind) {
     let table = match kind {
         VectorKind::Plain => &raw const portico_vectors_plain,
         VectorKind::Bhb => &raw const portico_vectors_bhb,
-        VectorKind::Measured => &raw const portico_vectors_measured,
     };
     // SAFETY: the symbol is a 2 KiB aligned table of 16 entries, mapped executable.
     unsafe { core::arch::asm!("msr vbar_el2, {}", "isb", in(reg) table, options(nostack, preserves_flags)) };
@@ -152,7 +144,7 @@ global_asm!(
     .endm
 
     // Overfull entries fail assembly: .org cannot go back.
-    .macro vector_table name, bhb, serve
+    .macro vector_table name, bhb
     .balign 0x800
     .global portico_vectors_\name
 portico_vectors_\name:
@@ -164,12 +156,12 @@ portico_vectors_\name:
     fatal_vector 5          //   IRQ
     fatal_vector 6          //   FIQ
     fatal_vector 7          //   SError
-    guest_vectors \name, 0x400, \bhb, \serve      // AArch64 guest
-    guest_vectors \name, 0x600, \bhb, \serve      // AArch32 EL0 of a guest
+    guest_vectors \name, 0x400, \bhb      // AArch64 guest
+    guest_vectors \name, 0x600, \bhb      // AArch32 EL0 of a guest
     .org portico_vectors_\name + 0x800
     .endm
 
-    .macro guest_vectors name, base, bhb, serve
+    .macro guest_vectors name, base, bhb
     .org portico_vectors_\name + \base
     save_volatile
     .if \bhb
@@ -179,17 +171,17 @@ portico_vectors_\name:
     // EC = HVC from AArch64, IL = 1, immediate 0
     mov w10, #0x5a000000
     cmp w9, w10
-    b.eq hvc_\serve
-    b sync_\serve
+    b.eq hvc_served
+    b sync_served
     .org portico_vectors_\name + \base + 0x80
     save_volatile
     .if \bhb
     bhb_loop
     .endif
-    b irq_\serve
+    b irq_served
     .org portico_vectors_\name + \base + 0x100
     save_volatile
-    b irq_\serve             // FIQ: Group 0 of a GICv2 is not used for anything but this same path
+    b irq_served             // FIQ: Group 0 of a GICv2 is not used for anything but this same path
     .org portico_vectors_\name + \base + 0x180
     save_volatile
     mov x0, sp
@@ -198,9 +190,8 @@ portico_vectors_\name:
 
     // Back to back, as each begins at a multiple of its size.
     .section .text.vectors, "ax"
-    vector_table plain, 0, served
-    vector_table bhb, 1, served
-    vector_table measured, 1, timed
+    vector_table plain, 0
+    vector_table bhb, 1
 
     // Linked in front of the tables, where their alignment would leave a gap.
     .section .text.vectors_code, "ax"
@@ -244,53 +235,6 @@ sync_served:
     cbnz x0, portico_exit_to
     mov sp, x1
     restore_volatile_and_eret
-
-hvc_timed:
-    mov x8, sp
-    ldr x10, [sp, #{handler_sp}]
-    mov sp, x10
-    stp x0, x8, [sp, #-16]!
-    bl portico_measure_entry
-    ldp x0, x7, [sp], #16
-    ldp x0, x1, [x7, #0]
-    ldp x2, x3, [x7, #16]
-    ldp x4, x5, [x7, #32]
-    ldr x6, [x7, #48]
-    bl portico_hypercall
-    b return_timed
-sync_timed:
-    save_rest sp
-    mov x8, sp
-    ldr x10, [sp, #{handler_sp}]
-    mov sp, x10
-    stp x8, x9, [sp, #-16]!
-    mov x0, #-1
-    bl portico_measure_entry
-    ldp x0, x1, [sp], #16
-    bl portico_guest_sync
-    ldr x1, [sp]
-    load_rest x1
-    b return_timed
-irq_timed:
-    mov x8, sp
-    ldr x10, [sp, #{handler_sp}]
-    mov sp, x10
-    str x8, [sp, #-16]!
-    mov x0, #-2
-    bl portico_measure_entry
-    ldr x0, [sp], #16
-    bl portico_guest_irq
-return_timed:
-    str x0, [sp, #-16]!
-    bl portico_measure_exit
-    ldr x0, [sp], #16
-    cbz x0, return_to_same
-    b portico_exit_to
-
-    stp x0, x30, [sp, #-16]!
-    bl portico_measure_exit
-    ldp x0, x30, [sp], #16
-    ret
 
 portico_serror_entry:
     ldr x10, [sp, #{handler_sp}]
@@ -350,8 +294,6 @@ portico_fatal_entry:
 
 // The macros above name the handlers as plain symbols; these keep the declarations and the assembly together.
 const _: unsafe extern "C" fn(*mut VcpuContext) -> *mut VcpuContext = portico_switch;
-const _: unsafe extern "C" fn(u64) = portico_measure_entry;
-const _: unsafe extern "C" fn() = portico_measure_exit;
 const _: unsafe extern "C" fn(*mut VcpuContext) -> *mut VcpuContext = portico_guest_irq;
 const _: unsafe extern "C" fn(*mut VcpuContext, u64) -> *mut VcpuContext = portico_guest_sync;
 const _: unsafe extern "C" fn(*mut VcpuContext, u64) -> *mut VcpuContext = portico_guest_serror;

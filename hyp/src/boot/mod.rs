@@ -8,7 +8,7 @@ pub use memory::{Boot, plan_memory};
 
 use crate::log::Part;
 use crate::{clock, irq, log, machine, percpu, root, sched};
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use portico_abi::psci::ret;
 use portico_arch::gic::{self, GicLayout};
 use portico_arch::pcpu::{self, MAX_PCPUS, PcpuBase};
@@ -148,17 +148,11 @@ pub fn init_guest_controls() {
 /// Takes the boot arguments into effect that choose how traps are handled, on all pCPUs.
 ///
 /// * `portico.bhb=off`: no branch-history loop at each entry. On by default, as Cortex-A57 and A72 need it.
-/// * `portico.measure`: time every stay in EL2.
 /// * `portico.wfi=trap`: WFI always traps, for measurements.
 pub fn apply_options(machine: &Machine<'_>) {
     let value = |name: &[u8]| argument(machine.bootargs, name);
     let bhb = value(b"portico.bhb") != Some(b"off");
-    let kind = match (value(b"portico.measure").is_some(), bhb) {
-        (true, _) => VectorKind::Measured,
-        (false, true) => VectorKind::Bhb,
-        (false, false) => VectorKind::Plain,
-    };
-    VECTORS.store(kind as u8, Ordering::Release);
+    IS_PLAIN.store(!bhb, Ordering::Release);
     sched::queue::ALWAYS_TRAP_WFI.store(value(b"portico.wfi") == Some(b"trap"), Ordering::Relaxed);
     if machine.psci == Psci::Smc {
         machine::find_firmware_workarounds(bhb);
@@ -167,13 +161,11 @@ pub fn apply_options(machine: &Machine<'_>) {
     }
 }
 
-static VECTORS: AtomicU8 = AtomicU8::new(0);
+static IS_PLAIN: AtomicBool = AtomicBool::new(false);
 
 /// Installs the vector table that the boot arguments chose, on this pCPU.
 pub fn install_vectors() {
-    let chosen = VECTORS.load(Ordering::Acquire);
-    let kinds = [VectorKind::Plain, VectorKind::Bhb, VectorKind::Measured];
-    vectors::install(kinds.into_iter().find(|kind| *kind as u8 == chosen).unwrap_or(VectorKind::Bhb));
+    vectors::install(if IS_PLAIN.load(Ordering::Acquire) { VectorKind::Plain } else { VectorKind::Bhb });
 }
 
 /// Tells the clock and the scheduler the counter's frequency, and turns on this pCPU's timer interrupts.

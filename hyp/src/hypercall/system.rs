@@ -132,13 +132,6 @@ pub fn stats_read(args: &mut Args, graph: &mut Graph) -> Outcome {
 }
 
 fn system_stats(graph: &Graph) -> SystemStats {
-    let mut longest = (0, u64::MAX);
-    for pcpu in (0..percpu::online()).filter_map(percpu::get) {
-        let ticks = pcpu.longest_ticks.load(Ordering::Relaxed);
-        if ticks > longest.0 {
-            longest = (ticks, pcpu.longest_id.load(Ordering::Relaxed));
-        }
-    }
     SystemStats {
         size: size_of::<SystemStats>() as u32,
         version: 1,
@@ -147,9 +140,6 @@ fn system_stats(graph: &Graph) -> SystemStats {
         pool_pages: u64::from(graph.memory.pool.pages()),
         pool_used: u64::from(graph.memory.pool.used()),
         image_bytes: mmu::image_range().1,
-        longest_ticks: longest.0,
-        longest_call: longest.1,
-        dropped_lines: 0,
         bad_calls: BAD_CALLS.load(Ordering::Relaxed),
     }
 }

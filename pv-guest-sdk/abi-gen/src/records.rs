@@ -109,8 +109,7 @@ fn results() -> Vec<Record> {
         }),
         record!(SystemStats as "system_stats", "Answer of `stats_read` with index 0." {
             "uint32_t" size, "uint32_t" version, "uint32_t" pcpus, "uint32_t" gic, "uint64_t" pool_pages,
-            "uint64_t" pool_used, "uint64_t" image_bytes, "uint64_t" longest_ticks, "uint64_t" longest_call,
-            "uint64_t" dropped_lines, "uint64_t" bad_calls,
+            "uint64_t" pool_used, "uint64_t" image_bytes, "uint64_t" bad_calls,
         }),
         record!(EarlyText as "early_text", "Answer of log_read." {
             "uint32_t" size, "uint32_t" version, "uint8_t" name[16], "uint64_t" len, "uint64_t" words[5],

@@ -251,12 +251,6 @@ pub struct SystemStats {
     pub pool_used: u64,
     /// EL2's image and per-pCPU memory, in bytes.
     pub image_bytes: u64,
-    /// Longest time in EL2 of one entry, in counter ticks.
-    pub longest_ticks: u64,
-    /// Call number of it, or all ones.
-    pub longest_call: u64,
-    /// Lines dropped by the rate limit.
-    pub dropped_lines: u64,
     /// Calls refused or unknown.
     pub bad_calls: u64,
 }
@@ -302,6 +296,6 @@ pub struct PcpuStats {
 const _: () = assert!(size_of::<DomainStatus>() == 80);
 const _: () = assert!(size_of::<FaultRecord>() == 64);
 const _: () = assert!(size_of::<VcpuStats>() == 96);
-const _: () = assert!(size_of::<SystemStats>() == 72);
+const _: () = assert!(size_of::<SystemStats>() == 48);
 const _: () = assert!(size_of::<EarlyText>() == 72);
 const _: () = assert!(size_of::<PcpuStats>() == 56);

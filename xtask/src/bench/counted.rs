@@ -42,6 +42,14 @@ pub fn measure(kind: MachineKind) -> Result<Figures> {
 /// The longest stay in EL2 while guests are built and destroyed.
 pub fn longest_stay(kind: MachineKind) -> Result<u64> {
     let (_, counts) = counted(kind, "bench-life", "not again.*")?;
+    longest_of(&counts)
+}
+
+/// The longest stay in EL2 that the plugin has counted, in instructions.
+///
+/// # Errors
+/// If it has counted none.
+pub fn longest_of(counts: &str) -> Result<u64> {
     let last = counts.lines().filter_map(|line| line.strip_prefix("longest ")).next_back();
     last.context("no stay was counted")?.parse().context("an odd count of a stay")
 }
@@ -63,8 +71,11 @@ fn counted(kind: MachineKind, system: &str, end: &str) -> Result<(String, String
     Ok((session.text().to_string(), text))
 }
 
-/// Builds the plugin.
-fn plugin(folder: &Path) -> Result<PathBuf> {
+/// Builds the plugin, into `folder`. It takes the argument `out=FILE`.
+///
+/// # Errors
+/// If there is no C compiler, or it refuses.
+pub fn plugin(folder: &Path) -> Result<PathBuf> {
     let source = project::root().join("xtask/data/count.c");
     let plugin = folder.join("count.so");
     let status = Command::new("cc")

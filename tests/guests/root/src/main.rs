@@ -66,11 +66,6 @@ fn root() -> u64 {
             machine::attempts(&mut tap, &mut books);
         }
     }
-    if let Ok(stats) = hvc::system_stats(books.system)
-        && stats.longest_ticks > 0
-    {
-        println!("# longest time in EL2: {} ticks, call {:#x}", stats.longest_ticks, stats.longest_call);
-    }
     let failed = tap.finish();
     let _ = hvc::system_off(books.system, 0);
     failed

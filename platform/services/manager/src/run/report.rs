@@ -4,7 +4,6 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
-use portico_abi::Call;
 use portico_abi::call::info;
 use portico_abi::device::control::Counters;
 use portico_abi::record::{VcpuState, VcpuStats};
@@ -186,13 +185,11 @@ impl Manager {
         if let Ok(stats) = hvc::system_stats(self.machine.system) {
             let _ = writeln!(text, "processors     {} (GICv{})", stats.pcpus, stats.gic);
             let _ = writeln!(text, "hypervisor     {} of its own", pages(stats.image_bytes / 4096));
-            let what = entry_name(stats.longest_call);
-            let _ = writeln!(text, "longest call   {} ticks in EL2, {what}", stats.longest_ticks);
             if let Ok(offset) = hvc::self_info(info::COUNTER_OFFSET, 0) {
                 let first = offset.wrapping_add(portico_sdk::start::boot_ticks());
                 let _ = writeln!(text, "booted         {first} ticks after reset");
             }
-            let _ = writeln!(text, "refused        {} calls, {} log lines", stats.bad_calls, stats.dropped_lines);
+            let _ = writeln!(text, "refused        {} calls", stats.bad_calls);
         }
         if let Ok((all, promised, used)) = hvc::pool_info(self.machine.system) {
             let _ = writeln!(text, "object pool    {}, {} promised, {} used", pages(all), pages(promised), pages(used));
@@ -294,18 +291,4 @@ fn vcpu_row(index: usize, stats: &VcpuStats) -> Vec<String> {
         format!("{}", stats.switches),
         format!("{}", stats.missed),
     ])
-}
-
-/// What EL2 was entered for, as it numbers that: x0 of a hypercall, or all ones for another exception, and one less for an interrupt.
-fn entry_name(id: u64) -> String {
-    if id == u64::MAX {
-        return "an exception".into();
-    }
-    if id == u64::MAX - 1 {
-        return "an interrupt".into();
-    }
-    match Call::TABLE.iter().find(|row| u64::from(row.call.function_id()) == id & 0xffff_ffff) {
-        Some(row) => row.name.into(),
-        None => format!("call {id:#x}"),
-    }
 }
