@@ -121,7 +121,8 @@ const _: () = assert!(size_of::<VcpuContext>() <= 2048);
 /// HCR_EL2 for a guest, without TWI. (Arm ARM DDI 0487, "HCR_EL2, Hypervisor Configuration Register")
 ///
 /// Stage 2 on; physical interrupts and SErrors to EL2; TLB and barrier maintenance broadcast (a vCPU may move);
-/// ID group 3, SMC, implementation-defined registers and ACTLR trapped; set/way invalidates also clean (SWIO); EL1 is AArch64.
+/// ID group 3, SMC, implementation-defined registers and ACTLR trapped; set/way invalidates also clean (SWIO); EL1 is AArch64. ID group 1 (REVIDR_EL1, AIDR_EL1) is not trapped: as MIDR_EL1 is the
+/// machine's, so is what tells a kernel which errata of it are fixed.
 pub const HCR_GUEST: u64 = hcr::VM
     | hcr::SWIO
     | hcr::PTW
@@ -130,7 +131,6 @@ pub const HCR_GUEST: u64 = hcr::VM
     | hcr::AMO
     | hcr::FB
     | hcr::BSU_IS
-    | hcr::TID1
     | hcr::TID3
     | hcr::TSC
     | hcr::TIDCP
@@ -149,7 +149,6 @@ pub mod hcr {
     pub const FB: u64 = 1 << 9;
     pub const BSU_IS: u64 = 1 << 10;
     pub const TWI: u64 = 1 << 13;
-    pub const TID1: u64 = 1 << 16;
     pub const TID3: u64 = 1 << 18;
     pub const TSC: u64 = 1 << 19;
     pub const TIDCP: u64 = 1 << 20;

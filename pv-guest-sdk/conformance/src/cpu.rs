@@ -61,6 +61,8 @@ fn identification(tap: &mut Tap) {
     tap.is("ID: no SME", field(read!("id_aa64pfr1_el1"), 24), Ok(0));
     tap.is("ID: no SVE registers", read!("S3_0_C0_C4_4"), Ok(0));
     tap.is("ID: reserved registers are zero", read!("S3_0_C0_C7_7"), Ok(0));
+    // Kernels take them with MIDR_EL1 for what errata the processor has.
+    tap.is("ID: REVIDR and AIDR can be read", (read!("revidr_el1").is_ok(), read!("aidr_el1").is_ok()), (true, true));
     tap.is("ID: no AArch32 registers", read!("S3_0_C0_C1_0"), Ok(0));
 }
 
