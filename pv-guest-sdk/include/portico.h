@@ -261,7 +261,13 @@ extern "C" {
 /* IPA from which channel windows are placed. */
 #define PORTICO_IPA_WINDOWS 0x9000000u
 
+/* First cell of an interrupt in the device tree */
+/* The second cell is a bit that is bound on every vCPU. Other first cells are reserved. */
+#define PORTICO_DT_INTERRUPT_PERCPU 1u
+
 /* Names in the device tree */
+/* `compatible` of the machine that a guest sees: of the tree's root. */
+#define PORTICO_DT_MACHINE "portico,guest"
 /* `compatible` of the hypervisor node. */
 #define PORTICO_DT_HYPERVISOR "portico,portico-1"
 /* Path of the hypervisor node. */

@@ -198,10 +198,16 @@ fn layout() -> Result<Vec<Group>, String> {
             numbers!(dt; RAM_BASE, VCPU_PAGES, INFO_PAGE, GICV, WINDOWS),
         )?,
         group(
+            ("interrupt_kind", "First cell of an interrupt in the device tree", "PORTICO_DT_INTERRUPT_"),
+            &Words(DT, "interrupt"),
+            &[],
+            numbers!(dt::interrupt; PERCPU),
+        )?,
+        group(
             ("dt", "Names in the device tree", "PORTICO_DT_"),
             &Words(DT, ""),
             &["RAM_BASE", "VCPU_PAGES", "INFO_PAGE", "GICV", "WINDOWS"],
-            texts!(dt; HYPERVISOR, HYPERVISOR_PATH, CONSOLE, CHANNEL, NAME, PEER, PORT, COOKIE, SIDE, BLOCK, NET, CONTROL, UART, DMA, QUEUES, QUEUE,
+            texts!(dt; MACHINE, HYPERVISOR, HYPERVISOR_PATH, CONSOLE, CHANNEL, NAME, PEER, PORT, COOKIE, SIDE, BLOCK, NET, CONTROL, UART, DMA, QUEUES, QUEUE,
                 MACHINE_ADDRESS, INTERRUPT, BUNDLE_NODE, MACHINE_DTB_NODE),
         )?,
     ])
@@ -279,7 +285,8 @@ fn devices() -> Result<Vec<Group>, String> {
 }
 
 /// Constants of `dt` that are text.
-const DT_TEXTS: [&str; 20] = [
+const DT_TEXTS: [&str; 21] = [
+    "MACHINE",
     "HYPERVISOR",
     "HYPERVISOR_PATH",
     "CONSOLE",

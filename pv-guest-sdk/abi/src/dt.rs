@@ -3,19 +3,23 @@
 //! ```text
 //! /hypervisor {
 //!     compatible = "portico,portico-1";
+//!     interrupt-controller; #interrupt-cells = <3>; ranges;
 //!     portico,name = "web";
-//!     console { compatible = "portico,console"; reg = <ipa size>; portico,port = <handle>; portico,side = <1>; };
-//!     channel@N { compatible = "portico,channel"; portico,name = "link"; portico,peer = "db"; reg; portico,port; portico,cookie; portico,side; };
-//!     block@N { compatible = "portico,block"; portico,name = "root"; portico,queue = <0>; portico,queues = <1>; reg; portico,port; portico,cookie; portico,side; };
-//!     net@N { compatible = "portico,net"; portico,name = "net0"; reg; portico,port; portico,cookie; portico,side; };
+//!     console@IPA { compatible = "portico,console"; reg = <ipa size>; portico,port = <handle>; portico,side = <1>; };
+//!     channel@IPA { compatible = "portico,channel"; portico,name = "link"; portico,peer = "db"; reg; portico,port; portico,cookie; portico,side; };
+//!     block@IPA { compatible = "portico,block"; portico,name = "root"; portico,queue = <0>; portico,queues = <1>; reg; portico,port; portico,cookie; portico,side; };
+//!     net@IPA { compatible = "portico,net"; portico,name = "net0"; reg; portico,port; portico,cookie; portico,side; };
 //!     control { compatible = "portico,control"; reg; portico,port; portico,side; };   (services only)
 //!     bundle { reg; };         (manager only)
 //!     machine-dtb { reg; };    (manager only)
 //! };
 //! ```
-//! `reg` has 2 address and 2 size cells. `/memory`, `/cpus`, `/psci` (method "hvc"), `/timer` and `/chosen`
+//! `reg` has 2 address and 2 size cells. An interrupt has three cells: [`interrupt::PERCPU`] and a bit of every vCPU, and its trigger (1 edge,
+//! 4 level); the timer's is the only one in the tree, devices have ports. `/memory`, `/cpus`, `/psci` (method "hvc"), `/timer` and `/chosen`
 //! (`bootargs`, `linux,initrd-*`, `rng-seed`) are as in every arm64 device tree.
 
+/// `compatible` of the machine that a guest sees: of the tree's root.
+pub const MACHINE: &str = "portico,guest";
 /// `compatible` of the hypervisor node.
 pub const HYPERVISOR: &str = "portico,portico-1";
 /// Path of the hypervisor node.
@@ -57,7 +61,6 @@ pub const INTERRUPT: &str = "portico,interrupt";
 pub const BUNDLE_NODE: &str = "bundle";
 /// Name of the node of the machine's own device tree.
 pub const MACHINE_DTB_NODE: &str = "machine-dtb";
-
 /// IPA at which RAM begins in every domain.
 pub const RAM_BASE: u64 = 0x4000_0000;
 /// IPA of the first vCPU page; that of vCPU n is n pages above.
@@ -68,6 +71,12 @@ pub const INFO_PAGE: u64 = 0x0810_0000;
 pub const GICV: u64 = 0x0820_0000;
 /// IPA from which channel windows are placed.
 pub const WINDOWS: u64 = 0x0900_0000;
+
+/// First cell of an interrupt.
+pub mod interrupt {
+    /// The second cell is a bit that is bound on every vCPU. Other first cells are reserved.
+    pub const PERCPU: u32 = 1;
+}
 
 /// Properties of the nodes of services, at the back-ends' side: between the manager and its services, not for guests.
 pub mod service {

@@ -9,6 +9,12 @@ use alloc::vec::Vec;
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use portico_abi::dt;
+use portico_abi::port::BIT_TIMER;
+
+/// Names the hypervisor node as an interrupt controller within the tree.
+const PHANDLE: u32 = 1;
+/// Third cell of an interrupt: "level-triggered, active high".
+const LEVEL_HIGH: u32 = 4;
 
 /// A window and a port by which a guest reaches a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,8 +106,9 @@ pub fn build(guest: &Description<'_>) -> Vec<u8> {
     let root = &mut tree.root;
     root.add_property(property("#address-cells", 2u32));
     root.add_property(property("#size-cells", 2u32));
-    root.add_property(property("compatible", dt::HYPERVISOR));
+    root.add_property(property("compatible", dt::MACHINE));
     root.add_property(property("model", "Portico guest"));
+    root.add_property(property("interrupt-parent", PHANDLE));
     root.add_child(chosen(guest));
     let (base, bytes) = guest.memory;
     let mut memory = node(format!("memory@{base:x}"));
@@ -116,6 +123,8 @@ pub fn build(guest: &Description<'_>) -> Vec<u8> {
     let mut timer = node("timer");
     timer.add_property(property("compatible", "arm,armv8-timer"));
     timer.add_property(property("always-on", &b""[..]));
+    timer.add_property(property("interrupt-names", "virt"));
+    timer.add_property(cells("interrupts", [dt::interrupt::PERCPU, BIT_TIMER as u32, LEVEL_HIGH]));
     root.add_child(timer);
     root.add_child(hypervisor(guest));
     tree.to_dtb()
@@ -154,15 +163,19 @@ fn hypervisor(guest: &Description<'_>) -> DeviceTreeNode {
     hypervisor.add_property(property("compatible", dt::HYPERVISOR));
     hypervisor.add_property(property("#address-cells", 2u32));
     hypervisor.add_property(property("#size-cells", 2u32));
+    hypervisor.add_property(property("ranges", &b""[..]));
+    hypervisor.add_property(property("interrupt-controller", &b""[..]));
+    hypervisor.add_property(property("#interrupt-cells", 3u32));
+    hypervisor.add_property(property("phandle", PHANDLE));
     hypervisor.add_property(property(dt::NAME, guest.name));
     if let Some(link) = guest.console {
-        let mut console = node("console");
+        let mut console = node(format!("console@{:x}", link.ipa));
         console.add_property(property("compatible", dt::CONSOLE));
         add_link(&mut console, link);
         hypervisor.add_child(console);
     }
-    for (index, channel) in guest.channels.iter().enumerate() {
-        let mut child = node(format!("channel@{index:x}"));
+    for channel in &guest.channels {
+        let mut child = node(format!("channel@{:x}", channel.link.ipa));
         child.add_property(property("compatible", dt::CHANNEL));
         child.add_property(property(dt::NAME, channel.name));
         child.add_property(property(dt::PEER, channel.peer));
@@ -170,8 +183,8 @@ fn hypervisor(guest: &Description<'_>) -> DeviceTreeNode {
         add_link(&mut child, channel.link);
         hypervisor.add_child(child);
     }
-    for (index, device) in guest.devices.iter().enumerate() {
-        let mut child = node(format!("{}@{index:x}", device.node));
+    for device in &guest.devices {
+        let mut child = node(format!("{}@{:x}", device.node, device.ipa));
         child.add_property(property("compatible", device.compatible));
         child.add_property(reg(device.ipa, device.size));
         for (name, value) in &device.properties {
@@ -192,6 +205,15 @@ fn add_link(node: &mut DeviceTreeNode, link: Link) {
     node.add_property(reg(link.ipa, link.size));
     node.add_property(property(dt::PORT, link.port));
     node.add_property(property(dt::SIDE, link.side));
+}
+
+/// A property of three cells.
+fn cells(name: &str, values: [u32; 3]) -> DeviceTreeProperty {
+    let mut bytes = [0u8; 12];
+    for (to, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+        *to = value.to_be_bytes();
+    }
+    property(name, &bytes[..])
 }
 
 fn reg(base: u64, bytes: u64) -> DeviceTreeProperty {
@@ -255,14 +277,16 @@ mod tests {
         };
         assert_eq!(value("/chosen", "bootargs"), b"quiet x=1\0");
         assert_eq!(value("/chosen", "linux,initrd-start"), 0x4300_0000u64.to_be_bytes());
-        assert_eq!(value("/hypervisor/channel@0", "portico,peer"), b"db\0");
-        assert_eq!(value("/hypervisor/console", "portico,port"), [0, 1, 0, 3]);
-        assert_eq!(value("/hypervisor/block@0", "portico,name"), b"root\0");
-        assert_eq!(value("/hypervisor/block@0", "reg")[..8], 0x910_0000u64.to_be_bytes());
-        assert_eq!(value("/hypervisor/block@0", "portico,cookie"), 5u64.to_be_bytes());
+        assert_eq!(value("/hypervisor/channel@9000000", "portico,peer"), b"db\0");
+        assert_eq!(value("/hypervisor/console@9000000", "portico,port"), [0, 1, 0, 3]);
+        assert_eq!(value("/hypervisor/block@9100000", "portico,name"), b"root\0");
+        assert_eq!(value("/hypervisor/block@9100000", "reg")[..8], 0x910_0000u64.to_be_bytes());
+        assert_eq!(value("/hypervisor/block@9100000", "portico,cookie"), 5u64.to_be_bytes());
         assert_eq!(value("/cpus/cpu@1", "enable-method"), b"psci\0");
         assert_eq!(value("/memory@40000000", "reg")[..8], 0x4000_0000u64.to_be_bytes());
         assert_eq!(value("/psci", "method"), b"hvc\0");
+        assert_eq!(value("/hypervisor", "phandle"), value("/", "interrupt-parent"));
+        assert_eq!(value("/timer", "interrupts"), [0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 4]);
     }
 
     #[test]
