@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{bench, build, ci, gdb, image, run, setup, sizes, test, trace};
+use crate::{bench, build, ci, gdb, image, linux, run, setup, sizes, test, trace};
 
 /// Sets up, builds, runs and tests Portico.
 #[derive(Parser, Debug)]
@@ -30,6 +30,8 @@ enum Command {
     Ci,
     /// Measure what the hypervisor costs, beside others
     Bench(bench::Options),
+    /// Build a Linux kernel that is a guest of Portico, and a RAM disk for it
+    Linux(linux::Options),
     /// Make an SD card for a board
     Image(image::Options),
     /// Print what the hypervisor of a running machine did last
@@ -56,6 +58,7 @@ impl Cli {
             Command::Test(options) => return test::execute(&options),
             Command::Ci => return ci::execute(),
             Command::Bench(options) => return bench::execute(&options),
+            Command::Linux(options) => linux::execute(&options)?,
             Command::Image(options) => image::execute(&options)?,
             Command::Trace(options) => trace::execute(&options)?,
             Command::Gdb(options) => gdb::execute(&options)?,

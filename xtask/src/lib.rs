@@ -18,6 +18,7 @@ pub mod flat;
 pub mod gdb;
 pub mod guests;
 pub mod image;
+pub mod linux;
 pub mod machine;
 pub mod project;
 pub mod qemu;

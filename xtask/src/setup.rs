@@ -4,7 +4,7 @@
 //! packages, gets the exact commands. Missing parts come from the Debian packages of the machine's own sources
 //! and from rustup; on other systems it says what is needed and leaves the how to the user.
 
-mod apt;
+pub(crate) mod apt;
 mod step;
 
 use std::io::{BufRead, IsTerminal, Write};
@@ -15,7 +15,7 @@ use clap::Args;
 
 use crate::project::{self, TARGET};
 use crate::toolchain::{self, find_in_path};
-use crate::{cc, qemu};
+use crate::{cc, linux, qemu};
 use apt::Backports;
 use step::Step;
 
@@ -42,6 +42,8 @@ pub enum Part {
     C,
     /// QEMU.
     Qemu,
+    /// What builds a Linux kernel.
+    Linux,
     /// GDB for AArch64.
     Gdb,
     /// The formatter of the toolchain that runs us.
@@ -56,6 +58,20 @@ pub enum Part {
 pub const BUILD: &[Part] = &[Part::Rust, Part::C];
 /// What building and running needs.
 pub const RUN: &[Part] = &[Part::Rust, Part::C, Part::Qemu];
+/// What building a Linux guest needs.
+pub const LINUX: &[Part] = &[Part::Linux];
+
+/// Programs that build a Linux kernel, and the packages that have them.
+const LINUX_PROGRAMS: [(&str, &str); 8] = [
+    ("make", "make"),
+    ("gcc", "gcc"),
+    ("flex", "flex"),
+    ("bison", "bison"),
+    ("bc", "bc"),
+    ("patch", "patch"),
+    ("xz", "xz-utils"),
+    ("perl", "perl"),
+];
 
 /// What testing needs beside.
 const TESTS: &[Part] = &[Part::Gdb, Part::Format, Part::LintHost, Part::LintBare];
@@ -156,8 +172,21 @@ fn lacks(part: Part) -> Option<String> {
             Ok(toolchain) if toolchain.cargo.with_file_name("cargo-clippy").is_file() => None,
             _ => Some("the linter of the Rust toolchain for the bare machine".to_string()),
         },
+        Part::Linux => {
+            let mut missing: Vec<&str> = missing_linux_packages().collect();
+            if !linux::has_compiler() {
+                missing.push("a GCC for arm64 Linux");
+            }
+            (!missing.is_empty()).then(|| format!("what builds a Linux kernel: {}", missing.join(", ")))
+        }
         Part::Gdb => find_in_path("gdb-multiarch").is_none().then(|| "gdb-multiarch".to_string()),
     }
+}
+
+/// Packages of programs that build a kernel and are not there.
+fn missing_linux_packages() -> impl Iterator<Item = &'static str> {
+    let missing = LINUX_PROGRAMS.iter().filter(|(program, _)| find_in_path(program).is_none());
+    missing.map(|(_, package)| *package)
 }
 
 /// Says whether the cargo that runs us has a subcommand.
@@ -183,6 +212,14 @@ fn plan(missing: &[Part]) -> Result<Vec<Step>> {
             Part::C => packages.push("gcc-aarch64-linux-gnu"),
             Part::Qemu => packages.push("qemu-system-arm"),
             Part::Gdb => packages.push("gdb-multiarch"),
+            Part::Linux => {
+                packages.extend(missing_linux_packages());
+                // Its headers are for the programs that the kernel's build makes for itself.
+                packages.push("libc6-dev");
+                if !linux::has_compiler() {
+                    packages.push("gcc-aarch64-linux-gnu");
+                }
+            }
             Part::Rust => steps.push(rust_step()?),
             Part::Format if rustup => steps.push(Step::as_user(&["rustup", "component", "add", "rustfmt"])),
             Part::LintHost if rustup => steps.push(Step::as_user(&["rustup", "component", "add", "clippy"])),

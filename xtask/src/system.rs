@@ -10,7 +10,7 @@ use crate::build::{self, Images};
 use crate::devices::{Devices, Wanted};
 use crate::guests::Guest;
 use crate::machine::Line;
-use crate::{dtb, guests, project};
+use crate::{dtb, guests, linux, project, setup};
 
 /// What shall be booted, and where.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +65,12 @@ impl Request {
             Ok(system) => references(&system)?,
             Err(report) => return Ok(Err(report)),
         };
+        let (linux, needed): (Vec<_>, Vec<_>) =
+            needed.into_iter().partition(|reference| linux::is_reference(reference));
+        if self.build && !linux.is_empty() {
+            setup::ensure(setup::LINUX, &setup::Options::default())?;
+            linux::build(&linux::Options::default())?;
+        }
         let options = build::Options { guests: Some(needed), verbose: false };
         let images = if self.build { build::build(&options)? } else { build::built() };
         let system = match self.load(&path, &images, true) {
@@ -86,7 +92,8 @@ impl Request {
 
     /// Loads the description.
     fn load(&self, path: &Path, images: &Images, read_images: bool) -> Result<System, Report> {
-        let guests = images.guests.clone();
+        let mut guests = images.guests.clone();
+        guests.extend(linux::references());
         let resolver = move |scheme: &str, name: &str| {
             let reference = format!("{scheme}:{name}");
             guests.get(&reference).cloned().ok_or_else(|| {
@@ -133,5 +140,9 @@ fn find(name: &str) -> Result<PathBuf> {
 /// Returns the guests and services of ours that a system needs.
 fn references(system: &System) -> Result<Vec<String>> {
     let needed = |guest: &Guest| system.images.iter().any(|image| image.path == guest.image());
-    Ok(guests::discover()?.into_iter().filter(needed).map(|guest| guest.reference).collect())
+    let mut found: Vec<String> = guests::discover()?.into_iter().filter(needed).map(|guest| guest.reference).collect();
+    let linux =
+        linux::references().into_iter().filter(|(_, path)| system.images.iter().any(|image| image.path == *path));
+    found.extend(linux.map(|(reference, _)| reference));
+    Ok(found)
 }

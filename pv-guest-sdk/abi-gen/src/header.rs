@@ -46,14 +46,19 @@ pub fn write(groups: &[Group]) -> String {
 }
 
 fn comment(out: &mut String, text: &str) {
-    if text.len() + 6 <= WIDTH {
+    paragraph(out, text, WIDTH);
+}
+
+/// A comment of lines of at most `width` columns.
+pub fn paragraph(out: &mut String, text: &str, width: usize) {
+    if text.len() + 6 <= width {
         let _ = writeln!(out, "/* {text} */");
         return;
     }
     out.push_str("/*");
-    let mut column = WIDTH;
+    let mut column = width;
     for word in text.split(' ') {
-        if column + 1 + word.len() > WIDTH {
+        if column + 1 + word.len() > width {
             out.push_str("\n *");
             column = 2;
         }
@@ -65,7 +70,7 @@ fn comment(out: &mut String, text: &str) {
 }
 
 /// `BadHandle` as `BAD_HANDLE`.
-fn screaming(name: &str) -> String {
+pub fn screaming(name: &str) -> String {
     let mut out = String::new();
     let mut after_lower = false;
     for letter in name.chars() {

@@ -1,10 +1,12 @@
-//! Writes what is generated from the ABI: `include/portico.h`, and the reference tables of `ABI.md`.
+//! Writes what is generated from the ABI: `include/portico.h`, the reference tables of `ABI.md`, and the header of the Linux port, which is in
+//! the patch that adds it.
 //!
 //! Numbers come from the `portico-abi` crate itself; the words beside them from its doc comments, so a constant without
 //! a listing here, or without a doc comment, is an error ([`groups`]). `--check` says whether the files are up to date, and CI asks.
 
 mod groups;
 mod header;
+mod kernel;
 mod records;
 mod source;
 mod tables;
@@ -30,10 +32,21 @@ pub fn generate() -> Result<Vec<Generated>, String> {
     let groups = groups::all()?;
     let document = sdk.join("ABI.md");
     let words = fs::read_to_string(&document).map_err(|error| format!("{}: {error}", document.display()))?;
+    let patch = sdk.join("../guest-linux-patches").join(kernel::PATCH);
+    let old = fs::read_to_string(&patch).map_err(|error| format!("{}: {error}", patch.display()))?;
     Ok(vec![
+        Generated { path: patch, text: kernel::insert(&old, &kernel::write(&groups))? },
         Generated { path: sdk.join("include/portico.h"), text: header::write(&groups) },
         Generated { path: document, text: tables::insert(&words, &groups)? },
     ])
+}
+
+/// The header of the Linux port.
+///
+/// # Errors
+/// If a listing is not complete.
+pub fn kernel_header() -> Result<String, String> {
+    Ok(kernel::write(&groups::all()?))
 }
 
 /// Whether the file on disk is as it must be.

@@ -1,4 +1,5 @@
-//! `portico-abi-gen [--check]`: writes the generated files, or says which are out of date.
+//! `portico-abi-gen [--check]`: writes the generated files, or says which are out of date. `--kernel-header` prints the header of the
+//! Linux port, for work on its patches.
 
 use std::process::ExitCode;
 
@@ -6,8 +7,9 @@ fn main() -> ExitCode {
     let check = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
         [] => false,
         [flag] if flag == "--check" => true,
+        [flag] if flag == "--kernel-header" => return print_kernel_header(),
         _ => {
-            eprintln!("usage: portico-abi-gen [--check]");
+            eprintln!("usage: portico-abi-gen [--check | --kernel-header]");
             return ExitCode::from(2);
         }
     };
@@ -29,4 +31,17 @@ fn main() -> ExitCode {
         }
     }
     code
+}
+
+fn print_kernel_header() -> ExitCode {
+    match portico_abi_gen::kernel_header() {
+        Ok(text) => {
+            print!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -1,0 +1,254 @@
+//! The kernel: Debian's source, our patches, our configuration.
+//!
+//! The source is unpacked once for each version and series. What a build was made of is kept beside its result, whole: the version, the
+//! configuration, the patches. If it is the same as now nothing is built.
+
+use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{folder, package, patches_folder, write};
+use crate::toolchain::find_in_path;
+
+/// Debian's package of the source.
+const PACKAGE: &str = "linux-source-6.12";
+/// Lines that a build prints, about: for the progress.
+const STEPS: usize = 1150;
+/// Lines of a failed build's log that are shown.
+const TAIL: usize = 30;
+
+/// The source and what is done to it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    package: PathBuf,
+    version: String,
+    /// The patches in their order, by name.
+    patches: Vec<(String, Vec<u8>)>,
+    config: String,
+}
+
+impl Source {
+    /// Fetches the source, if that was not done before or a newer one is asked for, and reads the patches.
+    ///
+    /// # Errors
+    /// If it cannot be fetched.
+    pub fn fetch(update: bool) -> Result<Source> {
+        let package = package::fetch(PACKAGE, "all", update)?;
+        let version = package::version(&package);
+        let mut patches = Vec::new();
+        for entry in std::fs::read_dir(patches_folder())? {
+            let path = entry?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // The first is the letter that goes with them.
+            if name.ends_with(".patch") && !name.starts_with("0000-") {
+                patches.push((name, std::fs::read(&path)?));
+            }
+        }
+        patches.sort();
+        ensure!(!patches.is_empty(), "no patches in {}", patches_folder().display());
+        Ok(Source { package, version, patches, config: config()? })
+    }
+
+    /// Version of the source's package.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// All that a build depends on.
+    fn key(&self) -> Vec<u8> {
+        let mut key = format!("{}\n{}\n", self.version, compiler().unwrap_or_default()).into_bytes();
+        key.extend_from_slice(self.config.as_bytes());
+        for (name, text) in &self.patches {
+            key.extend_from_slice(name.as_bytes());
+            key.extend_from_slice(text);
+        }
+        key
+    }
+
+    /// Checks that the patches apply, each to the result of those before.
+    ///
+    /// # Errors
+    /// If one does not.
+    pub fn check(&self) -> Result<()> {
+        self.unpack(&folder().join("check"))?;
+        std::fs::remove_dir_all(folder().join("check"))?;
+        Ok(())
+    }
+
+    /// Unpacks the source and applies the patches.
+    fn unpack(&self, to: &Path) -> Result<()> {
+        let outer = folder().join("package");
+        for old in [to, &outer] {
+            if old.exists() {
+                std::fs::remove_dir_all(old).with_context(|| format!("removing {}", old.display()))?;
+            }
+        }
+        std::fs::create_dir_all(to)?;
+        eprintln!("unpacking {}", self.version);
+        package::unpack(&self.package, &outer)?;
+        let archive = outer.join(format!("usr/src/{PACKAGE}.tar.xz"));
+        package::run(Command::new("tar").args(["--strip-components=1", "-xf"]).arg(&archive).arg("-C").arg(to))?;
+        std::fs::remove_dir_all(&outer)?;
+        for (name, text) in &self.patches {
+            // No fuzz: a patch that fits only nearly is looked at by a person.
+            let mut child = Command::new("patch")
+                .args(["-p1", "--fuzz=0", "--forward", "--no-backup-if-mismatch", "--directory"])
+                .arg(to)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .context("starting patch")?;
+            child.stdin.take().context("patch takes no input")?.write_all(text)?;
+            let output = child.wait_with_output()?;
+            if !output.status.success() {
+                bail!(
+                    "{name} does not apply to {}:\n{}guest-linux-patches/README.md tells how to rebase the series",
+                    self.version,
+                    String::from_utf8_lossy(&output.stdout)
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Builds Debian's source with the patches, if that was not done before.
+///
+/// # Errors
+/// If the patches do not apply, or the kernel does not build.
+pub fn build(image: &Path, update: bool, force: bool) -> Result<()> {
+    let source = Source::fetch(update)?;
+    let key = source.key();
+    let stamp = folder().join("Image.made-of");
+    let is_same = |path: &Path| std::fs::read(path).is_ok_and(|old| old == key);
+    if !force && image.is_file() && is_same(&stamp) {
+        return Ok(());
+    }
+    let (tree, objects) = (folder().join("source"), folder().join("objects"));
+    let unpacked = folder().join("source.made-of");
+    if force || !is_same(&unpacked) {
+        for old in [&unpacked, &stamp] {
+            let _ = std::fs::remove_file(old);
+        }
+        if objects.exists() {
+            std::fs::remove_dir_all(&objects)?;
+        }
+        source.unpack(&tree)?;
+        write(&unpacked, &key)?;
+    }
+    make(&tree, &objects, image)?;
+    write(&stamp, &key)
+}
+
+/// Builds a tree as it is.
+///
+/// # Errors
+/// If it does not build.
+pub fn build_tree(tree: &Path, image: &Path) -> Result<()> {
+    ensure!(tree.join("Kconfig").is_file(), "{} is no kernel tree", tree.display());
+    // What Debian's source would give is another now.
+    let _ = std::fs::remove_file(folder().join("Image.made-of"));
+    make(&std::path::absolute(tree)?, &folder().join("tree-objects"), image)
+}
+
+/// The configuration of the guest: what is not off.
+fn config() -> Result<String> {
+    let path = patches_folder().join("config");
+    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Configures and builds.
+fn make(tree: &Path, objects: &Path, image: &Path) -> Result<()> {
+    std::fs::create_dir_all(objects)?;
+    let fragment = patches_folder().join("config");
+    package::run(command(tree, objects)?.env("KCONFIG_ALLCONFIG", fragment).arg("allnoconfig"))?;
+    let made = std::fs::read_to_string(objects.join(".config"))?;
+    let lost: Vec<_> =
+        wanted(&config()?).filter(|line| !made.lines().any(|made| made == *line)).map(String::from).collect();
+    ensure!(lost.is_empty(), "the kernel's configuration does not take {}: a dependency is missing", lost.join(", "));
+    compile(command(tree, objects)?.arg("Image"))?;
+    let result = std::fs::read(objects.join("arch/arm64/boot/Image"))?;
+    write(image, &result)
+}
+
+/// The lines of a configuration that set something.
+fn wanted(config: &str) -> impl Iterator<Item = &str> {
+    config.lines().map(str::trim).filter(|line| line.starts_with("CONFIG_"))
+}
+
+/// The prefix of the compiler's programs: empty on a machine that is arm64 itself.
+fn compiler() -> Option<String> {
+    let prefix = ["aarch64-linux-gnu-", "aarch64-unknown-linux-gnu-"];
+    let cross = prefix.iter().find(|prefix| find_in_path(&format!("{prefix}gcc")).is_some());
+    match cross {
+        Some(prefix) => Some(prefix.to_string()),
+        None => (std::env::consts::ARCH == "aarch64").then(String::new),
+    }
+}
+
+/// Whether there is a compiler for kernels.
+pub fn has_compiler() -> bool {
+    compiler().is_some()
+}
+
+/// `make`, for arm64 in any case: else the machine's own features would be configured.
+fn command(tree: &Path, objects: &Path) -> Result<Command> {
+    let prefix = compiler().context("no GCC for arm64 Linux")?;
+    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut command = Command::new("make");
+    command.arg("-C").arg(tree).arg(format!("O={}", objects.display())).arg(format!("-j{jobs}"));
+    command.args(["ARCH=arm64", &format!("CROSS_COMPILE={prefix}")]);
+    // The same source gives the same image, and nothing of who built it.
+    command.envs([("KBUILD_BUILD_USER", "portico"), ("KBUILD_BUILD_HOST", "portico"), ("LC_ALL", "C")]);
+    command.env("KBUILD_BUILD_TIMESTAMP", "2026-01-01");
+    command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
+    Ok(command)
+}
+
+/// Runs the build, shows how far it is, and keeps its log.
+fn compile(command: &mut Command) -> Result<()> {
+    let path = folder().join("build.log");
+    let mut log = std::fs::File::create(&path)?;
+    let errors = log.try_clone()?;
+    let mut child = command.stdout(Stdio::piped()).stderr(errors).spawn().context("starting make")?;
+    let output = child.stdout.take().context("make without output")?;
+    let started = Instant::now();
+    let terminal = std::io::stderr().is_terminal();
+    let (mut done, mut shown) = (0, Instant::now());
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        writeln!(log, "{line}")?;
+        done += 1;
+        if shown.elapsed().as_secs() >= if terminal { 1 } else { 30 } {
+            shown = Instant::now();
+            let percent = (done * 100 / STEPS).min(99);
+            let seconds = started.elapsed().as_secs();
+            let end = if terminal { "\x1b[K\r" } else { "\n" };
+            eprint!("kernel: {percent} %, {seconds} s: {}{end}", line.trim());
+        }
+    }
+    if child.wait()?.success() {
+        if done > STEPS / 4 {
+            eprintln!("kernel: built in {} s", started.elapsed().as_secs());
+        }
+        return Ok(());
+    }
+    let text = String::from_utf8_lossy(&std::fs::read(&path)?).into_owned();
+    let lines: Vec<_> = text.lines().collect();
+    let tail = lines.get(lines.len().saturating_sub(TAIL)..).unwrap_or_default().join("\n");
+    bail!("the kernel does not build; the end of {}:\n{tail}", path.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wanted;
+
+    #[test]
+    fn comments_want_nothing() {
+        let lines: Vec<_> = wanted("# CONFIG_X is a comment\nCONFIG_A=y\n\n CONFIG_B=2\n").collect();
+        assert_eq!(lines, ["CONFIG_A=y", "CONFIG_B=2"]);
+    }
+}
