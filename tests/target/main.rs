@@ -10,6 +10,7 @@ mod console;
 mod devices_c;
 mod guests;
 mod hostile;
+mod linux;
 mod manager;
 mod net;
 mod root;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
         systems::trials(),
         guests::trials(),
         hostile::trials(),
+        linux::trials(),
         manager::trials(),
         net::trials(),
         root::trials(),

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 
 use crate::guests::{self, Kind};
 use crate::toolchain::{self, Toolchain};
-use crate::{bench, build, project, setup, sizes};
+use crate::{bench, build, linux, project, setup, sizes};
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -36,6 +36,8 @@ pub enum Step {
     Sizes,
     /// Guests on the three machines
     Target,
+    /// Linux guests on the three machines, with a kernel that is built first: only if named, or with --all
+    Linux,
     /// Costs, compared with the committed ones
     Bench,
 }
@@ -48,6 +50,9 @@ pub struct Options {
     /// Not these steps
     #[arg(long, value_name = "STEP")]
     pub skip: Vec<Step>,
+    /// All steps, also those that are left out unless they are named
+    #[arg(long, conflicts_with = "steps")]
+    pub all: bool,
     /// Install what is missing without asking
     #[arg(long, short)]
     pub yes: bool,
@@ -86,7 +91,8 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
     let mut total = Count::default();
     let mut report = Vec::new();
     for step in Step::value_variants() {
-        let wanted = options.steps.is_empty() || options.steps.contains(step);
+        let wanted =
+            if options.steps.is_empty() { options.all || *step != Step::Linux } else { options.steps.contains(step) };
         if !wanted || options.skip.contains(step) {
             continue;
         }
@@ -145,6 +151,7 @@ impl Step {
                 Ok(Count::one(sizes.within_limits()))
             }
             Step::Target => target(&options.arguments),
+            Step::Linux => linux(options),
             Step::Bench => Ok(Count::one(bench::execute(&bench::Options::default())? == ExitCode::SUCCESS)),
         }
     }
@@ -267,6 +274,16 @@ fn loom() -> Result<Count> {
 fn target(arguments: &[String]) -> Result<Count> {
     build::build(&build::Options::default())?;
     tests(host_cargo("test").args(["-q", "-p", "portico-tests", "--"]).args(arguments))
+}
+
+/// Builds a Linux kernel if that was not done, and runs its tests on the machines.
+fn linux(options: &Options) -> Result<Count> {
+    setup::ensure(setup::LINUX, &setup::Options { yes: options.yes, dry_run: false })?;
+    linux::build(&linux::Options::default())?;
+    let services = ["service:console", "service:block", "service:net"].map(str::to_string).to_vec();
+    build::build(&build::Options { guests: Some(services), verbose: false })?;
+    // They are marked as ignored, so that the step `target` leaves them out.
+    tests(host_cargo("test").args(["-q", "-p", "portico-tests", "--", "--ignored", "linux::"]).args(&options.arguments))
 }
 
 #[cfg(test)]
