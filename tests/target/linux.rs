@@ -135,11 +135,16 @@ fn network(machine: MachineKind, cpus: u32) -> Result<()> {
 fn ends(machine: MachineKind, cpus: u32) -> Result<()> {
     let mut running = boot(machine, cpus)?;
     shell(&mut running, "reboot -f", r#"guest "one": asked to be rebooted"#)?;
-    // It still has the keyboard and the screen.
     let mark = running.mark();
-    running.wait_after(mark, r"^Linux 6\.12\.\d+ on 2 vCPUs, \d+ MiB: one$")?;
-    shell(&mut running, "echo ready-$((6*7))", "^ready-42$")?;
+    let begun = running.wait_after(mark, r"Linux 6\.12\.\d+ on 2 vCPUs, \d+ MiB: one$")?;
+    // It keeps the keyboard and the screen if its next life was there soon enough.
+    if begun.starts_with("[one]") {
+        focus(&mut running, "one")?;
+    }
+    shell(&mut running, "echo again-$((6*7))", "^again-42$")?;
+    let mark = running.mark();
     shell(&mut running, "poweroff -f", r#"guest "one": powered off"#)?;
+    running.wait_after(mark, "keyboard of the manager")?;
     focus(&mut running, "two")?;
     shell(&mut running, "echo c > /proc/sysrq-trigger", r#"guest "two": panicked"#).map(drop)
 }
