@@ -17,7 +17,6 @@ pub fn trials() -> Vec<Trial> {
         trials.push(trial(format!("linux::processors_{name}_{cpus}"), move || processors(machine, cpus)));
         trials.push(trial(format!("linux::disk_{name}_{cpus}"), move || disk(machine, cpus)));
         trials.push(trial(format!("linux::network_{name}_{cpus}"), move || network(machine, cpus)));
-        trials.push(trial(format!("linux::ends_{name}_{cpus}"), move || ends(machine, cpus)));
     }
     trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect()
 }
@@ -129,22 +128,4 @@ fn network(machine: MachineKind, cpus: u32) -> Result<()> {
     let received = shell(&mut running, "wget -q -O - http://10.0.2.15/a | md5sum", "^[0-9a-f]{32}  -$")?;
     ensure!(sent.as_ref() == Some(&received), "sent {sent:?}, received {received}");
     sound(&mut running)
-}
-
-/// Powering off, restarting and panicking are what the manager hears of.
-fn ends(machine: MachineKind, cpus: u32) -> Result<()> {
-    let mut running = boot(machine, cpus)?;
-    shell(&mut running, "reboot -f", r#"guest "one": asked to be rebooted"#)?;
-    let mark = running.mark();
-    let begun = running.wait_after(mark, r"Linux 6\.12\.\d+ on 2 vCPUs, \d+ MiB: one$")?;
-    // It keeps the keyboard and the screen if its next life was there soon enough.
-    if begun.starts_with("[one]") {
-        focus(&mut running, "one")?;
-    }
-    shell(&mut running, "echo again-$((6*7))", "^again-42$")?;
-    let mark = running.mark();
-    shell(&mut running, "poweroff -f", r#"guest "one": powered off"#)?;
-    running.wait_after(mark, "keyboard of the manager")?;
-    focus(&mut running, "two")?;
-    shell(&mut running, "echo c > /proc/sysrq-trigger", r#"guest "two": panicked"#).map(drop)
 }
