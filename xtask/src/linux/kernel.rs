@@ -16,7 +16,7 @@ use crate::toolchain::find_in_path;
 /// Debian's package of the source.
 const PACKAGE: &str = "linux-source-6.12";
 /// Lines that a build prints, about: for the progress.
-const STEPS: usize = 1150;
+const STEPS: usize = 1500;
 /// Lines of a failed build's log that are shown.
 const TAIL: usize = 30;
 
