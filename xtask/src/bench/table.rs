@@ -85,7 +85,14 @@ mod tests {
 
     #[test]
     fn json_has_the_first_machine_as_ours() {
-        let row = Row { name: "a".into(), work: String::new(), unit: "u".into(), goal: Some(5), peers: Figures::new() };
+        let row = Row {
+            name: "a".into(),
+            work: String::new(),
+            unit: "u".into(),
+            goal: Some(5),
+            tolerance: None,
+            peers: Figures::new(),
+        };
         let figures = |value| Figures::from([("a".to_string(), value)]);
         let measured = [(MachineKind::Virt, figures(1)), (MachineKind::VirtGicv2, figures(2))];
         let list: Value = serde_json::from_str(&to_json(&[row], &measured).unwrap()).unwrap();
