@@ -105,8 +105,9 @@ fn service_killed() -> Result<()> {
     ensure!(lost >= 300, "the service was lost {lost} times only, by four queues");
     advance(&mut running, "small", 1000)?;
     // So little time that it shows no beat: the manager takes it for hung.
+    let mark = running.mark();
     running.send("sched block reserve=10/10000000\r")?;
-    running.wait(r#"guest "block": watchdog expired"#)?;
+    running.wait_after(mark, r#"guest "block": watchdog expired"#)?;
     running.send("sched block reserve=0 weight=1024\r")?;
     advance(&mut running, "loader", 1000)?;
     advance(&mut running, "small", 1000)?;

@@ -94,7 +94,8 @@ impl Control {
     /// Tells the service that ports of its devices have changed.
     pub fn tell_changes(&self) {
         if let Some(changes) = self.window.word(CHANGES) {
-            changes.fetch_add(1, Ordering::AcqRel);
+            // The word is the manager's; a service that writes it too must not be able to hold up an exclusive pair.
+            changes.store(changes.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
         }
         self.notify();
     }
