@@ -3,6 +3,7 @@
 use crate::tap::Tap;
 use core::sync::atomic::{AtomicU32, Ordering};
 use core::time::Duration;
+use portico_sdk::abi::pending;
 use portico_sdk::abi::port::{BITS_PER_SELECTOR, PORT_BITS};
 use portico_sdk::port::{self, Port};
 use portico_sdk::{Handle, Status, hvc, irq, time, vcpu};
@@ -56,7 +57,8 @@ fn binding(tap: &mut Tap, sender: Handle, receiver: Handle) {
 fn bytes(tap: &mut Tap, sender: Handle, port: Port) {
     let _guard = irq::Guard::new();
     let Some(page) = vcpu::current().page() else { return };
-    port::scan();
+    // The whole protocol: the SDK leaves the selectors alone where no bit has a handler.
+    pending::scan(page, |_| {});
     let _ = port.take();
     let selector = page.selector(usize::from(port.bit()) / BITS_PER_SELECTOR);
     let three = || {
