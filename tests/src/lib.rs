@@ -7,9 +7,11 @@
 
 pub mod capture;
 pub mod machine;
+pub mod random;
 pub mod scenario;
 pub mod stub;
 pub mod tap;
 
 pub use machine::Machine;
+pub use random::Random;
 pub use scenario::Scenario;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
-use portico_tests::{Machine, Scenario};
+use portico_tests::{Machine, Random, Scenario};
 
 use crate::boot::name;
 use crate::trial;
@@ -23,19 +23,6 @@ pub fn trials() -> Vec<Trial> {
     trials.push(trial("block::lying_guest_virt_2", lying_guest));
     trials.push(trial("block::lying_service_virt_2", lying_service));
     trials
-}
-
-/// Numbers that are the same in every run.
-pub struct Random(pub u64);
-
-impl Random {
-    /// A number below `bound`. (Marsaglia, "Xorshift RNGs")
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
 }
 
 /// The next line of a load that comes after `mark`: how many requests it has done, and how often it has lost the service.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
-use portico_tests::{Machine, Scenario};
+use portico_tests::{Machine, Random, Scenario};
 
-use crate::block::{Random, advance};
+use crate::block::advance;
 use crate::boot::name;
 use crate::net::number;
 use crate::trial;

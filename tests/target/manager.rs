@@ -5,23 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
-use portico_tests::{Machine, Scenario};
+use portico_tests::{Machine, Random, Scenario};
 
 use crate::boot::name;
 use crate::trial;
-
-/// Numbers that are the same in every run.
-struct Random(u64);
-
-impl Random {
-    /// A number below `bound`. (Marsaglia, "Xorshift RNGs")
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
 
 /// What it says when it has taken over what its last life left.
 const ANEW: &str = r"^portico: manager was restarted \(restart \d+\), took over \d+ guests and \d+ services";

@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
-use portico_tests::{Machine, Scenario, capture};
+use portico_tests::{Machine, Random, Scenario, capture};
 use regex::Regex;
 
-use crate::block::Random;
 use crate::boot::name;
 use crate::trial;
 

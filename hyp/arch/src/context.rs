@@ -121,8 +121,8 @@ const _: () = assert!(size_of::<VcpuContext>() <= 2048);
 /// HCR_EL2 for a guest, without TWI. (Arm ARM DDI 0487, "HCR_EL2, Hypervisor Configuration Register")
 ///
 /// Stage 2 on; physical interrupts and SErrors to EL2; TLB and barrier maintenance broadcast (a vCPU may move);
-/// ID group 3, SMC, implementation-defined registers and ACTLR trapped; set/way invalidates also clean (SWIO); EL1 is AArch64. ID group 1 (REVIDR_EL1, AIDR_EL1) is not trapped: as MIDR_EL1 is the
-/// machine's, so is what tells a kernel which errata of it are fixed.
+/// ID group 3, SMC, implementation-defined registers and ACTLR trapped; set/way invalidates also clean (SWIO); EL1 is AArch64.
+/// ID group 1 (REVIDR_EL1, AIDR_EL1) is not trapped: as MIDR_EL1 is the machine's, so is what tells a kernel which errata of it are fixed.
 pub const HCR_GUEST: u64 = hcr::VM
     | hcr::SWIO
     | hcr::PTW

@@ -1,4 +1,4 @@
-//! What devices cost: instructions of the whole machine, counted by QEMU.
+//! What devices cost, and the longest stay in EL2: instructions, counted by QEMU.
 //!
 //! While all processors wait for a device virtual time jumps, so time does not tell. A QEMU plugin (`xtask/data/count.c`) counts
 //! what is executed, and the guest marks where an operation begins and ends.
