@@ -69,7 +69,8 @@ fn serve_and_survive(machine: MachineKind, cpus: u32) -> Result<()> {
     }
     for guest in ["ping", "asker"] {
         let (before, lost) = pinged(&mut running, guest)?;
-        ensure!(lost as usize >= KILLS / 2, "{guest} has lost the service {lost} times only");
+        // It looks when it asks: lives that end in between are one loss to it.
+        ensure!(lost as usize >= KILLS / 5, "{guest} has lost the service {lost} times only");
         // It says the same again if it has to ask again.
         while pinged(&mut running, guest)?.0 <= before {}
     }
