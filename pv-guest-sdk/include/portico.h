@@ -421,16 +421,45 @@ extern "C" {
 #define PORTICO_NET_FLAG_UPLINK 1u
 
 /* Layout of a control page */
-/* Counts changes of the service's ports; the manager adds 1 and notifies. */
+/* Counts changes of a service's ports; the manager adds 1 and notifies. */
 #define PORTICO_CONTROL_CHANGES 256u
-/* 1 as soon as the service serves. Written by the service. */
+/*
+ * What the manager asks for: an `ask` in bits 7:0, and above them a number that differs from the last one's.
+ * The manager notifies.
+ */
+#define PORTICO_CONTROL_ASK 260u
+/*
+ * Time of day at which the domain's CNTVCT_EL0 was 0: 8 bytes, nanoseconds since 1970-01-01 00:00 UTC; 0 if
+ * it is not known. Written by the manager, which notifies when it changes.
+ */
+#define PORTICO_CONTROL_WALL_NS 264u
+/* 1 as soon as a service serves. Written by the service. */
 #define PORTICO_CONTROL_READY 320u
-/* Adds 1 now and then, from the main loop. Written by the service. */
+/* Adds 1 now and then, from the main loop. Written by the domain. */
 #define PORTICO_CONTROL_BEAT 324u
+/* What the domain does if it is asked for: bit `1 << ask` for each. Written by the domain. */
+#define PORTICO_CONTROL_ABLE 328u
+/* The last value of `ASK` that the domain has begun to act on. Written by the domain. */
+#define PORTICO_CONTROL_TAKEN 332u
+/*
+ * Milliseconds within which `BEAT` must change, 0 for never: else the domain counts as crashed. Written by
+ * the domain, unless it is a service.
+ */
+#define PORTICO_CONTROL_WATCHDOG_MS 336u
 /* First record of `Counters`, one for each device in the order of the device tree. Written by the service. */
 #define PORTICO_CONTROL_COUNTERS 384u
 /* Most records that fit. */
 #define PORTICO_CONTROL_MAX_DEVICES 92u
+
+/* What a domain can be asked for */
+/* Nothing. */
+#define PORTICO_ASK_NOTHING 0u
+/* To end in order, as by PSCI SYSTEM_OFF. */
+#define PORTICO_ASK_POWER_OFF 1u
+/* To end in order and be started afresh, as by PSCI SYSTEM_RESET. */
+#define PORTICO_ASK_REBOOT 2u
+/* To bring its devices to rest, until it is asked for `NOTHING`. */
+#define PORTICO_ASK_SUSPEND 3u
 
 /* Types of objects */
 #define PORTICO_TYPE_SYSTEM 1u
@@ -603,10 +632,7 @@ struct portico_channel_header {
 	uint32_t state1;
 	uint32_t epoch1;
 	uint32_t seen1;
-	uint32_t _reserved2[13];
-	uint32_t heartbeat;
-	uint32_t watchdog_ms;
-	uint32_t _reserved3[14];
+	uint32_t _reserved2[29];
 };
 _Static_assert(sizeof(struct portico_channel_header) == 256, "size");
 _Static_assert(offsetof(struct portico_channel_header, magic) == 0, "magic");
@@ -618,8 +644,6 @@ _Static_assert(offsetof(struct portico_channel_header, seen0) == 72, "seen0");
 _Static_assert(offsetof(struct portico_channel_header, state1) == 128, "state1");
 _Static_assert(offsetof(struct portico_channel_header, epoch1) == 132, "epoch1");
 _Static_assert(offsetof(struct portico_channel_header, seen1) == 136, "seen1");
-_Static_assert(offsetof(struct portico_channel_header, heartbeat) == 192, "heartbeat");
-_Static_assert(offsetof(struct portico_channel_header, watchdog_ms) == 196, "watchdog_ms");
 
 /* Answer of `domain_status`. */
 struct portico_domain_status {
@@ -1655,9 +1679,17 @@ void portico_print_hex(uint64_t value);
 size_t portico_read(void *to, size_t len);
 /* How many breaks of the terminal's line came while the guest had the keyboard. */
 uint32_t portico_breaks(void);
-/* Asks for a restart if portico_heartbeat is not called for that long; 0 ends it. */
+/* Asks to be ended as crashed if portico_heartbeat is not called for that long, of 50 ms or more; 0 ends it. */
 void portico_watchdog(uint32_t limit_ms);
 void portico_heartbeat(void);
+/*
+ * Tells the manager what the guest does if it is asked for, a bit 1 << PORTICO_ASK_... for each; and what it asks for and did not before,
+ * a PORTICO_ASK_... or -1. To be looked at now and then: no port is bound for it.
+ */
+void portico_able(uint32_t asks);
+int32_t portico_asked(void);
+/* The time of day in nanoseconds since 1970-01-01 00:00 UTC, 0 if the machine does not know. */
+uint64_t portico_wall_ns(void);
 
 /* Ends the domain: in order, with 0 for success; or as broken, with a reason on the console. */
 _Noreturn void portico_exit(uint64_t code);

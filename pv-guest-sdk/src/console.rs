@@ -11,7 +11,7 @@ use crate::sync::Lock;
 use crate::window::Window;
 use crate::{dtb, hvc, time};
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use portico_abi::channel::{ChannelHeader, ChannelState, console as layout};
 use portico_abi::{Handle, Status};
@@ -42,7 +42,6 @@ enum Console {
 
 static CONSOLE: Lock<Console> = Lock::new(Console::Early);
 static DROPPED: AtomicU64 = AtomicU64::new(0);
-static HEARTBEAT: AtomicU32 = AtomicU32::new(0);
 
 /// Opens the console channel that the device tree names; without one the console stays the early one.
 pub fn init() {
@@ -179,24 +178,6 @@ pub fn flush() {
         && let Console::Channel(channel) = &*console
     {
         let _ = hvc::port_notify(channel.handle);
-    }
-}
-
-/// Asks the manager to restart the domain if [`heartbeat`] is not called for `limit`; zero ends that.
-pub fn watchdog(limit: Duration) {
-    if let Console::Channel(channel) = &*CONSOLE.lock()
-        && let Some(word) = channel.window.word(core::mem::offset_of!(ChannelHeader, watchdog_ms))
-    {
-        word.store(u32::try_from(limit.as_millis()).unwrap_or(u32::MAX), Ordering::Release);
-    }
-}
-
-/// Shows the manager that the guest is alive.
-pub fn heartbeat() {
-    if let Console::Channel(channel) = &*CONSOLE.lock()
-        && let Some(word) = channel.window.word(core::mem::offset_of!(ChannelHeader, heartbeat))
-    {
-        word.store(HEARTBEAT.fetch_add(1, Ordering::Relaxed).wrapping_add(1), Ordering::Release);
     }
 }
 

@@ -28,6 +28,7 @@ extern crate alloc as alloc_crate;
 pub mod alloc;
 pub mod channel;
 pub mod console;
+pub mod control;
 pub mod device;
 pub mod doorbell;
 pub mod dtb;

@@ -13,6 +13,7 @@ mod hostile;
 mod linux;
 mod manager;
 mod net;
+mod requests;
 mod root;
 mod sched;
 mod sd;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         linux::trials(),
         manager::trials(),
         net::trials(),
+        requests::trials(),
         root::trials(),
         sched::trials(),
         sd::trials(),

@@ -12,6 +12,7 @@ pub mod list;
 pub mod machine;
 pub mod power;
 pub mod ram;
+pub mod rtc;
 pub mod tree;
 pub mod uart;
 

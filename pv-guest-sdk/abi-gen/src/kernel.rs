@@ -23,20 +23,8 @@ const WIDTH: usize = 80;
 const VALUES: usize = 40;
 
 /// Groups that a guest's kernel has no use for.
-const LEFT_OUT: [&str; 12] = [
-    "interrupt_kind",
-    "ids",
-    "config",
-    "attrs",
-    "extent_flags",
-    "run",
-    "power",
-    "sched",
-    "addresses",
-    "dt",
-    "control",
-    "pages",
-];
+const LEFT_OUT: [&str; 11] =
+    ["interrupt_kind", "ids", "config", "attrs", "extent_flags", "run", "power", "sched", "addresses", "dt", "pages"];
 
 /// Records that a guest's kernel uses.
 const RECORDS: [&str; 15] = [

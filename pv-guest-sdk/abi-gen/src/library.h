@@ -15,9 +15,17 @@ void portico_print_hex(uint64_t value);
 size_t portico_read(void *to, size_t len);
 /* How many breaks of the terminal's line came while the guest had the keyboard. */
 uint32_t portico_breaks(void);
-/* Asks for a restart if portico_heartbeat is not called for that long; 0 ends it. */
+/* Asks to be ended as crashed if portico_heartbeat is not called for that long, of 50 ms or more; 0 ends it. */
 void portico_watchdog(uint32_t limit_ms);
 void portico_heartbeat(void);
+/*
+ * Tells the manager what the guest does if it is asked for, a bit 1 << PORTICO_ASK_... for each; and what it asks for and did not before,
+ * a PORTICO_ASK_... or -1. To be looked at now and then: no port is bound for it.
+ */
+void portico_able(uint32_t asks);
+int32_t portico_asked(void);
+/* The time of day in nanoseconds since 1970-01-01 00:00 UTC, 0 if the machine does not know. */
+uint64_t portico_wall_ns(void);
 
 /* Ends the domain: in order, with 0 for success; or as broken, with a reason on the console. */
 _Noreturn void portico_exit(uint64_t code);

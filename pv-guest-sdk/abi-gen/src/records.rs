@@ -84,8 +84,7 @@ fn pages() -> Vec<Record> {
         record!(ChannelHeader as "channel_header", "First bytes of every channel window." {
             "uint32_t" magic, "uint32_t" version, "uint32_t" size, "uint32_t" _reserved0[13],
             "uint32_t" state0, "uint32_t" epoch0, "uint32_t" seen0, "uint32_t" _reserved1[13],
-            "uint32_t" state1, "uint32_t" epoch1, "uint32_t" seen1, "uint32_t" _reserved2[13],
-            "uint32_t" heartbeat, "uint32_t" watchdog_ms, "uint32_t" _reserved3[14],
+            "uint32_t" state1, "uint32_t" epoch1, "uint32_t" seen1, "uint32_t" _reserved2[29],
         }),
     ]
 }

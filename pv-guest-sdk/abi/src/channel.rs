@@ -45,13 +45,7 @@ pub struct ChannelHeader {
     /// Epoch of side 0 for which side 1 set its rings up. Written by side 1 only.
     pub seen1: u32,
     /// Zero.
-    pub _reserved2: [u32; 13],
-    /// Heartbeat of side 1 (the guest) on its console channel: it adds 1 at its leisure. Written by side 1.
-    pub heartbeat: u32,
-    /// Milliseconds within which `heartbeat` must change, 0 for never. Written by side 1.
-    pub watchdog_ms: u32,
-    /// Zero.
-    pub _reserved3: [u32; 14],
+    pub _reserved2: [u32; 29],
 }
 
 impl ChannelHeader {
@@ -62,7 +56,6 @@ impl ChannelHeader {
 const _: () = assert!(size_of::<ChannelHeader>() == 256);
 const _: () = assert!(offset_of!(ChannelHeader, state0) == 64);
 const _: () = assert!(offset_of!(ChannelHeader, state1) == 128);
-const _: () = assert!(offset_of!(ChannelHeader, heartbeat) == 192);
 
 /// Console channel: bytes from the guest (side 1) to the console (side 0) and back, two byte rings.
 ///

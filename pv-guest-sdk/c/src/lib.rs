@@ -12,9 +12,11 @@ mod device;
 mod memory;
 mod port;
 
+use alloc::vec::Vec;
 use core::ffi::{CStr, c_char};
 use core::time::Duration;
-use portico_sdk::{console, dtb, exit, irq, print, smp, time, vcpu};
+use portico_sdk::control::Ask;
+use portico_sdk::{console, control, dtb, exit, irq, print, smp, time, vcpu};
 
 portico_sdk::entry!(run);
 
@@ -108,13 +110,33 @@ pub extern "C" fn portico_breaks() -> u32 {
 /// See `portico.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn portico_heartbeat() {
-    console::heartbeat();
+    control::heartbeat();
 }
 
 /// See `portico.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn portico_watchdog(limit_ms: u32) {
-    console::watchdog(Duration::from_millis(u64::from(limit_ms)));
+    control::watchdog(Duration::from_millis(u64::from(limit_ms)));
+}
+
+/// See `portico.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn portico_able(asks: u32) {
+    let known = [Ask::PowerOff, Ask::Reboot, Ask::Suspend];
+    let asks: Vec<Ask> = known.into_iter().filter(|ask| asks & 1 << *ask as u32 != 0).collect();
+    control::able(&asks);
+}
+
+/// See `portico.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn portico_asked() -> i32 {
+    control::asked().map_or(-1, |ask| ask as i32)
+}
+
+/// See `portico.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn portico_wall_ns() -> u64 {
+    control::wall_time().and_then(|time| u64::try_from(time.as_nanos()).ok()).unwrap_or(0)
 }
 
 /// See `portico.h`.

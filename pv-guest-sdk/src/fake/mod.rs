@@ -29,7 +29,7 @@ use crate::device::{DeviceError, Link};
 use crate::dtb::{ChannelNode, Range};
 use crate::pipe::{Consumer, Pipe, Producer};
 use crate::window::Window;
-use crate::{console, dtb, irq, port, time, vcpu};
+use crate::{console, control, dtb, irq, port, time, vcpu};
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
 use portico_abi::channel::ChannelHeader;
@@ -225,6 +225,7 @@ impl Builder {
         });
         port::reset();
         console::reset();
+        control::reset();
         // SAFETY: the only vCPU of the domain, and the page of the world outside.
         unsafe {
             vcpu::init(OUTSIDE);
@@ -235,6 +236,7 @@ impl Builder {
         time::init();
         irq::init();
         console::init();
+        control::init();
         crate::log::init();
         irq::unmask();
         Machine { _one: one }
@@ -398,6 +400,7 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         console::reset();
+        control::reset();
         *world() = None;
     }
 }

@@ -7,7 +7,7 @@
 pub mod tables;
 mod vectors;
 
-use crate::{alloc, console, dtb, exit, irq, log, time, vcpu};
+use crate::{alloc, console, control, dtb, exit, irq, log, time, vcpu};
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -166,6 +166,7 @@ extern "C" fn portico_start_rust(blob: *const u8, ticks: u64) -> ! {
     add_heap();
     irq::init();
     console::init();
+    control::init();
     log::init();
     irq::unmask();
     // SAFETY: `entry!` defines it with this signature.

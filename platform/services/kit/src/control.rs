@@ -3,11 +3,10 @@
 use core::mem::size_of;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
-use portico_abi::device::control::{BEAT, CHANGES, COUNTERS, Counters, MAX_DEVICES, READY};
-use portico_abi::{Handle, dt};
+use portico_abi::device::control::{CHANGES, COUNTERS, Counters, MAX_DEVICES, READY};
 use portico_sdk::port::Port;
 use portico_sdk::window::Window;
-use portico_sdk::{dtb, time};
+use portico_sdk::{control, time};
 
 /// How often a service shows that its main loop turns.
 pub const BEAT_EVERY: Duration = Duration::from_millis(500);
@@ -15,6 +14,7 @@ pub const BEAT_EVERY: Duration = Duration::from_millis(500);
 /// The control page.
 #[derive(Debug)]
 pub struct Control {
+    page: control::Control,
     window: Window,
     port: Port,
     /// Changes that were taken.
@@ -26,12 +26,11 @@ pub struct Control {
 impl Control {
     /// Opens the control page that the device tree names. `None` if there is none: the program was not started as a service.
     pub fn open() -> Option<Control> {
-        let node = dtb::devices(dt::CONTROL).next()?;
-        // SAFETY: the manager mapped the page for the life of the domain, and nothing else of the guest is there.
-        let window = unsafe { Window::new(node.window.base, node.window.len as usize) }?;
-        let port = Port::bind(Handle::from_raw(node.number(dt::PORT)? as u32)).ok()?;
+        let page = control::Control::find()?;
+        let window = page.window();
+        let port = page.bind().ok()?;
         let seen = window.word(CHANGES)?.load(Ordering::Acquire);
-        Some(Control { window, port, seen, beat_at: 0 })
+        Some(Control { page, window, port, seen, beat_at: 0 })
     }
 
     /// Says that the service serves.
@@ -60,8 +59,7 @@ impl Control {
         let is_due = time::passed(self.beat_at);
         if is_due {
             self.beat_at = time::deadline(BEAT_EVERY);
-            let beat = self.window.word(BEAT).map_or(0, |word| word.load(Ordering::Relaxed));
-            self.set(BEAT, beat.wrapping_add(1));
+            self.page.beat();
         }
         is_due
     }

@@ -30,6 +30,10 @@ pub struct Saved {
     pub ending: Option<u64>,
     /// When the manager was begun anew lately, oldest first, in nanoseconds.
     pub began: Vec<u64>,
+    /// The machine is to end as soon as those guests have that were asked to: as `ending`, and until when they have time, in nanoseconds.
+    pub leaving: Option<(u64, u64)>,
+    /// Time of day at which the manager's counter was 0, if an operator set it: nanoseconds since 1970.
+    pub wall_ns: Option<u64>,
     /// A tester wants the next lives to end early.
     pub doom: Option<Doom>,
     /// The guests, by number.
@@ -67,6 +71,8 @@ pub struct Record {
     pub restarts: RestartState,
     /// When it started, in nanoseconds.
     pub started_ns: u64,
+    /// When its counter was 0, in nanoseconds.
+    pub born_ns: u64,
 }
 
 /// What is to become of a guest. What it is now is asked of EL2.
@@ -152,7 +158,6 @@ fn checksum(number: u64, bytes: &[u8]) -> u64 {
 mod tests {
     use super::{Doom, HEADER, Intent, Record, Saved};
     use crate::restart::RestartState;
-    use alloc::vec::Vec;
     use proptest::prelude::*;
 
     fn saved(name: &str) -> Saved {
@@ -162,8 +167,9 @@ mod tests {
             intent: Intent::Start(7),
             restarts: RestartState::default(),
             started_ns: 5,
+            born_ns: 3,
         };
-        Saved { is_filling: true, ending: None, began: Vec::new(), doom: None, guests: [record].into() }
+        Saved { is_filling: true, leaving: Some((1, 2)), guests: [record].into(), ..Saved::default() }
     }
 
     #[test]

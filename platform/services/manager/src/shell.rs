@@ -5,6 +5,8 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt::Write;
 
+use crate::calendar;
+
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
@@ -25,6 +27,20 @@ pub enum Command {
     Pause(String),
     /// Let them go on.
     Resume(String),
+    /// Ask it to end by itself.
+    Stop {
+        /// The guest.
+        guest: String,
+        /// How long it has.
+        seconds: u64,
+    },
+    /// Ask it to end by itself and to be started afresh.
+    Restart {
+        /// The guest.
+        guest: String,
+        /// How long it has.
+        seconds: u64,
+    },
     /// Destroy and start afresh.
     Reboot(String),
     /// Give it the keyboard.
@@ -42,10 +58,14 @@ pub enum Command {
     Sched(Sched),
     /// Crash the manager.
     Panic(Crash),
+    /// Show or set the time of day, in nanoseconds since 1970.
+    Clock(Option<u64>),
     /// End the machine.
     Shutdown {
         /// Start it again.
         reboot: bool,
+        /// Ask no guest first.
+        at_once: bool,
     },
 }
 
@@ -123,10 +143,18 @@ const COMMANDS: &[(&str, &str, &str, &str)] = &[
         "Without arguments it lists the images of the bundle. A new name needs image=; memory is 16M and\n\
          vcpus is 1 if not given. SIZE is a number with K, M or G.",
     ),
-    ("destroy", "NAME", "end a guest and free its memory", "Its console history is kept: see `log NAME`."),
+    (
+        "stop",
+        "NAME [SECONDS]",
+        "ask a guest to end by itself",
+        "It has SECONDS (1 to 3600, 60 if not given); if it has not ended by then you are told, and nothing else is done. Not\n\
+         every guest can be asked, `info NAME` tells.",
+    ),
+    ("restart", "NAME [SECONDS]", "ask a guest to start afresh", "As `stop`. `reboot NAME` does it at once."),
+    ("destroy", "NAME", "end a guest at once, and free its memory", "Its console history is kept: see `log NAME`."),
     ("pause", "NAME", "stop a guest's vCPUs", "`resume NAME` lets them go on."),
     ("resume", "NAME", "let a paused guest go on", ""),
-    ("reboot", "NAME", "destroy a guest and start it afresh", ""),
+    ("reboot", "NAME", "destroy a guest at once, and start it afresh", "See `restart`, which asks the guest."),
     (
         "console",
         "NAME",
@@ -150,7 +178,18 @@ const COMMANDS: &[(&str, &str, &str, &str)] = &[
          does then; with LIVES so do its next lives from their first moment on, the first after LIVES times that time, the\n\
          last after once. `hang` takes some seconds.",
     ),
-    ("shutdown", "[reboot]", "power the machine off, or start it again", "Guests are not asked first."),
+    (
+        "clock",
+        "[YYYY-MM-DDTHH:MM:SS]",
+        "show or set the time of day, in UTC",
+        "It is the machine's own where that has a clock. Guests are told.",
+    ),
+    (
+        "shutdown",
+        "[reboot] [now]",
+        "power the machine off, or start it again",
+        "Guests that can be asked to stop are asked first, and have 30 seconds. With `now` they are not.",
+    ),
 ];
 
 /// Names of all commands.
@@ -215,11 +254,10 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         "log" => parse_log(rest, usage)?,
         "panic" => Command::Panic(parse_panic(rest, usage)?),
         "sched" => Command::Sched(parse_sched(rest, usage)?),
-        _ => match optional()?.as_deref() {
-            None => Command::Shutdown { reboot: false },
-            Some("reboot") => Command::Shutdown { reboot: true },
-            Some(other) => return Err(format!("`shutdown {other}`: write `shutdown` or `shutdown reboot`")),
-        },
+        "stop" => parse_ask(rest, name, usage).map(|(guest, seconds)| Command::Stop { guest, seconds })?,
+        "restart" => parse_ask(rest, name, usage).map(|(guest, seconds)| Command::Restart { guest, seconds })?,
+        "clock" => Command::Clock(optional()?.map(|word| parse_time(&word)).transpose()?),
+        _ => parse_shutdown(rest)?,
     }))
 }
 
@@ -237,6 +275,32 @@ fn find(name: &str) -> Result<&'static (&'static str, &'static str, &'static str
         Some(meant) => format!("no command `{name}`; did you mean `{meant}`?"),
         None => format!("no command `{name}`; `help` lists them"),
     })
+}
+
+fn parse_ask(rest: &[String], name: &str, usage: &str) -> Result<(String, u64), String> {
+    const USUAL_SECONDS: u64 = 60;
+    match rest {
+        [] => Err(format!("which guest? usage: {name} {usage} (`list` shows the names)")),
+        [guest] => Ok((guest.clone(), USUAL_SECONDS)),
+        [guest, seconds] => Ok((guest.clone(), number(seconds, "SECONDS", 1, 3600)?)),
+        _ => Err(format!("too many arguments; usage: {name} {usage}")),
+    }
+}
+
+fn parse_time(word: &str) -> Result<u64, String> {
+    calendar::parse(word).ok_or_else(|| format!("`{word}`: write the time of day as 2026-11-22T08:00:00, in UTC"))
+}
+
+fn parse_shutdown(rest: &[String]) -> Result<Command, String> {
+    let words: Vec<&str> = rest.iter().map(String::as_str).collect();
+    let (reboot, at_once) = match words.as_slice() {
+        [] => (false, false),
+        ["now"] => (false, true),
+        ["reboot"] => (true, false),
+        ["reboot", "now"] => (true, true),
+        _ => return Err(format!("`shutdown {}`: write `shutdown [reboot] [now]`", words.join(" "))),
+    };
+    Ok(Command::Shutdown { reboot, at_once })
 }
 
 fn parse_panic(rest: &[String], usage: &str) -> Result<Crash, String> {
@@ -446,7 +510,12 @@ mod tests {
         );
         assert_eq!(command("log 5"), Command::Log { guest: None, lines: 5 });
         assert_eq!(command("log web 5"), Command::Log { guest: Some("web".into()), lines: 5 });
-        assert_eq!(command("shutdown reboot"), Command::Shutdown { reboot: true });
+        assert_eq!(command("shutdown reboot"), Command::Shutdown { reboot: true, at_once: false });
+        assert_eq!(command("shutdown now"), Command::Shutdown { reboot: false, at_once: true });
+        assert_eq!(command("stop web"), Command::Stop { guest: "web".into(), seconds: 60 });
+        assert_eq!(command("restart web 5"), Command::Restart { guest: "web".into(), seconds: 5 });
+        assert_eq!(command("clock"), Command::Clock(None));
+        assert_eq!(command("clock 1970-01-01T00:00:01"), Command::Clock(Some(1_000_000_000)));
     }
 
     #[test]
@@ -462,7 +531,10 @@ mod tests {
         assert!(error("sched web reserve=2000/1000").contains("1 to 1000"));
         assert!(error("create x cmdline=\"a").contains("quote"));
         assert!(error("list all").contains("takes no arguments"));
-        assert!(error("shutdown now").contains("shutdown reboot"));
+        assert!(error("shutdown later").contains("[reboot] [now]"));
+        assert!(error("stop").contains("which guest"));
+        assert!(error("stop web 0").contains("1 to 3600"));
+        assert!(error("clock noon").contains("2026-11-22T08:00:00"));
     }
 
     #[test]

@@ -1,21 +1,46 @@
-//! The control page: between the manager (side 0) and a service (side 1).
+//! The control page: between the manager (side 0) and a domain (side 1). Every domain but the manager has one.
 //!
-//! A channel of one page. The manager tells by [`CHANGES`] that ports of the service's devices have changed: a guest was started afresh, and the service
-//! finds the new port by its cookie. The service says by [`READY`] that it is up, shows by [`BEAT`] that its main loop turns, and counts what each
-//! device has moved, in records of [`Counters`].
+//! A channel of one page, of single words: whoever owns a word stores it, the other one reads it, and each side looks at its own leisure or when it
+//! is notified. The manager asks the domain for something by [`ASK`], and tells the time of day by [`WALL_NS`]. The domain shows
+//! that it lives by [`BEAT`]. A service is told by [`CHANGES`] that ports of its devices have changed (a guest was started
+//! afresh, and the service finds the new port by its cookie), says by [`READY`] that it is up, and counts what each device has moved, in records of
+//! [`Counters`].
 
 use core::mem::size_of;
 
-/// Counts changes of the service's ports; the manager adds 1 and notifies.
+/// Counts changes of a service's ports; the manager adds 1 and notifies.
 pub const CHANGES: usize = 256;
-/// 1 as soon as the service serves. Written by the service.
+/// What the manager asks for: an [`ask`] in bits 7:0, and above them a number that differs from the last one's. The manager notifies.
+pub const ASK: usize = 260;
+/// Time of day at which the domain's CNTVCT_EL0 was 0: 8 bytes, nanoseconds since 1970-01-01 00:00 UTC; 0 if it is not known. Written by the manager,
+/// which notifies when it changes.
+pub const WALL_NS: usize = 264;
+/// 1 as soon as a service serves. Written by the service.
 pub const READY: usize = 320;
-/// Adds 1 now and then, from the main loop. Written by the service.
+/// Adds 1 now and then, from the main loop. Written by the domain.
 pub const BEAT: usize = 324;
+/// What the domain does if it is asked for: bit `1 << ask` for each. Written by the domain.
+pub const ABLE: usize = 328;
+/// The last value of `ASK` that the domain has begun to act on. Written by the domain.
+pub const TAKEN: usize = 332;
+/// Milliseconds within which `BEAT` must change, 0 for never: else the domain counts as crashed. Written by the domain, unless it is a service.
+pub const WATCHDOG_MS: usize = 336;
 /// First record of [`Counters`], one for each device in the order of the device tree. Written by the service.
 pub const COUNTERS: usize = 384;
 /// Most records that fit.
 pub const MAX_DEVICES: usize = (crate::PAGE_SIZE as usize - COUNTERS) / size_of::<Counters>();
+
+/// What a domain can be asked for.
+pub mod ask {
+    /// Nothing.
+    pub const NOTHING: u32 = 0;
+    /// To end in order, as by PSCI SYSTEM_OFF.
+    pub const POWER_OFF: u32 = 1;
+    /// To end in order and be started afresh, as by PSCI SYSTEM_RESET.
+    pub const REBOOT: u32 = 2;
+    /// To bring its devices to rest, until it is asked for `NOTHING`.
+    pub const SUSPEND: u32 = 3;
+}
 
 /// What a device has moved since its service started. Words are stored one by one: a reader may see a record between two of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

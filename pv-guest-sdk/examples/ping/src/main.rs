@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 use portico_sdk::channel::{Channel, ChannelError};
-use portico_sdk::{console, println, time};
+use portico_sdk::{control, println, time};
 
 portico_sdk::entry!(ping);
 
@@ -42,7 +42,7 @@ fn exchange(link: &Channel, number: &mut u64) -> Result<(), ChannelError> {
         let round_trip = time::now_ns().saturating_sub(begin);
         println!("ping {number}: answer {} after {} us", decode(&answer), round_trip / 1000);
         *number += 1;
-        console::heartbeat();
+        control::heartbeat();
         time::sleep(Duration::from_millis(500));
     }
 }

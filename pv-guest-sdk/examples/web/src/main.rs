@@ -14,7 +14,7 @@ use portico_sdk::abi::port::DEADLINE_NEVER;
 use portico_sdk::device::DeviceError;
 use portico_sdk::device::block::Disk;
 use portico_sdk::device::stack::Stack;
-use portico_sdk::{console, dtb, println, time};
+use portico_sdk::{control, dtb, println, time};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer, State};
 
@@ -39,6 +39,9 @@ fn web() -> u64 {
 }
 
 fn serve() -> Result<(), DeviceError> {
+    if let Err(status) = control::obey() {
+        println!("nobody can ask for an orderly end: {}", status.describe());
+    }
     let disk = describe_disk();
     let mut sockets = SocketSet::new(Vec::new());
     let mut stack = Stack::open("net0", &mut sockets, time::deadline(Duration::from_secs(30)))?;
@@ -62,7 +65,7 @@ fn serve() -> Result<(), DeviceError> {
         }
         // What was answered goes out before the next sleep.
         stack.poll(&mut sockets);
-        console::heartbeat();
+        control::heartbeat();
         stack.wait(&sockets, DEADLINE_NEVER)?;
     }
 }

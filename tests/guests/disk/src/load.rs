@@ -14,7 +14,7 @@ use portico_sdk::abi::device::ACCEPT;
 use portico_sdk::device::block::{BlockError, Buffer, Completion, Disk, Piece, Ticket, Transfer, feature};
 use portico_sdk::sync::Lock;
 use portico_sdk::window::Window;
-use portico_sdk::{console, dtb, println, smp, time};
+use portico_sdk::{control, dtb, println, smp, time};
 use test_kit::Random;
 
 /// Sectors of a block, the unit in which the load remembers.
@@ -131,7 +131,7 @@ pub fn run() -> Result<(), String> {
         }
         if time::passed(next_line) {
             next_line = time::deadline(EVERY);
-            console::heartbeat();
+            control::heartbeat();
             let count = |total: &AtomicU64| total.load(Ordering::Relaxed);
             println!("load: {} done, {} lost, {} told", count(&TOTALS.done), count(&TOTALS.lost), count(&TOTALS.told));
         }

@@ -2,13 +2,16 @@
 //!
 //! * `watch=MS`: asks the manager to watch it;
 //! * `beats=N`: that many heartbeats, 10 ms apart, before it ends;
-//! * `then=exit|panic|fault|reboot|hang`: how it ends; in good order if not told.
+//! * `then=exit|panic|fault|reboot|hang|obey|promise`: how it ends; in good order if not told. `obey`: when the manager asks, and
+//!   until then it tells the time of day; `promise`: it says that it would, and does not.
 //!
 //! It tells first what RAM disk it was given, if any.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::time::Duration;
-use portico_sdk::{console, dtb, exit, hvc, println, time};
+use portico_sdk::abi::port::DEADLINE_NEVER;
+use portico_sdk::control::Ask;
+use portico_sdk::{control, dtb, exit, hvc, port, println, time};
 
 portico_sdk::entry!(life);
 
@@ -20,11 +23,11 @@ fn life() -> u64 {
     println!("born, {} vCPUs", dtb::cpus().count());
     show_disk();
     if let Some(ms) = number("watch") {
-        console::watchdog(Duration::from_millis(ms));
+        control::watchdog(Duration::from_millis(ms));
     }
     for _ in 0..number("beats").unwrap_or(0) {
         time::sleep(Duration::from_millis(10));
-        console::heartbeat();
+        control::heartbeat();
     }
     println!("ending");
     match dtb::bootarg("then") {
@@ -36,11 +39,37 @@ fn life() -> u64 {
             5
         }
         Some("reboot") => exit::reboot(),
+        Some("obey") => obey(),
+        Some("promise") => {
+            control::able(&[Ask::PowerOff]);
+            port::idle()
+        }
         Some("hang") => loop {
             // It wakes for nothing that it would do.
             let _ = hvc::vcpu_block(time::deadline(Duration::from_secs(1)));
         },
         _ => 0,
+    }
+}
+
+/// Ends when it is asked to.
+fn obey() -> u64 {
+    let Ok(port) = control::port() else { return 6 };
+    control::able(&[Ask::PowerOff, Ask::Reboot]);
+    loop {
+        match control::asked() {
+            Some(Ask::PowerOff) => {
+                println!("asked to stop");
+                return 0;
+            }
+            Some(Ask::Reboot) => {
+                println!("asked to restart");
+                exit::reboot()
+            }
+            Some(other) => println!("asked for {other:?}"),
+            None => println!("the time is {}", control::wall_time().map_or(0, |time| time.as_secs())),
+        }
+        let _ = port.wait(DEADLINE_NEVER);
     }
 }
 

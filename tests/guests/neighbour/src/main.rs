@@ -9,7 +9,7 @@ extern crate alloc;
 
 use alloc::vec::Vec;
 use core::time::Duration;
-use portico_sdk::{console, dtb, hvc, println, time};
+use portico_sdk::{control, dtb, hvc, println, time};
 use test_kit::Random;
 
 portico_sdk::entry!(neighbour);
@@ -59,7 +59,7 @@ fn neighbour() -> u64 {
             late = late.max(now.saturating_sub(deadline));
         }
         check(&memory, seed);
-        console::heartbeat();
+        control::heartbeat();
         println!("healthy {line}, at most {} us late", time::Scale::read().ns(late) / 1000);
     }
     0

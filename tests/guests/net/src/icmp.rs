@@ -5,7 +5,7 @@
 use core::time::Duration;
 use portico_sdk::device::DeviceError;
 use portico_sdk::device::net::Interface;
-use portico_sdk::{console, dtb, println, time};
+use portico_sdk::{control, dtb, println, time};
 
 use crate::talk::{Failure, Frame, LONGEST};
 
@@ -46,7 +46,7 @@ pub fn ping() -> Result<(), Failure> {
                 number += 1;
                 if number.is_multiple_of(100) {
                     println!("{number} echoes, lost {} times", pinger.net.lost());
-                    console::heartbeat();
+                    control::heartbeat();
                 }
             }
             None => {}

@@ -4,7 +4,7 @@ use core::time::Duration;
 use portico_sdk::abi::port::DEADLINE_NEVER;
 use portico_sdk::device::DeviceError;
 use portico_sdk::device::net::{Interface, NetError};
-use portico_sdk::{console, dtb, println, time};
+use portico_sdk::{control, dtb, println, time};
 
 /// Longest frame without a tag.
 pub const LONGEST: usize = 1514;
@@ -166,7 +166,7 @@ pub fn ping(mut end: End) -> Result<(), Failure> {
         if number.is_multiple_of(250) {
             println!("pinged {number} times, {again} again, service lost {} times", end.net.lost());
         }
-        console::heartbeat();
+        control::heartbeat();
     }
     println!("ping is done: {number} answers, {again} again, service lost {} times", end.net.lost());
     Ok(())

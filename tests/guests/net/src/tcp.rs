@@ -8,7 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 use portico_sdk::device::stack::Stack;
-use portico_sdk::{console, dtb, println, time};
+use portico_sdk::{console, control, dtb, println, time};
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, SocketBuffer};
 use smoltcp::wire::Ipv4Address;
@@ -188,7 +188,7 @@ pub fn stream() -> Result<(), Failure> {
         }
         if time::passed(next_line) {
             next_line = time::deadline(EVERY);
-            console::heartbeat();
+            control::heartbeat();
             println!("stream: {} out, {} in, lost {lost} times", out.number, into.number);
         }
         if !has_come {

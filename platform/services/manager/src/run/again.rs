@@ -140,7 +140,7 @@ impl Manager {
     fn adopt(&mut self, id: usize, left: &mut Left, record: Option<Record>, wanted: &impl Fn(u16) -> bool, now: u64) {
         self.adopt_console(id, left);
         let Some(guest) = self.guests.get_mut(id) else { return };
-        guest.control = guest.service.and_then(|_| Control::adopt(left, id));
+        guest.control = Control::adopt(left, id, guest.service.is_some());
         let domain = left.domain(id);
         let status = domain.and_then(|domain| hvc::domain_status(domain).ok());
         let state = status.and_then(|status| DomainState::from_raw(status.state));
@@ -150,6 +150,7 @@ impl Manager {
             true => (Intent::Start(now), now),
             false => (Intent::Absent, now),
         };
+        let record_born_ns = record.as_ref().map_or(now, |record| record.born_ns);
         if let Some(record) = record {
             if let Some(description) = record.description {
                 guest.description = description;
@@ -180,6 +181,7 @@ impl Manager {
             ram: Vec::new(),
             console_port: Handle::NONE,
             nodes: Vec::new(),
+            born_ns: record_born_ns,
             started_ns,
             watchdog: Watchdog::new(heartbeat, now),
         });
@@ -255,6 +257,7 @@ pub fn record(guest: &Guest) -> Record {
         intent,
         restarts: guest.restarts.clone(),
         started_ns: guest.instance.as_ref().map_or(0, |instance| instance.started_ns),
+        born_ns: guest.instance.as_ref().map_or(0, |instance| instance.born_ns),
     }
 }
 

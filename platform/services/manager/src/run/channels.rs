@@ -21,6 +21,9 @@ use crate::again::Left;
 use crate::hv::{self, Machine};
 use crate::place;
 
+/// IPA of the first window in a domain: after its control page.
+const FIRST_WINDOW: u64 = crate::control::IPA + PAGE_SIZE;
+
 /// A window and its ports.
 #[derive(Debug)]
 pub struct Channel {
@@ -67,17 +70,17 @@ impl Channels {
         self.of(number).map(|(_, _, channel)| channel.link.pages).sum()
     }
 
-    /// IPA of the window of channel `index` in a domain: they stand one behind the other after the console and, in a service,
+    /// IPA of the window of channel `index` in a domain: they stand one behind the other after the console and
     /// the control page.
     pub fn ipa_in(&self, number: u16, index: usize) -> u64 {
         let before = self.of(number).take_while(|&(other, ..)| other < index);
         let pages: u64 = before.map(|(_, _, channel)| channel.link.pages).sum();
-        first_window(number) + pages * PAGE_SIZE
+        FIRST_WINDOW + pages * PAGE_SIZE
     }
 
     /// First IPA behind all windows of a domain.
     pub fn end_in(&self, number: u16) -> u64 {
-        first_window(number) + self.pages_of(number) * PAGE_SIZE
+        FIRST_WINDOW + self.pages_of(number) * PAGE_SIZE
     }
 
     /// Lends all windows of a domain to its new instance, and makes ports with the peers that have one.
@@ -220,10 +223,6 @@ fn forget(window: Window) -> Option<()> {
     }
     portico_sdk::mem::clean(window.address() as usize, window.len());
     Some(())
-}
-
-fn first_window(number: u16) -> u64 {
-    dt::WINDOWS + (crate::console::PAGES + u64::from(is_service(number))) * PAGE_SIZE
 }
 
 fn side_of(link: &Link, number: u16) -> Option<usize> {

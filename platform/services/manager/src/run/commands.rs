@@ -4,14 +4,16 @@ use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
 use portico_abi::PAGE_SIZE;
-use portico_abi::call::{power, run};
+use portico_abi::call::run;
 use portico_bundle::description::{Guest as Description, OnCrash, Reservation, ServiceKind, name_is_valid};
 use portico_bundle::names::IMAGE_PREFIX;
 use portico_console::message::Kind;
 use portico_manager::saved::Doom;
 use portico_manager::shell::{self, Command, Crash, Create, Sched, closest};
+use portico_manager::watchdog::Watchdog;
 use portico_sdk::{exit, hvc};
 
+use crate::control::Control;
 use crate::guest::{Next, State};
 use crate::lifecycle::{MAX_GUESTS, sched_of};
 use crate::supervisor::Manager;
@@ -74,10 +76,11 @@ impl Manager {
                 self.crash(how);
                 Ok(String::new())
             }
-            Command::Shutdown { reboot } => {
-                self.event(if reboot { "the machine starts again" } else { "the machine powers off" });
-                self.ending = Some(if reboot { power::RESET } else { power::OFF });
-                self.save();
+            Command::Stop { guest, seconds } => self.ask(&guest, false, seconds, now),
+            Command::Restart { guest, seconds } => self.ask(&guest, true, seconds, now),
+            Command::Clock(set) => Ok(self.clock(set)),
+            Command::Shutdown { reboot, at_once } => {
+                self.leave(reboot, at_once, now);
                 Ok(String::new())
             }
         }
@@ -103,7 +106,8 @@ impl Manager {
         }
     }
 
-    fn named(&self, name: &str) -> Result<usize, String> {
+    /// The number of a guest.
+    pub fn named(&self, name: &str) -> Result<usize, String> {
         self.find(name).ok_or_else(|| match closest(name, self.guests.iter().map(|guest| guest.name())) {
             Some(meant) => format!("no guest `{name}`; did you mean `{meant}`?"),
             None => format!("no guest `{name}`; `list` shows the names"),
@@ -218,8 +222,8 @@ impl Manager {
             return Err(format!("guest `{name}` is not paused ({})", guest.state.word()));
         };
         let domain = instance.domain;
-        let heartbeat = guest.console.as_ref().map_or(0, |console| console.heartbeat().0);
-        instance.watchdog = portico_manager::watchdog::Watchdog::new(heartbeat, now);
+        let heartbeat = guest.control.as_ref().map_or(0, Control::beat);
+        instance.watchdog = Watchdog::new(heartbeat, now);
         guest.state = State::Running;
         self.save();
         if let Err(status) = hvc::domain_run(domain, run::RESUME) {

@@ -127,11 +127,6 @@ impl Console {
         self.load(layout::OUT_HEAD)
     }
 
-    /// The guest's heartbeat, and within how many milliseconds it promises the next.
-    pub fn heartbeat(&self) -> (u32, u32) {
-        (self.load(offset_of!(ChannelHeader, heartbeat)), self.load(offset_of!(ChannelHeader, watchdog_ms)))
-    }
-
     fn load(&self, at: usize) -> u32 {
         self.window.word(at).map_or(0, |word| word.load(Ordering::Acquire))
     }
@@ -149,8 +144,6 @@ fn begin(window: Window) -> Option<()> {
 fn renew(window: Window) -> Option<()> {
     let set = |at: usize, value: u32| window.word(at).map(|word| word.store(value, Ordering::Release));
     set(offset_of!(ChannelHeader, state1), ChannelState::Closed as u32)?;
-    set(offset_of!(ChannelHeader, heartbeat), 0)?;
-    set(offset_of!(ChannelHeader, watchdog_ms), 0)?;
     set(layout::OUT_SPACE_WANT, 0)?;
     set(layout::IN_TAIL, window.word(layout::IN_HEAD)?.load(Ordering::Acquire))?;
     // The guest may look with its caches off.

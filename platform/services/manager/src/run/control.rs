@@ -1,66 +1,103 @@
-//! The manager's end of a service's control page.
+//! The manager's end of a domain's control page.
 
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::Ordering;
 use portico_abi::channel::ChannelHeader;
-use portico_abi::device::control::{BEAT, CHANGES, COUNTERS, Counters, READY};
+use portico_abi::device::control::{ABLE, ASK, BEAT, CHANGES, COUNTERS, Counters, READY, WALL_NS, WATCHDOG_MS};
 use portico_abi::handle::SELF_DOMAIN;
-use portico_abi::{Handle, PAGE_SIZE, Status};
+use portico_abi::{Handle, PAGE_SIZE, Status, dt};
 use portico_manager::memory::Piece;
 use portico_sdk::hvc;
 use portico_sdk::port::Port;
 use portico_sdk::window::Window;
 
 use crate::again::Left;
-use crate::{cookie, hv, place};
+use crate::hv::{self, Machine};
+use crate::{console, cookie, place};
+
+/// Cookie of a guest's port in its own table.
+const GUESTS_COOKIE: u64 = u64::from_le_bytes(*b"control\0");
+
+/// Where a domain has its control page: after its console.
+pub const IPA: u64 = dt::WINDOWS + console::PAGES * PAGE_SIZE;
 
 /// A service that does not show a beat for so many milliseconds hangs.
 pub const PATIENCE_MS: u32 = 2000;
 
-/// The control page of a service. It outlives the service's instances.
+/// The manager's end of the port.
+#[derive(Debug)]
+enum End {
+    /// A service's: it has something to tell.
+    Heard(Port),
+    /// A guest's. It is not bound: a guest that notifies without end must not wake the manager.
+    Unheard(Handle),
+}
+
+impl End {
+    fn new(port: Handle, is_heard: bool) -> Result<Self, Status> {
+        if is_heard { Port::bind(port).map(Self::Heard) } else { Ok(Self::Unheard(port)) }
+    }
+
+    fn handle(&self) -> Handle {
+        match self {
+            Self::Heard(port) => port.handle(),
+            Self::Unheard(port) => *port,
+        }
+    }
+
+    fn heard(&self) -> Option<&Port> {
+        match self {
+            Self::Heard(port) => Some(port),
+            Self::Unheard(_) => None,
+        }
+    }
+}
+
+/// The control page of a domain. It outlives the domain's instances.
 #[derive(Debug)]
 pub struct Control {
     id: usize,
+    is_heard: bool,
     piece: Piece<Handle>,
     window: Window,
-    port: Option<Port>,
+    end: Option<End>,
 }
 
 impl Control {
-    /// Takes `piece`, a page, as the control page of service `id`.
+    /// Takes `piece`, a page, as the control page of guest `id`, which is heard if it is a service.
     ///
     /// # Errors
     /// Those of mapping.
-    pub fn open(piece: Piece<Handle>, id: usize) -> Result<Self, Status> {
+    pub fn open(piece: Piece<Handle>, id: usize, is_heard: bool) -> Result<Self, Status> {
         hv::map_here(piece.extent, place::control(id), hv::READ_WRITE)?;
-        Self::over(piece, id).ok_or(Status::Invalid)
+        Self::over(piece, id, is_heard).ok_or(Status::Invalid)
     }
 
-    /// Takes over the page and the port that the manager's last life had, if the service has them.
-    pub fn adopt(left: &mut Left, id: usize) -> Option<Self> {
-        let mut control = Self::over(left.window(place::control(id), 1)?, id)?;
+    /// Takes over the page and the port that the manager's last life had, if the domain has them.
+    pub fn adopt(left: &mut Left, id: usize, is_heard: bool) -> Option<Self> {
+        let mut control = Self::over(left.window(place::control(id), 1)?, id, is_heard)?;
         let port = left.port(cookie::control(id));
-        // It is bound to a bit of the last life, which may be another one's now.
-        control.port = port.and_then(|port| Port::bind(port).ok());
+        // One that is heard is bound to a bit of the last life, which may be another one's now.
+        control.end = port.and_then(|port| End::new(port, is_heard).ok());
         Some(control)
     }
 
-    fn over(piece: Piece<Handle>, id: usize) -> Option<Self> {
+    fn over(piece: Piece<Handle>, id: usize, is_heard: bool) -> Option<Self> {
         // SAFETY: the extent is mapped there, for good, as RAM that no Rust object is in.
         let window = unsafe { Window::new(place::control(id), PAGE_SIZE as usize) }?;
-        Some(Self { id, piece, window, port: None })
+        Some(Self { id, is_heard, piece, window, end: None })
     }
 
     /// Whether an instance can be told something.
     pub fn is_connected(&self) -> bool {
-        self.port.is_some()
+        self.end.is_some()
     }
 
-    /// Begins anew for an instance of the service: lends the page, mapped at `ipa` there, and makes the ports. Returns the service's port.
+    /// Begins anew for an instance of the domain: lends the page, mapped at `ipa` there, and makes the ports. Returns the domain's port.
     ///
     /// # Errors
     /// Those of lending, mapping and making ports.
-    pub fn connect(&mut self, domain: Handle, ipa: u64) -> Result<Handle, Status> {
+    pub fn connect(&mut self, machine: &mut Machine, domain: Handle, ipa: u64) -> Result<Handle, Status> {
         self.disconnect();
         hv::scrub_mapped(self.piece.extent, self.window.address())?;
         let set = |at: usize, value: u32| {
@@ -73,9 +110,10 @@ impl Control {
         set(offset_of!(ChannelHeader, size), PAGE_SIZE as u32)?;
         set(offset_of!(ChannelHeader, magic), ChannelHeader::MAGIC)?;
         portico_sdk::mem::clean(self.window.address() as usize, PAGE_SIZE as usize);
-        hv::lend(self.piece.extent, self.piece.pages, domain, ipa)?;
-        let (ours, theirs) = hvc::port_pair_create(SELF_DOMAIN, domain, cookie::control(self.id), 0)?;
-        self.port = Some(Port::bind(ours).inspect_err(|_| {
+        machine.lend(self.piece.extent, self.piece.pages, domain, ipa, hv::READ_WRITE)?;
+        let pair = || hvc::port_pair_create(SELF_DOMAIN, domain, cookie::control(self.id), GUESTS_COOKIE);
+        let (ours, theirs) = machine.with_budget(domain, pair)?;
+        self.end = Some(End::new(ours, self.is_heard).inspect_err(|_| {
             let _ = hvc::handle_close(ours);
         })?);
         Ok(theirs)
@@ -83,9 +121,11 @@ impl Control {
 
     /// Ends the channel with an instance that no longer exists.
     pub fn disconnect(&mut self) {
-        if let Some(port) = self.port.take() {
-            let handle = port.handle();
-            let _ = port.unbind();
+        if let Some(end) = self.end.take() {
+            let handle = end.handle();
+            if let End::Heard(port) = end {
+                let _ = port.unbind();
+            }
             let _ = hvc::handle_close(handle);
         }
         let _ = hvc::complete(|| hvc::extent_revoke(self.piece.extent));
@@ -100,26 +140,56 @@ impl Control {
         self.notify();
     }
 
-    /// Notifies the service.
+    /// Notifies the domain.
     pub fn notify(&self) {
-        if let Some(port) = &self.port {
-            let _ = port.notify();
+        if let Some(end) = &self.end {
+            let _ = hvc::port_notify(end.handle());
         }
     }
 
     /// Takes the service's notification.
     pub fn take(&self) -> bool {
-        self.port.as_ref().is_some_and(Port::take)
+        self.heard().is_some_and(Port::take)
     }
 
     /// Whether the service notified; does not forget it.
     pub fn is_told(&self) -> bool {
-        self.port.as_ref().is_some_and(Port::is_pending)
+        self.heard().is_some_and(Port::is_pending)
     }
 
-    /// How often the service's main loop has shown that it turns.
+    fn heard(&self) -> Option<&Port> {
+        self.end.as_ref().and_then(End::heard)
+    }
+
+    /// How often the domain's main loop has shown that it turns.
     pub fn beat(&self) -> u32 {
         self.word(BEAT)
+    }
+
+    /// Milliseconds within which a guest promises the next beat, 0 for never.
+    pub fn watchdog_ms(&self) -> u32 {
+        self.word(WATCHDOG_MS)
+    }
+
+    /// Whether the domain says that it does what [`Control::ask`] asks for.
+    pub fn is_able(&self, what: u32) -> bool {
+        self.is_connected() && self.word(ABLE) >> what & 1 != 0
+    }
+
+    /// Asks the domain for something, one of [`ask`](portico_abi::device::control::ask).
+    pub fn ask(&self, what: u32) {
+        if let Some(word) = self.window.word(ASK) {
+            // A domain that writes the manager's word spoils what it is asked for itself, and no more.
+            let number = (word.load(Ordering::Relaxed) >> 8).wrapping_add(1);
+            word.store(number << 8 | what, Ordering::Release);
+        }
+        self.notify();
+    }
+
+    /// Tells the domain at which time of day its counter was 0, in nanoseconds since 1970.
+    pub fn set_wall(&self, at_zero_ns: u64) {
+        let _ = self.window.store(WALL_NS, at_zero_ns);
+        self.notify();
     }
 
     /// Whether the service said that it serves.

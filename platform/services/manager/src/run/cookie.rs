@@ -22,7 +22,7 @@ pub const fn console(id: usize) -> u64 {
     CONSOLE | id as u64
 }
 
-/// Of the manager's end of the port of a service's control page.
+/// Of the manager's end of the port of a domain's control page.
 pub const fn control(id: usize) -> u64 {
     CONTROL | id as u64
 }

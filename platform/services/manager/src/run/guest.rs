@@ -30,6 +30,15 @@ pub enum Next {
     StartAt(u64),
 }
 
+/// A request to end.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    /// Until when it has time, in nanoseconds.
+    pub until_ns: u64,
+    /// That time, in seconds.
+    pub seconds: u64,
+}
+
 /// Where a guest is in its life.
 #[derive(Debug)]
 pub enum State {
@@ -75,8 +84,10 @@ pub struct Instance {
     pub ram: Vec<Piece<Handle>>,
     /// The guest's end of its console port.
     pub console_port: Handle,
-    /// Nodes of what only a service has: control page, devices of the machine.
+    /// Nodes of its control page and, in a service, of devices of the machine.
     pub nodes: Vec<DeviceNode>,
+    /// When its counter was 0, in nanoseconds.
+    pub born_ns: u64,
     /// When it started, in nanoseconds.
     pub started_ns: u64,
     /// Watches its heartbeat.
@@ -100,8 +111,10 @@ pub struct Guest {
     pub instance: Option<Instance>,
     /// What it serves, if it is a service.
     pub service: Option<ServiceKind>,
-    /// Its control page, if it is a service that was built.
+    /// Its control page, if it was built.
     pub control: Option<Control>,
+    /// What it was asked to do, if it still lives.
+    pub asked: Option<Asked>,
     /// Its console, if it has one.
     pub console: Option<Console>,
     /// How it last ended, in words.
@@ -138,6 +151,7 @@ impl Guest {
             instance: None,
             service: None,
             control: None,
+            asked: None,
             console: None,
             last_end: None,
         }
@@ -196,12 +210,12 @@ pub fn budget_pages(description: &Description, channel_pages: u64) -> u64 {
 impl Guest {
     /// Milliseconds within which its heartbeat must change: as described, or else as it asks itself. 0 for never.
     pub fn watchdog_ms(&self) -> u32 {
-        if self.control.is_some() {
+        let Some(control) = &self.control else { return 0 };
+        if self.service.is_some() {
             return control::PATIENCE_MS;
         }
         match self.description.watchdog_ms {
-            _ if self.console.is_none() => 0,
-            0 => match self.console.as_ref().map_or(0, |console| console.heartbeat().1) {
+            0 => match control.watchdog_ms() {
                 0 => 0,
                 // The manager has to look as often.
                 asked => asked.max(MIN_WATCHDOG_MS),
@@ -212,10 +226,7 @@ impl Guest {
 
     /// What must change within that time.
     pub fn heartbeat(&self) -> u32 {
-        match &self.control {
-            Some(control) => control.beat(),
-            None => self.console.as_ref().map_or(0, |console| console.heartbeat().0),
-        }
+        self.control.as_ref().map_or(0, Control::beat)
     }
 
     /// When its heartbeat has to be looked at. A guest that asks for a watchdog itself is looked at now and then.

@@ -363,15 +363,6 @@ pub fn shared(machine: &mut Machine, pages: u64, ipa: u64) -> Result<Piece<Handl
     lent.map(|_| piece).inspect_err(|_| machine.give_back(piece))
 }
 
-/// Lends a whole extent to a domain and maps it there.
-///
-/// # Errors
-/// Those of `extent_lend` and `extent_map`.
-pub fn lend(extent: Handle, pages: u64, domain: Handle, ipa: u64) -> Result<(), Status> {
-    let grant = hvc::extent_lend(extent, domain, 0, pages, READ_WRITE)?;
-    hvc::complete(|| hvc::grant_map(grant, domain, ipa, READ_WRITE)).map(|_| ())
-}
-
 /// Scrubs an extent that is mapped at `ipa` in the manager, if a guest has written to it: otherwise it could not be
 /// lent to the guest's next instance, which is another domain.
 ///

@@ -101,6 +101,14 @@ impl Manager {
         let is_moving = |guest: &Guest| matches!(guest.state, State::Loading(_) | State::Destroying(_));
         let is_filling = self.guests.iter().any(is_moving) || !self.machine.memory_is_settled();
         let guests = self.guests.iter().map(record).collect();
-        keeper.write(&Saved { is_filling, ending: self.ending, began: keeper.began.clone(), doom: keeper.doom, guests })
+        keeper.write(&Saved {
+            is_filling,
+            ending: self.ending,
+            leaving: self.leaving,
+            wall_ns: self.clock.at_zero_ns().filter(|_| self.clock.is_set),
+            began: keeper.began.clone(),
+            doom: keeper.doom,
+            guests,
+        })
     }
 }

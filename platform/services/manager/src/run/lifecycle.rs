@@ -16,9 +16,10 @@ use portico_manager::restart::{Decision, Ending};
 use portico_manager::watchdog::Watchdog;
 use portico_manager::{event, fdt, loader, table};
 use portico_sdk::hvc::{self, Progress, Sched};
+use portico_sdk::time;
 
-use crate::console::{self, Console};
-use crate::control::Control;
+use crate::console::Console;
+use crate::control::{self, Control};
 use crate::guest::{self, Guest, Instance, Next, State};
 use crate::hv::Calls;
 use crate::load::{Bytes, Load, Put, Step};
@@ -149,11 +150,13 @@ impl Manager {
             ram,
             console_port: Handle::NONE,
             nodes: Vec::new(),
+            born_ns: time::now_ns(),
             started_ns: 0,
             watchdog: Watchdog::new(0, 0),
         });
         self.configure(id, domain, &description).map_err(|status| Failure::from(("its vCPUs", status)))?;
         self.open_console(id, domain)?;
+        self.open_control(id, domain)?;
         if let Some(index) = index {
             let guests = &self.guests;
             // Not one that is being destroyed: its next life makes the pair.
@@ -176,27 +179,11 @@ impl Manager {
     fn equip(&mut self, id: usize, domain: Handle) -> Result<(), Failure> {
         let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
         let (Some(kind), Some(number)) = (guest.service, guest.index) else { return Ok(()) };
-        if guest.control.is_none() {
-            let piece = self.machine.memory.take(&mut Calls, 1)?;
-            let opened = Control::open(piece, id).map_err(|status| Failure::from(("its control page", status)));
-            guest.control = Some(opened?);
-        }
-        let Some(control) = guest.control.as_mut() else { return Ok(()) };
-        let ipa = dt::WINDOWS + console::PAGES * PAGE_SIZE;
-        let port = control.connect(domain, ipa).map_err(|status| Failure::from(("its control page", status)))?;
-        let properties = [(dt::PORT, Value::Word(port.raw())), (dt::SIDE, Value::Word(1))];
-        let mut nodes = Vec::from([DeviceNode {
-            node: "control",
-            compatible: dt::CONTROL,
-            ipa,
-            size: PAGE_SIZE,
-            properties: properties.into(),
-        }]);
         let dma_ipa = self.channels.end_in(number);
         let devices = self.devices.assign(&mut self.machine, kind, domain, dma_ipa);
-        nodes.extend(devices.map_err(|status| Failure::from(("its devices", status)))?);
+        let nodes = devices.map_err(|status| Failure::from(("its devices", status)))?;
         if let Some(instance) = guest.instance.as_mut() {
-            instance.nodes = nodes;
+            instance.nodes.extend(nodes);
         }
         if kind == ServiceKind::Console {
             let lent = self.lend_consoles(domain);
@@ -235,6 +222,31 @@ impl Manager {
             }
             hvc::vcpu_sched_set(handle, sched)?;
         }
+        Ok(())
+    }
+
+    fn open_control(&mut self, id: usize, domain: Handle) -> Result<(), Failure> {
+        let refused = |status| Failure::from(("its control page", status));
+        let wall_at_zero_ns = self.clock.at_zero_ns();
+        let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
+        guest.asked = None;
+        if guest.control.is_none() {
+            let piece = self.machine.memory.take(&mut Calls, 1)?;
+            guest.control = Some(Control::open(piece, id, guest.service.is_some()).map_err(refused)?);
+        }
+        let (Some(control), Some(instance)) = (guest.control.as_mut(), guest.instance.as_mut()) else { return Ok(()) };
+        let port = control.connect(&mut self.machine, domain, control::IPA).map_err(refused)?;
+        if let Some(at_zero_ns) = wall_at_zero_ns {
+            control.set_wall(at_zero_ns.wrapping_add(instance.born_ns));
+        }
+        let properties = [(dt::PORT, Value::Word(port.raw())), (dt::SIDE, Value::Word(1))];
+        instance.nodes.push(DeviceNode {
+            node: "control",
+            compatible: dt::CONTROL,
+            ipa: control::IPA,
+            size: PAGE_SIZE,
+            properties: properties.into(),
+        });
         Ok(())
     }
 
@@ -435,6 +447,7 @@ impl Manager {
         self.event(text);
         let Some(guest) = self.guests.get_mut(id) else { return };
         guest.last_end = Some(String::from(text));
+        guest.asked = None;
         let mut policy = guest.policy();
         if let Some(ms) = self.options.backoff_ms {
             policy.backoff_first_ns = ms.saturating_mul(1_000_000);
@@ -474,6 +487,7 @@ impl Manager {
             load.abandon(&instance.ram);
         }
         guest_state(self, id, State::Destroying(next));
+        self.guests.get_mut(id).into_iter().for_each(|guest| guest.asked = None);
         if let Some(guest) = self.guests.get(id)
             && let (Some(instance), Some(index)) = (&guest.instance, guest.index)
         {

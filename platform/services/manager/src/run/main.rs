@@ -15,6 +15,8 @@ mod alarm;
 #[cfg(target_os = "none")]
 mod channels;
 #[cfg(target_os = "none")]
+mod clock;
+#[cfg(target_os = "none")]
 mod commands;
 #[cfg(target_os = "none")]
 mod console;
@@ -42,6 +44,8 @@ mod place;
 mod power;
 #[cfg(target_os = "none")]
 mod report;
+#[cfg(target_os = "none")]
+mod requests;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]

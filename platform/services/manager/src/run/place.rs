@@ -44,7 +44,7 @@ pub fn is_loading(ipa: u64) -> bool {
     ipa >= LOADING
 }
 
-/// The control page of service `id`.
+/// The control page of guest `id`.
 pub fn control(id: usize) -> u64 {
     CONTROLS + id as u64 * PAGE_SIZE
 }

@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
 use portico_abi::call::info;
-use portico_abi::device::control::Counters;
+use portico_abi::device::control::{Counters, ask};
 use portico_abi::record::{VcpuState, VcpuStats};
 use portico_manager::links::is_service;
 use portico_manager::table::{bytes, cpu_list, duration, pages, percent, table};
@@ -225,6 +225,11 @@ impl Manager {
         if guest.watchdog_ms() > 0 {
             let _ = writeln!(text, "watchdog       {} ms", guest.watchdog_ms());
         }
+        let takes = [(ask::POWER_OFF, "stop"), (ask::REBOOT, "restart")];
+        let able: Vec<&str> = takes.iter().filter(|(what, _)| guest.is_able(*what)).map(|(_, word)| *word).collect();
+        if !able.is_empty() {
+            let _ = writeln!(text, "can be asked   to {}", able.join(" or to "));
+        }
         if let Some(end) = &guest.last_end {
             let _ = writeln!(text, "last end       {end}");
         }
@@ -238,7 +243,7 @@ impl Manager {
                 status.calls
             );
         }
-        if let Some(control) = &guest.control {
+        if let Some(control) = guest.control.as_ref().filter(|_| guest.service.is_some()) {
             let _ = writeln!(text, "service        {}", if control.is_ready() { "serves" } else { "begins" });
         }
         text.push_str(&self.device_lines(guest));

@@ -8,11 +8,12 @@ use portico_bundle::cpio::Archive;
 use portico_bundle::description::{ServiceKind, System};
 use portico_bundle::names;
 use portico_manager::links::{self, number_of};
-use portico_manager::saved::Record;
+use portico_manager::saved::{Record, Saved};
 use portico_sdk::{dtb, irq, println, time};
 
 use crate::again::{Left, restarts};
 use crate::channels::Channels;
+use crate::clock::Clock;
 use crate::devices::Devices;
 use crate::guest::description_of;
 use crate::hv::Machine;
@@ -40,7 +41,8 @@ fn begin() -> Result<Manager, String> {
     let found = Machine::find().map_err(|status| format!("it has no System handle: {}", status.describe()))?;
     let (mut machine, mut left) = found;
     let is_again = restarts() > 0;
-    let (keeper, records, ending) = recall(&mut machine, &mut left, is_again);
+    let (keeper, saved) = recall(&mut machine, &mut left, is_again);
+    let clock = Clock::begin(&machine, saved.wall_ns);
     let bundle = bundle()?;
     let (system, trouble) = match description(&bundle) {
         Ok(system) => (system, None),
@@ -48,6 +50,8 @@ fn begin() -> Result<Manager, String> {
     };
     let options = options(&system.manager_cmdline);
     let mut manager = Manager::new(machine, bundle, options);
+    manager.clock = clock;
+    (manager.ending, manager.leaving) = (saved.ending, saved.leaving);
     if system.service(ServiceKind::Console).is_some()
         && let Err(status) = manager.desk.open(&mut manager.machine, &mut left)
     {
@@ -59,15 +63,14 @@ fn begin() -> Result<Manager, String> {
     if let Some(why) = trouble {
         manager.event(&format!("no system: {why}"));
     }
-    populate(&mut manager, system, is_again.then_some((left, records)));
+    populate(&mut manager, system, is_again.then_some((left, saved.guests)));
     manager.keeper = keeper;
-    manager.ending = ending;
     manager.save();
     Ok(manager)
 }
 
-/// Takes what the last life kept, and free memory. Returns where to keep things, what was kept of guests, and the end of the machine if it was to end.
-fn recall(machine: &mut Machine, left: &mut Left, is_again: bool) -> (Option<Keeper>, Vec<Record>, Option<u64>) {
+/// Takes what the last life kept, and free memory. Returns where to keep things, and what was kept.
+fn recall(machine: &mut Machine, left: &mut Left, is_again: bool) -> (Option<Keeper>, Saved) {
     let (mut keeper, saved) = Keeper::take_over(machine, left).unzip();
     let mut saved = saved.flatten();
     // Of the first life all is clean, but what EL2 says is not.
@@ -81,8 +84,7 @@ fn recall(machine: &mut Machine, left: &mut Left, is_again: bool) -> (Option<Kee
         keeper.note_restart(saved);
     }
     let keeper = keeper.or_else(|| Keeper::new(machine).ok());
-    let (records, ending) = saved.map(|saved| (saved.guests, saved.ending)).unwrap_or_default();
-    (keeper, records, ending)
+    (keeper, saved.unwrap_or_default())
 }
 
 /// Adds the guests in the order in which they start, and lets those start that are to.

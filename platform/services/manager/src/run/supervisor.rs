@@ -17,6 +17,7 @@ use portico_sdk::{hvc, irq, time};
 
 use crate::alarm;
 use crate::channels::Channels;
+use crate::clock::Clock;
 use crate::console::Console;
 use crate::control::Control;
 use crate::desk::{Desk, Heard};
@@ -63,6 +64,10 @@ pub struct Manager {
     pub top: Option<TopSample>,
     /// Set when the machine is to end: `system_off`'s operation.
     pub ending: Option<u64>,
+    /// Set when it is to end as soon as the guests have: the operation, and until when they have time, in nanoseconds.
+    pub leaving: Option<(u64, u64)>,
+    /// The time of day.
+    pub clock: Clock,
     /// What is kept for the manager's next life.
     pub keeper: Option<Keeper>,
     /// EL2 may have text of guests.
@@ -84,6 +89,8 @@ impl Manager {
             options,
             top: None,
             ending: None,
+            leaving: None,
+            clock: Clock::default(),
             keeper: None,
             has_early_texts: false,
             closing: None,
@@ -204,6 +211,7 @@ impl Manager {
         for id in 0..self.guests.len() {
             self.check_watchdog(id, now);
         }
+        self.check_asked(now);
         if let Some(sample) = self.top.take_if(|sample| now >= sample.until_ns) {
             let text = self.top_table(&sample, now);
             self.desk.reply(&text);
@@ -258,7 +266,7 @@ impl Manager {
         });
         let top = self.top.iter().map(|sample| sample.until_ns);
         let poll = self.desk.has_waiting().then(|| now.saturating_add(POLL_NS));
-        let next = watched.chain(due).chain(top).chain(poll).chain(self.closing).min();
+        let next = watched.chain(due).chain(top).chain(poll).chain(self.closing).chain(self.asked_deadline()).min();
         let deadline = match next {
             None => DEADLINE_NEVER,
             Some(at) => {
