@@ -93,7 +93,10 @@ pub fn build(options: &Options) -> Result<Images> {
         }
         match &guest.kind {
             Kind::Rust { binary, .. } => copy(&release.join(binary), &image)?,
-            Kind::C { sources } => cc::build(guest, sources, &toolchain, &image)?,
+            Kind::C(description) => {
+                let sources = description.resolve(&guest.folder).with_context(|| guest.reference.clone())?;
+                cc::build(guest, &sources, &toolchain, &image)?;
+            }
         }
         finished.insert(guest.reference.clone(), image);
     }

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::csource::{Origin, Registers, Source, Sources};
 use crate::guests::Guest;
 use crate::project::{self, TARGET};
 use crate::toolchain::{Toolchain, find_in_path};
@@ -49,39 +50,61 @@ impl Compiler {
     }
 }
 
-/// Flags of every C guest: no C library, no position independence; FP and SIMD stay out of code that may run
-/// before the guest has enabled them.
+/// Flags of every C guest: no C library, no position independence; what is not called is not linked.
 const FLAGS: &[&str] = &[
     "-std=c11",
     "-O2",
     "-g",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
     "-ffreestanding",
     "-fno-pic",
     "-fno-stack-protector",
     "-fno-asynchronous-unwind-tables",
-    "-mgeneral-regs-only",
+    "-ffunction-sections",
+    "-fdata-sections",
     "-mcpu=cortex-a72",
     "-mstrict-align",
 ];
+
+/// Flags that depend on whose a source is: what a package's author left is not ours to mend.
+fn origin_flags(origin: Origin) -> &'static [&'static str] {
+    match origin {
+        Origin::Own => &["-Wall", "-Wextra", "-Werror"],
+        Origin::Package => &["-w"],
+    }
+}
+
+/// Flags that depend on the registers that a source may use: FP and SIMD stay out of code that may run before the guest has enabled
+/// them, or in an interrupt. Code that uses them adds and multiplies as it is written, so that results are the same on every compiler.
+fn register_flags(registers: Registers) -> &'static [&'static str] {
+    match registers {
+        Registers::General => &["-mgeneral-regs-only"],
+        Registers::FloatingPoint => &["-ffp-contract=off"],
+    }
+}
 
 /// Compiles and links a C guest into `output`.
 ///
 /// # Errors
 /// If no compiler is found, or it refuses the sources.
-pub fn build(guest: &Guest, sources: &[PathBuf], toolchain: &Toolchain, output: &Path) -> Result<()> {
+pub fn build(guest: &Guest, sources: &Sources, toolchain: &Toolchain, output: &Path) -> Result<()> {
     let compiler = detect().context("no C compiler for AArch64: `cargo xtask setup` installs one")?;
     let sdk = project::root().join("pv-guest-sdk");
     let folder = project::bare_dir().join("c").join(guest.reference.replace(':', "-"));
     std::fs::create_dir_all(&folder)?;
     let mut objects = Vec::new();
-    for source in sources {
-        let object = folder.join(source.file_name().unwrap_or_default()).with_extension("o");
+    for Source { file, origin, registers } in &sources.files {
+        let object = folder.join(file.file_name().unwrap_or_default()).with_extension("o");
         let mut command = compiler.command();
-        command.args(FLAGS).arg("-I").arg(sdk.join("include")).arg("-c").arg(source).arg("-o").arg(&object);
-        check(&mut command, &source.display().to_string())?;
+        command.args(FLAGS).args(origin_flags(*origin)).args(register_flags(*registers));
+        for include in sources.include.iter().chain([&sdk.join("include")]) {
+            command.arg("-I").arg(include);
+        }
+        for include in &sources.package_include {
+            // As headers of the system: the compiler keeps its remarks about them.
+            command.arg("-isystem").arg(include);
+        }
+        command.arg("-c").arg(file).arg("-o").arg(&object);
+        check(&mut command, &file.display().to_string())?;
         objects.push(object);
     }
     let mut link = Command::new(&toolchain.linker);

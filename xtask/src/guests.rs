@@ -3,18 +3,19 @@
 //! | folder | reference |
 //! | --- | --- |
 //! | `pv-guest-sdk/examples/<name>/` | `example:<name>` |
-//! | `pv-guest-sdk/examples/c/<name>/*.c` | `example:<name>-c` |
+//! | `pv-guest-sdk/examples/c/<name>/` | `example:<name>-c` |
 //! | `tests/guests/<name>/` | `test:<name>` |
-//! | `tests/guests/c/<name>/*.c` | `test:<name>-c` |
+//! | `tests/guests/c/<name>/` | `test:<name>-c` |
 //! | `pv-guest-sdk/conformance/` | `test:conformance` |
 //! | `platform/services/<name>/`, but for the manager | `service:<name>` |
 //!
-//! A folder with a `Cargo.toml` is a Rust guest, one with C files a C guest.
+//! A folder with a `Cargo.toml` is a Rust guest, one with C files or a `guest.toml` a C guest: see [`crate::csource`].
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
+use crate::csource::Description;
 use crate::project;
 
 /// How a guest is built.
@@ -28,10 +29,7 @@ pub enum Kind {
         binary: String,
     },
     /// C sources linked with the SDK's static library.
-    C {
-        /// The sources.
-        sources: Vec<PathBuf>,
-    },
+    C(Description),
 }
 
 /// A guest that the project builds.
@@ -92,12 +90,8 @@ fn add(folder: &Path, reference: String, guests: &mut Vec<Guest>) -> Result<()> 
         }
         rust_kind(&manifest)?
     } else {
-        let mut sources = list(folder)?;
-        sources.retain(|file| file.extension().is_some_and(|extension| extension == "c" || extension == "S"));
-        if sources.is_empty() {
-            return Ok(());
-        }
-        Kind::C { sources }
+        let Some(description) = Description::of(folder)? else { return Ok(()) };
+        Kind::C(description)
     };
     guests.push(Guest { reference, folder: folder.to_path_buf(), kind });
     Ok(())
@@ -127,7 +121,7 @@ fn rust_kind(manifest: &Path) -> Result<Kind> {
 }
 
 /// Lists a folder in order; one that is not there is empty.
-fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
     if !folder.is_dir() {
         return Ok(Vec::new());
     }
