@@ -1,4 +1,5 @@
-//! Compiles the front-ends in `device/*.c` and puts them into the static library.
+//! Compiles what of the library is written in C itself, the front-ends in `device/` and the formatting in `text/`, and puts it into the
+//! static library.
 //!
 //! `PORTICO_CC` names the compiler (`cargo xtask` sets it); without, a cross GCC or clang is looked for.
 
@@ -22,8 +23,13 @@ const FLAGS: [&str; 11] = [
     "-mstrict-align",
 ];
 
+/// Where the sources are.
+const FOLDERS: [&str; 2] = ["device", "text"];
+
 fn main() -> Result<(), String> {
-    println!("cargo:rerun-if-changed=device");
+    for folder in FOLDERS {
+        println!("cargo:rerun-if-changed={folder}");
+    }
     println!("cargo:rerun-if-changed=../include/portico.h");
     println!("cargo:rerun-if-env-changed=PORTICO_CC");
     // On a host the library is checked, and never linked.
@@ -33,7 +39,7 @@ fn main() -> Result<(), String> {
     let folder = PathBuf::from(std::env::var_os("OUT_DIR").ok_or("no OUT_DIR")?);
     let (compiler, target) = compiler()?;
     let mut objects = Vec::new();
-    for source in sources(Path::new("device")).map_err(|error| format!("device: {error}"))? {
+    for source in sources().map_err(|error| format!("{}: {error}", FOLDERS.join(", ")))? {
         let object = folder.join(source.file_name().unwrap_or_default()).with_extension("o");
         let mut command = Command::new(&compiler);
         command.args(target).args(FLAGS).args(["-I", "../include", "-c"]).arg(&source).arg("-o").arg(&object);
@@ -43,9 +49,9 @@ fn main() -> Result<(), String> {
         }
         objects.push(object);
     }
-    fs::write(folder.join("libdevice.a"), archive(&objects)?).map_err(|error| error.to_string())?;
+    fs::write(folder.join("libparts.a"), archive(&objects)?).map_err(|error| error.to_string())?;
     println!("cargo:rustc-link-search=native={}", folder.display());
-    println!("cargo:rustc-link-lib=static=device");
+    println!("cargo:rustc-link-lib=static=parts");
     Ok(())
 }
 
@@ -59,8 +65,13 @@ fn compiler() -> Result<(OsString, Option<&'static str>), String> {
     Ok((compiler, is_clang.then_some("--target=aarch64-none-elf")))
 }
 
-fn sources(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut files = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>()?;
+fn sources() -> std::io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for folder in FOLDERS {
+        for entry in fs::read_dir(folder)? {
+            files.push(entry?.path());
+        }
+    }
     files.retain(|file| file.extension().is_some_and(|extension| extension == "c"));
     files.sort();
     Ok(files)

@@ -7,6 +7,7 @@
 #ifndef PORTICO_H
 #define PORTICO_H
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -1675,8 +1676,23 @@ void portico_print(const char *text);
 void portico_write(const void *bytes, size_t len);
 void portico_print_unsigned(uint64_t value);
 void portico_print_hex(uint64_t value);
+/*
+ * Formats as C's printf does, with conversions d, i, u, x, X, p, c, s and %, of lengths hh, h, l, ll and z, with a width, a precision of strings, and the
+ * flags `-` and `0`; anything else is copied as it stands. portico_printf prints up to 255 bytes at once. portico_format writes what fits into `to`, with a NUL,
+ * and returns the length of the whole.
+ */
+__attribute__((format(printf, 1, 2))) void portico_printf(const char *format, ...);
+__attribute__((format(printf, 3, 0))) size_t portico_format(char *to, size_t len, const char *format, va_list arguments);
+/*
+ * Writes as many bytes as there is room for, without waiting; returns how many. If that is not all the port of portico_console_port announces room. For kernels,
+ * whose tasks must not hold up each other.
+ */
+size_t portico_write_some(const void *bytes, size_t len);
 /* Reads what was typed, without waiting; returns how many bytes. */
 size_t portico_read(void *to, size_t len);
+struct portico_port;
+/* The console's port, for portico_on_notify: something was typed, or room came. false: there is no console but the hypervisor's log. */
+bool portico_console_port(struct portico_port *out);
 /* How many breaks of the terminal's line came while the guest had the keyboard. */
 uint32_t portico_breaks(void);
 /* Asks to be ended as crashed if portico_heartbeat is not called for that long, of 50 ms or more; 0 ends it. */
@@ -1684,10 +1700,12 @@ void portico_watchdog(uint32_t limit_ms);
 void portico_heartbeat(void);
 /*
  * Tells the manager what the guest does if it is asked for, a bit 1 << PORTICO_ASK_... for each; and what it asks for and did not before,
- * a PORTICO_ASK_... or -1. To be looked at now and then: no port is bound for it.
+ * a PORTICO_ASK_... or -1. To be looked at now and then, or when the port of portico_control_port is notified, which the first call binds: for portico_on_notify.
+ * PORTICO_NOT_FOUND, and the errors of binding.
  */
 void portico_able(uint32_t asks);
 int32_t portico_asked(void);
+int64_t portico_control_port(struct portico_port *out);
 /* The time of day in nanoseconds since 1970-01-01 00:00 UTC, 0 if the machine does not know. */
 uint64_t portico_wall_ns(void);
 
@@ -1707,6 +1725,8 @@ void portico_free(void *block);
 uint64_t portico_now(void);
 uint64_t portico_now_ns(void);
 uint64_t portico_deadline_ns(uint64_t after_ns);
+/* Ticks of the counter in a second, which may change when the domain is restored on another machine. */
+uint32_t portico_counter_hz(void);
 /* Sleeps; handlers run meanwhile. */
 void portico_sleep_ns(uint64_t ns);
 /* The timer of the calling vCPU: notifies PORTICO_BIT_TIMER at `deadline`, once. */
@@ -1716,6 +1736,15 @@ void portico_timer_disarm(void);
 /* Masks and unmasks interrupts on the calling vCPU. */
 void portico_irq_mask(void);
 void portico_irq_unmask(void);
+
+/*
+ * For a kernel with vectors of its own (VBAR_EL1). From its IRQ entry, with interrupts masked, it calls portico_upcall, which acknowledges the upcall at whatever
+ * interrupt controller there is and runs the handlers of all that is pending; what portico_upcall may change the kernel saves: x0 to x18, x30. What it does not
+ * handle itself it sends to the same entry of the library's table, with SP_EL1 and all registers as they were: the library reports it and ends the domain.
+ * TPIDR_EL1 is the library's. The library uses no FP and SIMD registers, nor must handlers.
+ */
+void portico_upcall(void);
+extern const char portico_vectors[];
 
 /* A port that is bound to a bit of a vCPU. */
 struct portico_port {
@@ -1754,6 +1783,18 @@ int64_t portico_channel_open(const char *name, uint64_t deadline, struct portico
 int64_t portico_channel_send(struct portico_channel *channel, const uint8_t message[PORTICO_MESSAGE_BYTES], uint64_t deadline);
 int64_t portico_channel_receive(struct portico_channel *channel, uint8_t message[PORTICO_MESSAGE_BYTES], uint64_t deadline);
 void portico_channel_close(struct portico_channel *channel);
+/*
+ * The same without waiting, for a kernel whose tasks wait in their own way: PORTICO_AGAIN means that its port will be notified when it is worth another try. Each
+ * notification may mean any of them, or nothing.
+ *
+ * try_open begins it: PORTICO_NOT_FOUND, or PORTICO_PEER_GONE if nobody is there now, which nothing announces: try again some time later. It is to be connected
+ * before anything is sent or received. PORTICO_PEER_GONE and PORTICO_BAD_STATE: as above.
+ */
+int64_t portico_channel_try_open(const char *name, struct portico_channel **out);
+void portico_channel_port(const struct portico_channel *channel, struct portico_port *out);
+int64_t portico_channel_try_connect(struct portico_channel *channel);
+int64_t portico_channel_try_send(struct portico_channel *channel, const uint8_t message[PORTICO_MESSAGE_BYTES]);
+int64_t portico_channel_try_receive(struct portico_channel *channel, uint8_t message[PORTICO_MESSAGE_BYTES]);
 
 /*
  * Disks and network interfaces. Each is for one vCPU at a time, and lives as long as the guest. They outlive their services: when one goes and

@@ -75,6 +75,17 @@ impl Channel {
         unsafe { Self::open_node(&node) }
     }
 
+    /// As [`Channel::open`], without waiting for a peer: for who waits in a way of its own.
+    ///
+    /// # Errors
+    /// `NotFound`, `BadWindow`, those of binding a port, and `Lost` if the peer does not exist now.
+    pub fn try_open(name: &str) -> Result<Channel, ChannelError> {
+        let node = dtb::channels().find(|node| node.name == name).ok_or(ChannelError::NotFound)?;
+        let handle = find_port(&node).ok_or(ChannelError::Lost)?;
+        // SAFETY: as in `open`.
+        unsafe { Self::begin(&node, handle, vcpu::index()) }
+    }
+
     /// Opens a channel that was described by other means than the device tree.
     ///
     /// # Errors
@@ -95,6 +106,16 @@ impl Channel {
     /// # Safety
     /// As [`Channel::open_node`].
     pub unsafe fn open_node_on(node: &ChannelNode, vcpu: u32) -> Result<Channel, ChannelError> {
+        let handle = live_port(node)?;
+        // SAFETY: the caller's promise.
+        unsafe { Self::begin(node, handle, vcpu) }
+    }
+
+    /// Binds the port, and begins a new epoch.
+    ///
+    /// # Safety
+    /// As [`Channel::open_node`].
+    unsafe fn begin(node: &ChannelNode, handle: Handle, vcpu: u32) -> Result<Channel, ChannelError> {
         // SAFETY: the caller's promise.
         let window =
             unsafe { Window::new(node.window.base, node.window.len as usize) }.ok_or(ChannelError::BadWindow)?;
@@ -105,7 +126,7 @@ impl Channel {
         {
             return Err(ChannelError::BadWindow);
         }
-        let port = Port::bind_on(live_port(node)?, vcpu)?;
+        let port = Port::bind_on(handle, vcpu)?;
         let mut channel = Channel { window, port, side: node.side, epoch: 0, peer_epoch: AtomicU32::new(0) };
         channel.epoch = channel.load(channel.epoch_at(channel.side)).wrapping_add(1);
         // An epoch of 0 is nobody's: a side that never began.
@@ -298,22 +319,30 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// Between two looks for a port.
 const NAP: Duration = Duration::from_millis(20);
 
-/// The port of the tree, or, if its peer is gone, the one that was made since: it has the same cookie.
-fn live_port(node: &ChannelNode) -> Result<Handle, ChannelError> {
+/// The port of the tree, or, if its peer is gone, the one that was made since: it has the same cookie. `None` if there is no peer now.
+fn find_port(node: &ChannelNode) -> Option<Handle> {
     if node.cookie == 0 {
-        return Ok(node.port);
+        return Some(node.port);
     }
+    let mut cursor = 0;
+    while let Ok((handle, next)) = hvc::handle_next(SELF_DOMAIN, cursor) {
+        cursor = next;
+        let is_it = |info: hvc::HandleInfo| {
+            info.object == Some(ObjectType::Port) && info.cookie == node.cookie && info.state == 0
+        };
+        if hvc::handle_info(handle).is_ok_and(is_it) {
+            return Some(handle);
+        }
+    }
+    None
+}
+
+/// [`find_port`], which waits for a peer.
+fn live_port(node: &ChannelNode) -> Result<Handle, ChannelError> {
     let limit = time::deadline(PATIENCE);
     loop {
-        let mut cursor = 0;
-        while let Ok((handle, next)) = hvc::handle_next(SELF_DOMAIN, cursor) {
-            cursor = next;
-            let is_it = |info: hvc::HandleInfo| {
-                info.object == Some(ObjectType::Port) && info.cookie == node.cookie && info.state == 0
-            };
-            if hvc::handle_info(handle).is_ok_and(is_it) {
-                return Ok(handle);
-            }
+        if let Some(handle) = find_port(node) {
+            return Ok(handle);
         }
         if time::passed(limit) {
             return Err(ChannelError::TimedOut);
@@ -399,10 +428,18 @@ impl<'a, const N: usize> Sender<'a, N> {
                 return Ok(());
             }
             self.channel.check()?;
-            if self.producer.arm().map_err(|_| self.channel.broken())? {
+            if self.arm()? {
                 self.channel.port.wait(deadline)?;
             }
         }
+    }
+
+    /// Asks for a notification of room. `true`: there is none yet, and the caller may sleep.
+    ///
+    /// # Errors
+    /// `Corrupt`.
+    pub fn arm(&mut self) -> Result<bool, ChannelError> {
+        self.producer.arm().map_err(|_| self.channel.broken())
     }
 }
 

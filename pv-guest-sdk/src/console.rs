@@ -103,6 +103,21 @@ pub fn write(bytes: &[u8]) {
     console.tell();
 }
 
+/// Writes as many bytes as there is room for, without waiting; returns how many. If that is not all the console's port will announce room.
+/// Without a console channel everything is written, as early output.
+pub fn write_some(bytes: &[u8]) -> usize {
+    let mut console = CONSOLE.lock();
+    let count = match &mut *console {
+        Console::Early => {
+            early(bytes);
+            bytes.len()
+        }
+        Console::Channel(channel) => channel.write_some(bytes),
+    };
+    console.tell();
+    count
+}
+
 #[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "for panics on the target"))]
 /// Prints even if this vCPU holds the console already: for panics.
 pub(crate) fn print_urgently(text: fmt::Arguments<'_>) {
@@ -219,6 +234,31 @@ impl Channel {
                 }
             }
         }
+    }
+
+    /// Process, arm, re-check: see [`Want`]. What the want was before is forgotten.
+    fn write_some(&mut self, bytes: &[u8]) -> usize {
+        self.space_want.clear();
+        let mut written = self.put(bytes);
+        if written < bytes.len() {
+            self.space_want.set();
+            // Room that came before the console could see that we want to hear of it.
+            written += self.put(bytes.get(written..).unwrap_or(&[]));
+        }
+        written
+    }
+
+    /// Puts what there is room for into the ring, round its end.
+    fn put(&mut self, bytes: &[u8]) -> usize {
+        let mut written = 0;
+        while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.out.write(rest) {
+                Err(_) => self.out.resynchronize(),
+                Ok(0) => break,
+                Ok(count) => written += count,
+            }
+        }
+        written
     }
 
     /// Process, arm, re-check: see [`Want`]. Called with interrupts masked, and must not run handlers: they may print.

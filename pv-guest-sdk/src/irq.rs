@@ -81,11 +81,11 @@ pub fn init() {
     }
 }
 
-/// Acknowledges the upcall and scans the ports. The vectors call it with interrupts masked.
+/// Acknowledges the upcall and scans the ports. The vectors call it with interrupts masked, as must a kernel's own vectors.
 ///
 /// The upcall is dropped before the scan. If EL2 raises it again from then on it is taken again after the return, at the
 /// worst for an empty scan; so nothing is lost.
-pub(crate) fn upcall() {
+pub fn upcall() {
     match GICV.load(Ordering::Relaxed) {
         0 => arch::acknowledge_registers(),
         page => arch::acknowledge_page(page),

@@ -100,6 +100,11 @@ impl Port {
         self.bit
     }
 
+    /// The vCPU that is notified.
+    pub const fn vcpu(&self) -> u32 {
+        self.vcpu
+    }
+
     /// Notifies the other end.
     ///
     /// # Errors

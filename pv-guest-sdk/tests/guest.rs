@@ -149,6 +149,50 @@ fn a_peer_answers_over_a_channel() {
 }
 
 #[test]
+fn a_channel_is_used_without_waiting() {
+    let machine = Machine::builder().channel("link", 4).start();
+    assert_eq!(Channel::try_open("nowhere").err(), Some(ChannelError::NotFound));
+    let link = Channel::try_open("link").unwrap();
+    let (mut sender, mut receiver) = link.queues::<1024>().unwrap();
+    assert!(!link.try_connect(), "nobody is there yet");
+    let peer = machine.peer("link").unwrap();
+    let (_, mut theirs) = peer.queues::<1024>().unwrap();
+    let _ = link.port().take();
+    assert!(!peer.try_connect());
+    assert!(link.port().take(), "who comes is announced");
+    assert!(link.try_connect() && peer.try_connect());
+    assert!(receiver.try_receive() == Ok(None) && receiver.arm() == Ok(true));
+    let mut sent = 0_u8;
+    while sender.try_send(&[sent; 1024]).unwrap() {
+        sent += 1;
+    }
+    assert!(sent > 0 && sender.arm() == Ok(true));
+    let _ = link.port().take();
+    assert_eq!(theirs.try_receive(), Ok(Some([0; 1024])));
+    assert!(link.port().take(), "room is announced");
+    assert_eq!(sender.try_send(&[sent; 1024]), Ok(true));
+}
+
+#[test]
+fn what_there_is_room_for_is_written() {
+    let machine = Machine::start();
+    let long: Vec<u8> = (0..40_000_u32).map(|at| b'a' + (at % 26) as u8).collect();
+    let mut written = 0;
+    while written < long.len() {
+        let count = console::write_some(&long[written..]);
+        written += count;
+        assert!(count <= 16384, "more than the ring holds");
+        // Which makes room.
+        assert_eq!(machine.output().len(), written);
+    }
+    assert_eq!(machine.output().as_bytes(), long);
+    drop(machine);
+    let machine = Machine::builder().no_console().start();
+    assert_eq!(console::write_some(&long[..100]), 100);
+    assert_eq!(machine.output().len(), 100);
+}
+
+#[test]
 fn a_lost_or_lying_peer_is_noticed() {
     let machine = Machine::builder().channel("link", 4).start();
     let peer = machine.peer("link").unwrap();

@@ -1,4 +1,4 @@
-//! The front-ends for C: a verified disk, frames, and the example, while the services die.
+//! The library for C: its front-ends with a verified disk, frames, and the example, while the services die; and what it prints.
 
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ pub fn trials() -> Vec<Trial> {
         trials.push(trial(name, move || serve_and_survive(machine, cpus)));
     }
     trials.push(trial("devices_c::lying_service_virt_2", lying_service));
+    trials.push(trial("devices_c::text_is_formatted", text));
     trials
 }
 
@@ -28,6 +29,14 @@ fn lying_service() -> Result<()> {
     running.wait(r"^\[victim\] \d+ refused, \d+ failed, \d+ lost|FAIL")?;
     running.wait(r#"guest "victim": exited with code 0"#)?;
     running.never(r#"FAIL|panicked|guest "block""#)
+}
+
+/// What the library prints for C.
+fn text() -> Result<()> {
+    let description = "[[guest]]\nname = \"format\"\nkernel = \"test:format-c\"\nmemory = \"4M\"\n";
+    let mut running = Scenario::written(description, MachineKind::Virt, 1).icount().boot()?;
+    running.tap("format")?;
+    running.wait(r"^\[format\] printed$").map(drop)
 }
 
 /// Services that are killed.

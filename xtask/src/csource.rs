@@ -106,7 +106,9 @@ impl Description {
     pub fn resolve(&self, folder: &Path) -> Result<Sources> {
         let mut found = Sources::default();
         for from in &self.folders {
-            for file in sources_in(&folder.join(from))? {
+            // Without the `.` that means the folder itself.
+            let from: PathBuf = folder.join(from).components().collect();
+            for file in sources_in(&from)? {
                 let uses = self.floating_point.iter().any(|name| file == folder.join(name));
                 let registers = if uses { Registers::FloatingPoint } else { Registers::General };
                 found.files.push(Source { file, origin: Origin::Own, registers });

@@ -77,6 +77,16 @@ pub unsafe extern "C" fn portico_print(line: *const c_char) {
 }
 
 /// See `portico.h`.
+///
+/// # Safety
+/// `start` points to `len` readable bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portico_write_some(start: *const u8, len: usize) -> usize {
+    // SAFETY: the caller's promise.
+    console::write_some(unsafe { bytes(start, len) })
+}
+
+/// See `portico.h`.
 #[unsafe(no_mangle)]
 pub extern "C" fn portico_print_unsigned(value: u64) {
     print!("{value}");
@@ -99,6 +109,18 @@ pub unsafe extern "C" fn portico_read(to: *mut u8, len: usize) -> usize {
     }
     // SAFETY: the caller's promise.
     console::read(unsafe { core::slice::from_raw_parts_mut(to, len) })
+}
+
+/// See `portico.h`.
+///
+/// # Safety
+/// `out` points to a writable `struct portico_port`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portico_console_port(out: *mut port::CPort) -> bool {
+    let Some(port) = console::port() else { return false };
+    // SAFETY: the caller's promise.
+    unsafe { out.write(port::CPort::of(&port)) };
+    true
 }
 
 /// See `portico.h`.
@@ -131,6 +153,22 @@ pub extern "C" fn portico_able(asks: u32) {
 #[unsafe(no_mangle)]
 pub extern "C" fn portico_asked() -> i32 {
     control::asked().map_or(-1, |ask| ask as i32)
+}
+
+/// See `portico.h`.
+///
+/// # Safety
+/// `out` points to a writable `struct portico_port`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn portico_control_port(out: *mut port::CPort) -> i64 {
+    match control::port() {
+        Ok(port) => {
+            // SAFETY: the caller's promise.
+            unsafe { out.write(port::CPort::of(&port)) };
+            0
+        }
+        Err(status) => status.raw(),
+    }
 }
 
 /// See `portico.h`.
@@ -171,6 +209,12 @@ pub extern "C" fn portico_now_ns() -> u64 {
 
 /// See `portico.h`.
 #[unsafe(no_mangle)]
+pub extern "C" fn portico_counter_hz() -> u32 {
+    time::Scale::read().hz
+}
+
+/// See `portico.h`.
+#[unsafe(no_mangle)]
 pub extern "C" fn portico_deadline_ns(after_ns: u64) -> u64 {
     time::deadline(Duration::from_nanos(after_ns))
 }
@@ -203,6 +247,12 @@ pub extern "C" fn portico_irq_mask() {
 #[unsafe(no_mangle)]
 pub extern "C" fn portico_irq_unmask() {
     irq::unmask();
+}
+
+/// See `portico.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn portico_upcall() {
+    irq::upcall();
 }
 
 /// See `portico.h`.
