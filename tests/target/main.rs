@@ -8,6 +8,7 @@ mod block;
 mod boot;
 mod console;
 mod devices_c;
+mod freertos;
 mod guests;
 mod hostile;
 mod linux;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         block::trials(),
         console::trials(),
         devices_c::trials(),
+        freertos::trials(),
         systems::trials(),
         guests::trials(),
         hostile::trials(),
