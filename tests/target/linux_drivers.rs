@@ -1,0 +1,249 @@
+//! What Linux's drivers do beside carrying data: queues, suspending, hibernating, what the hypervisor says of itself. Run by `cargo xtask test linux`.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use libtest_mimic::Trial;
+use portico_ctl::MachineKind;
+use portico_tests::{Machine, Scenario};
+
+use crate::boot::name;
+use crate::linux_shell::{focus, leave, look, shell, sound};
+use crate::trial;
+
+pub fn trials() -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for (machine, cpus) in [(MachineKind::Virt, 2), (MachineKind::VirtGicv2, 2), (MachineKind::Raspi4b, 4)] {
+        let name = name(machine);
+        trials.push(trial(format!("linux::hypervisor_{name}_{cpus}"), move || hypervisor(machine, cpus)));
+        trials.push(trial(format!("linux::queues_{name}_{cpus}"), move || queues(machine, cpus)));
+        trials.push(trial(format!("linux::suspend_{name}_{cpus}"), move || suspend(machine, cpus)));
+        trials.push(trial(format!("linux::hibernate_{name}_{cpus}"), move || hibernate(machine, cpus)));
+        trials.push(trial(format!("linux::time_{name}_{cpus}"), move || time_of_day(machine, cpus)));
+        trials.push(trial(format!("linux::watchdog_{name}_{cpus}"), move || watchdog(machine, cpus)));
+        trials.push(trial(format!("linux::requests_{name}_{cpus}"), move || requests(machine, cpus)));
+    }
+    trials.into_iter().map(|trial| trial.with_ignored_flag(true)).collect()
+}
+
+/// Boots both guests to their shells, and gives the first one the keyboard.
+fn boot(machine: MachineKind, cpus: u32) -> Result<Machine> {
+    let mut running = Scenario::system("linux-drivers", machine, cpus).seconds(240).boot()?;
+    for guest in ["one", "two"] {
+        running.wait(&format!(r"^\[{guest}\] Linux 6\.12\.\d+ on \d vCPUs, \d+ MiB: {guest}$"))?;
+    }
+    focus(&mut running, "one")?;
+    Ok(running)
+}
+
+/// The kernel says where it runs, and takes its random numbers from there.
+fn hypervisor(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    let upcall = if machine == MachineKind::Virt { "gicv3" } else { "gicv2" };
+    let facts = [
+        ("type", "portico"),
+        ("name", "one"),
+        ("uid", "1f7c5e3a-4b8d-4e6f-9c21-7d0a5b92e846"),
+        ("version/major", "1"),
+        ("properties/upcall", upcall),
+    ];
+    for (file, answer) in facts {
+        shell(&mut running, &format!("cat /sys/hypervisor/{file}"), &format!("^{answer}$"))?;
+    }
+    shell(&mut running, "cat /sys/class/misc/hw_random/rng_current", "^smccc_trng$")?;
+    let numbers = r#"a=$(head -c 32 /dev/hwrng | md5sum); b=$(head -c 32 /dev/hwrng | md5sum); [ "$a" != "$b" ] && echo oth''ers"#;
+    shell(&mut running, numbers, "^others$")?;
+    sound(&mut running)
+}
+
+/// Each processor has a queue of its own, and both outlive the service. What is read-only cannot be written.
+fn queues(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    shell(&mut running, "ls /sys/block/pvda/mq | xargs", "^0 1$")?;
+    shell(&mut running, "ls /sys/block/pvdb/mq | xargs", "^0$")?;
+    shell(&mut running, "cat /sys/block/pvdc/ro /sys/block/pvda/ro | xargs", "^1 0$")?;
+    shell(&mut running, "cat /sys/block/pvda/queue/write_cache", "^write back$")?;
+    shell(&mut running, "cat /sys/block/pvdc/queue/write_cache", "^write through$")?;
+    shell(&mut running, "dd if=/dev/zero of=/dev/pvdc count=1 2>/dev/null || echo refu''sed", "^refused$")?;
+
+    shell(&mut running, "dd if=/dev/urandom of=/tmp/a bs=64k count=96 2>/dev/null; echo ma''de", "^made$")?;
+    let write = |cpu: u32| {
+        let place = cpu * 128;
+        format!(
+            "taskset -c {cpu} dd if=/tmp/a of=/dev/pvda bs=64k seek={place} oflag=direct conv=notrunc,fsync 2>/dev/null"
+        )
+    };
+    let load = format!("for i in 1 2 3; do {} & {}; wait; done; echo writ''ten", write(0), write(1));
+    let mark = running.mark();
+    running.send(&format!("{load}\r"))?;
+    leave(&mut running)?;
+    for _ in 0..3 {
+        let mark = running.mark();
+        running.send("reboot block\r")?;
+        running.wait_after(mark, r#"guest "block": rebooted by the operator"#)?;
+    }
+    running.wait_after(mark, "written$")?;
+    focus(&mut running, "one")?;
+    let compare = "for i in 0 128; do dd if=/dev/pvda bs=64k skip=$i count=96 iflag=direct 2>/dev/null | cmp - /tmp/a && echo same; done | grep -c same";
+    shell(&mut running, compare, "^2$")?;
+    shell(&mut running, "dmesg | grep -ci 'i/o error'", "^0$")?;
+    // A queue's answers come to its processor.
+    let spread = r#"awk '/block/ && $3 > 20 && $2 < $3 { print "spr" "ead" }' /proc/interrupts"#;
+    shell(&mut running, spread, "^spread$")?;
+
+    let discard =
+        "[ $(cat /sys/block/pvda/queue/discard_max_bytes) = 0 ] && echo does not; blkdiscard /dev/pvda; echo rc-$?";
+    let answer = shell(&mut running, discard, r"^(rc-\d+|does not)$")?;
+    ensure!(answer != "rc-1", "a discard that is offered fails\n{}", running.last_lines());
+    sound(&mut running)
+}
+
+/// Disk, network and both processors do what they did.
+fn works(running: &mut Machine) -> Result<()> {
+    shell(running, "cat /sys/devices/system/cpu/online", "^0-1$")?;
+    let network = "until ping -c 1 -W 1 10.0.2.16 >/dev/null; do :; done; echo rea''ched";
+    shell(running, network, "^reached$")?;
+    let disk = "dd if=/tmp/a of=/dev/pvda oflag=direct 2>/dev/null; dd if=/dev/pvda iflag=direct bs=64k count=16 2>/dev/null | cmp - /tmp/a && echo sa''me";
+    shell(running, disk, "^same$")?;
+    let spread = "for i in 0 1; do taskset -c $i sh -c 'dd if=/dev/pvda of=/dev/null iflag=direct bs=64k count=4 2>/dev/null'; done; echo bo''th";
+    shell(running, spread, "^both$")?;
+    sound(running)
+}
+
+/// The guest goes to sleep to each depth and comes back, with its devices busy; and whoever types wakes it.
+fn suspend(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    shell(&mut running, "dd if=/dev/urandom of=/tmp/a bs=64k count=16 2>/dev/null; echo ma''de", "^made$")?;
+    let busy = "while :; do dd if=/dev/pvda of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null; done & ping 10.0.2.16 >/dev/null & echo bu''sy";
+    shell(&mut running, busy, "^busy$")?;
+    shell(&mut running, "echo 1 > /sys/module/suspend/parameters/pm_test_delay; echo short''er", "^shorter$")?;
+    let depths = [
+        ("freezer", "freeze"),
+        ("devices", "freeze"),
+        ("platform", "freeze"),
+        ("devices", "mem"),
+        ("processors", "mem"),
+        ("core", "mem"),
+        ("core", "disk"),
+    ];
+    for (depth, state) in depths {
+        let sleep =
+            format!("echo {depth} > /sys/power/pm_test; echo {state} > /sys/power/state; echo {depth}-{state}-$?");
+        shell(&mut running, &sleep, &format!("^{depth}-{state}-0$"))?;
+        works(&mut running)?;
+    }
+    shell(&mut running, "echo none > /sys/power/pm_test; echo no''ne", "^none$")?;
+    for (round, state) in ["freeze", "mem"].into_iter().enumerate() {
+        fall_asleep(&mut running, state, round)?;
+        running.send("\r")?;
+        running.wait(&format!("^awake-{round}-0$"))?;
+        works(&mut running)?;
+    }
+    // What the manager tells wakes it too.
+    fall_asleep(&mut running, "mem", 2)?;
+    leave(&mut running)?;
+    running.send("clock 2030-01-02T03:04:05\r")?;
+    running.wait(r"^\[one\] awake-2-0$")?;
+    focus(&mut running, "one")?;
+    works(&mut running)?;
+    shell(&mut running, "cat /sys/power/suspend_stats/fail", "^0$").map(drop)
+}
+
+/// Lets the guest sleep, and sees that it does so for a while.
+fn fall_asleep(running: &mut Machine, state: &str, round: usize) -> Result<()> {
+    let mark = running.mark();
+    running.send(&format!("echo {state} > /sys/power/state; echo awake-{round}-$?\r"))?;
+    running.wait_after(mark, "PM: suspend entry")?;
+    running.take_for(Duration::from_secs(3));
+    running.never(&format!(r"awake-{round}-\d"))
+}
+
+/// The guest writes itself to a disk and ends, and goes on in its next life, which has other ports: as one that is restored.
+fn hibernate(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    shell(&mut running, "dd if=/dev/urandom of=/tmp/a bs=64k count=16 2>/dev/null; echo ma''de", "^made$")?;
+    shell(&mut running, "mkswap /dev/pvdb >/dev/null && swapon /dev/pvdb && echo swap''ping", "^swapping$")?;
+    for life in 1..=2 {
+        shell(&mut running, &format!("kept=$$-{life}; echo ke''pt"), "^kept$")?;
+        let mark = running.mark();
+        running.send("echo shutdown > /sys/power/disk; echo disk > /sys/power/state; echo again-$?-$kept-$$\r")?;
+        running.wait_after(mark, r#"guest "one": powered off"#)?;
+        running.wait_after(mark, "keyboard of the manager")?;
+        let mark = running.mark();
+        running.send("reboot one\r")?;
+        running.wait_after(mark, r#"guest "one": "#)?;
+        look(&mut running, "one")?;
+        let line = running.wait_after(mark, r"again-\d+-\d+-\d+-\d+$")?;
+        let words: Vec<_> = line.rsplit('-').collect();
+        let [now, round, then, status, ..] = words.as_slice() else { anyhow::bail!("{line}") };
+        ensure!(*status == "0" && *round == life.to_string() && now == then, "another shell: {line}");
+        works(&mut running)?;
+    }
+    Ok(())
+}
+
+/// The guest's clock is that of the machine, or what the operator says.
+fn time_of_day(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    if machine == MachineKind::Raspi4b {
+        shell(&mut running, "cat /sys/class/rtc/rtc0/since_epoch || echo unkn''own", "^unknown$")?;
+    } else {
+        shell(&mut running, "cat /sys/class/rtc/rtc0/hctosys", "^1$")?;
+        shell(&mut running, "date -u +%Y", r"^20[2-9]\d$")?;
+    }
+    leave(&mut running)?;
+    let mark = running.mark();
+    running.send("clock 2030-01-02T03:04:05\r")?;
+    running.wait_after(mark, "^2030-01-02 03:04:05 UTC$")?;
+    focus(&mut running, "one")?;
+    // That second, and up to some minutes of it.
+    shell(&mut running, "cat /sys/class/rtc/rtc0/since_epoch", r"^18935534[4-9]\d|1893553[5-9]\d\d$")?;
+    shell(&mut running, "hwclock -s -u; date -u +%Y-%m-%d", "^2030-01-02$")?;
+    sound(&mut running)
+}
+
+/// A guest whose watchdog is not triggered any more is ended; one that stops it is not.
+fn watchdog(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    shell(&mut running, "cat /sys/class/watchdog/watchdog0/identity", "^Portico watchdog$")?;
+    let trigger = "watchdog -F -T 2 -t 1 /dev/watchdog & sleep 5; echo ali''ve";
+    shell(&mut running, trigger, "^alive$")?;
+    // Its file is closed in order.
+    shell(&mut running, "kill -TERM $!; sleep 5; echo still-ali''ve", "^still-alive$")?;
+    shell(&mut running, trigger, "^alive$")?;
+    shell(&mut running, "kill -STOP $!", r#"guest "one": watchdog expired"#).map(drop)
+}
+
+/// The operator asks the guest to start afresh and to stop; its user land does so in order, and the manager hears of it.
+fn requests(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    leave(&mut running)?;
+    for _ in 0..2 {
+        let mark = running.mark();
+        running.send("restart one\r")?;
+        running.wait_after(mark, r#"guest "one": asked to be rebooted"#)?;
+        running.wait_after(mark, r"^\[one\] Linux 6\.12\.\d+ on 2 vCPUs, \d+ MiB: one$")?;
+    }
+    let mark = running.mark();
+    running.send("stop one\r")?;
+    running.wait_after(mark, r#"guest "one": powered off"#)?;
+    ends(&mut running)
+}
+
+/// What nobody asked for comes to the same, in order or not; and a guest that panics says so.
+fn ends(running: &mut Machine) -> Result<()> {
+    for command in ["reboot", "reboot -f"] {
+        focus(running, "two")?;
+        let mark = running.mark();
+        shell(running, command, r#"guest "two": asked to be rebooted"#)?;
+        let begun = running.wait_after(mark, r"^(\[two\] )?Linux 6\.12\.\d+ on 1 vCPUs, \d+ MiB: two$")?;
+        // It keeps the keyboard and the screen if its next life was there soon enough.
+        if !begun.starts_with("[two]") {
+            leave(running)?;
+        }
+    }
+    focus(running, "two")?;
+    let mark = running.mark();
+    shell(running, "echo c > /proc/sysrq-trigger", r#"guest "two": panicked"#)?;
+    running.wait_after(mark, "keyboard of the manager").map(drop)
+}
