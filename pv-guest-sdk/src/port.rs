@@ -218,10 +218,7 @@ pub(crate) fn wait_until_with(
                 return Ok(());
             }
             let blocked = bell.block(deadline);
-            if guard.was_masked() {
-                // The caller lets no interrupt in: handlers run from here. Otherwise the upcall is taken when the guard goes.
-                scan();
-            }
+            handle_upcall(&guard);
             blocked == Err(Status::TimedOut)
         };
         if timed_out {
@@ -242,10 +239,19 @@ pub fn wait(deadline: u64) -> Result<(), Status> {
 pub(crate) fn wait_with(bell: &mut Doorbell, deadline: u64) -> Result<(), Status> {
     let guard = irq::Guard::new();
     let blocked = bell.block(deadline);
+    handle_upcall(&guard);
+    blocked
+}
+
+/// Handles what woke the caller, with interrupts masked: handlers run from here. One who lets interrupts in acknowledges the upcall too,
+/// which spares the exception that would come when the guard goes.
+#[inline]
+fn handle_upcall(guard: &irq::Guard) {
     if guard.was_masked() {
         scan();
+    } else if vcpu::current().page().is_some_and(|page| page.upcall_pending().load(Ordering::Relaxed) != 0) {
+        irq::upcall();
     }
-    blocked
 }
 
 /// Blocks for ever, running handlers.

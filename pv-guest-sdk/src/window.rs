@@ -89,6 +89,7 @@ impl Window {
     }
 
     /// Stores a number of 8 bytes. `None`, and nothing stored, if `offset` is not inside or not a multiple of 8.
+    #[inline]
     pub fn store(&self, offset: usize, value: u64) -> Option<()> {
         if !offset.is_multiple_of(8) || offset.checked_add(8)? > self.len {
             return None;
@@ -99,6 +100,7 @@ impl Window {
     }
 
     /// Loads a number of 8 bytes. `None` if `offset` is not inside or not a multiple of 8.
+    #[inline]
     pub fn load(&self, offset: usize) -> Option<u64> {
         if !offset.is_multiple_of(8) || offset.checked_add(8)? > self.len {
             return None;

@@ -274,7 +274,7 @@ impl Bridge {
 fn turn(traffic: &Mutex<Traffic<NoUplink>>) {
     let mut traffic = traffic.lock().unwrap_or_else(PoisonError::into_inner);
     for _ in 0..TURNS {
-        if !traffic.turn(time::now_ns()) {
+        if !traffic.turn(time::now_ns) {
             return;
         }
     }
@@ -447,7 +447,7 @@ fn step(echo: &Mutex<Echo>) {
     for _ in 0..TURNS {
         let Ok(Some(frame)) = receiver.look() else { break };
         let _ = sender.forward(&frame.head, &frame.span);
-        receiver.take(&frame);
+        receiver.take(&frame.span);
     }
     if receiver.release() | sender.publish() {
         link.tell();

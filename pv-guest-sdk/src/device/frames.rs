@@ -123,6 +123,15 @@ pub struct Head {
 }
 
 impl Head {
+    /// The head of a frame that begins with `bytes`, of any length from there on.
+    pub fn from_bytes(bytes: &[u8; HEAD]) -> Head {
+        let mut slot = [0; SLOT];
+        if let Some(to) = slot.last_chunk_mut() {
+            *to = *bytes;
+        }
+        Head { slot }
+    }
+
     /// The head of a frame that is not in a ring.
     pub fn of(span: &Span) -> Option<Head> {
         let mut head = Head { slot: [0; SLOT] };
@@ -150,6 +159,16 @@ impl Head {
             Some(bytes) => bytes,
             None => unreachable!("a slot is longer than the head"),
         }
+    }
+
+    /// Eight bytes of the frame as a little-endian number, the first of them number `8 * INDEX`: one load, since the head is aligned.
+    #[inline]
+    pub fn word<const INDEX: usize>(&self) -> u64 {
+        const { assert!(8 * INDEX + 8 <= HEAD) };
+        self.bytes()
+            .get(8 * INDEX..)
+            .and_then(|bytes| bytes.first_chunk())
+            .map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 }
 
@@ -302,22 +321,48 @@ impl FrameReceiver {
     /// The other side's index lies, or its header does.
     #[inline]
     pub fn look_at(&mut self, frame: &mut Incoming) -> Result<bool, Corrupt> {
+        if !self.is_filled()? {
+            return Ok(false);
+        }
+        // Inside: `control` checked the whole ring.
+        let _ = self.window.read(self.layout.slot(self.ring.next()), &mut frame.head.slot);
+        frame.span = self.span_of(frame.head.slot.first_chunk().and_then(FrameHeader::length_of))?;
+        Ok(true)
+    }
+
+    /// Where the next frame is, if there is one, for a caller that copies it out at once: only its header is looked at.
+    ///
+    /// # Errors
+    /// The other side's index lies, or its header does.
+    #[inline]
+    pub fn next_span(&mut self) -> Result<Option<Span>, Corrupt> {
+        if !self.is_filled()? {
+            return Ok(None);
+        }
+        let at = self.layout.slot(self.ring.next());
+        // Inside: `control` checked the whole ring.
+        let [first, second] = [at, at + 8].map(|at| self.window.load(at).unwrap_or(u64::MAX));
+        self.span_of(FrameHeader::length_of_words(first, second)).map(Some)
+    }
+
+    #[inline]
+    fn is_filled(&mut self) -> Result<bool, Corrupt> {
         if self.filled == 0 {
             self.filled = self.ring.available()?;
-            if self.filled == 0 {
-                return Ok(false);
-            }
         }
-        let index = self.ring.next();
-        // Inside: `control` checked the whole ring.
-        let _ = self.window.read(self.layout.slot(index), &mut frame.head.slot);
-        let bytes = frame.head.slot.first_chunk().and_then(FrameHeader::length_of).ok_or(Corrupt)?;
+        Ok(self.filled > 0)
+    }
+
+    /// The next frame, whose header says this length.
+    #[inline]
+    fn span_of(&self, bytes: Option<u32>) -> Result<Span, Corrupt> {
         // The head moves by whole frames: what is not all there never will be.
-        if slots_of(bytes) > self.filled {
-            return Err(Corrupt);
+        match bytes {
+            Some(bytes) if slots_of(bytes) <= self.filled => {
+                Ok(Span::in_ring(self.window, &self.layout, self.ring.next(), bytes))
+            }
+            _ => Err(Corrupt),
         }
-        frame.span = Span::in_ring(self.window, &self.layout, index, bytes);
-        Ok(true)
     }
 
     /// As [`FrameReceiver::look_at`], with a frame of its own.
@@ -331,8 +376,8 @@ impl FrameReceiver {
 
     /// Takes the frame that [`FrameReceiver::look`] has shown. Its slots are the other side's again after [`FrameReceiver::release`].
     #[inline]
-    pub fn take(&mut self, frame: &Incoming) {
-        let count = slots_of(frame.span.bytes);
+    pub fn take(&mut self, frame: &Span) {
+        let count = slots_of(frame.bytes);
         if self.ring.skip(count) == Ok(true) {
             self.filled = self.filled.saturating_sub(count);
             self.held += count;
@@ -438,7 +483,7 @@ mod tests {
                         let mut short = [0; 50];
                         let read = frame.read(&mut short);
                         prop_assert_eq!(read, frame.span.len().min(50));
-                        receiver.take(&frame);
+                        receiver.take(&frame.span);
                     }
                     let _ = receiver.release();
                     prop_assert!(expected.is_empty());
@@ -459,7 +504,7 @@ mod tests {
             }
             let _ = sender.publish();
             while let Some(frame) = sink.look().unwrap() {
-                sink.take(&frame);
+                sink.take(&frame.span);
             }
             let _ = sink.release();
             for (seed, bytes) in frames.into_iter().enumerate() {
@@ -468,12 +513,12 @@ mod tests {
                 let _ = source.publish();
                 let incoming = receiver.look().unwrap().unwrap();
                 prop_assert!(sender.forward(&incoming.head, &incoming.span).unwrap());
-                receiver.take(&incoming);
+                receiver.take(&incoming.span);
                 let _ = receiver.release();
                 let _ = sender.publish();
                 let arrived = sink.look().unwrap().unwrap();
                 prop_assert_eq!(bytes_of(&arrived), frame);
-                sink.take(&arrived);
+                sink.take(&arrived.span);
                 let _ = sink.release();
             }
         }
@@ -496,7 +541,7 @@ mod tests {
                 if let Ok(Some(frame)) = receiver.look() {
                     prop_assert!(frame.span.len() <= layout.slots as usize * 64);
                     prop_assert!(bytes_of(&frame).len() <= capacity(&layout) as usize);
-                    receiver.take(&frame);
+                    receiver.take(&frame.span);
                     let _ = receiver.release();
                 }
                 let _ = receiver.arm();
@@ -540,7 +585,7 @@ mod tests {
         window.store(layout.slot(0) + 16, 0).unwrap();
         assert_eq!((frame.span.len(), frame.head.bytes().to_vec()), (100, content(1, HEAD)));
         assert_eq!(bytes_of(&frame), content(1, 100));
-        receiver.take(&frame);
+        receiver.take(&frame.span);
         assert!(!receiver.has_more());
     }
 
@@ -578,7 +623,7 @@ mod tests {
         let mut wanted = 0;
         for _ in 0..layout.slots / 2 {
             let frame = receiver.look().unwrap().unwrap();
-            receiver.take(&frame);
+            receiver.take(&frame.span);
             wanted += u32::from(receiver.release());
         }
         assert_eq!(wanted, 1, "once, when a quarter is free");

@@ -272,7 +272,7 @@ mod tests {
             for (from, to) in [(&mut *one_in, &mut *two_out), (&mut *two_in, &mut *one_out)] {
                 while let Ok(Some(frame)) = from.look() {
                     to.forward(&frame.head, &frame.span).unwrap();
-                    from.take(&frame);
+                    from.take(&frame.span);
                 }
             }
             if one_in.release() | one_out.publish() {

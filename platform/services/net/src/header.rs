@@ -1,6 +1,6 @@
 //! The first bytes of a frame. (IEEE 802.3, "MAC frame"; IEEE 802.1Q, "VLAN tag"; RFC 826)
 
-use portico_sdk::device::frames::HEAD;
+use portico_sdk::device::frames::Head;
 
 /// Bytes of an Ethernet header without tags.
 pub const ETHERNET: usize = 14;
@@ -9,9 +9,13 @@ const MAX_TAGS: usize = 2;
 /// Bytes of a tag.
 const TAG: usize = 4;
 /// Types of a tagged frame: of a customer's tag, and of a provider's.
-const TAGGED: [u16; 2] = [0x8100, 0x88a8];
-/// Types that carry hardware addresses: ARP and reverse ARP.
-const ARP: [u16; 2] = [0x0806, 0x8035];
+const CUSTOMER_TAG: u16 = 0x8100;
+const PROVIDER_TAG: u16 = 0x88a8;
+/// Types that carry hardware addresses.
+const ARP: u16 = 0x0806;
+const REVERSE_ARP: u16 = 0x8035;
+/// The 48 bits of an address.
+const ADDRESS: u64 = 0xffff_ffff_ffff;
 /// Where the sender's address is in an ARP message, and where it ends in one for Ethernet and IPv4.
 const ARP_SENDER: usize = 8;
 const ARP_BYTES: usize = 28;
@@ -27,11 +31,9 @@ impl Mac {
         Mac(u64::from_le_bytes([a, b, c, d, e, f, 0, 0]))
     }
 
-    /// The six bytes at `at`.
-    #[inline]
-    fn at(head: &[u8; HEAD], at: usize) -> Option<Mac> {
-        let bytes = head.get(at..at + 8)?.first_chunk()?;
-        Some(Mac(u64::from_le_bytes(*bytes) & 0xffff_ffff_ffff))
+    /// The six bytes at `at`. `None` if the head ends before.
+    fn at(head: &Head, at: usize) -> Option<Mac> {
+        head.bytes().get(at..at + 6)?.first_chunk().map(|bytes| Mac::new(*bytes))
     }
 
     /// As a number of 48 bits.
@@ -67,47 +69,57 @@ pub struct Header {
 impl Header {
     /// Reads the head of a frame of `bytes` bytes. `None` if it is too short for what it says to be, or has more tags than are looked behind.
     #[inline]
-    pub fn read(head: &[u8; HEAD], bytes: usize) -> Option<Header> {
+    pub fn read(head: &Head, bytes: usize) -> Option<Header> {
         if bytes < ETHERNET {
             return None;
         }
-        let (destination, source) = (Mac::at(head, 0)?, Mac::at(head, 6)?);
-        let mut end = ETHERNET;
-        for _ in 0..=MAX_TAGS {
-            let kind = u16::from_be_bytes(*head.get(end - 2..end)?.first_chunk()?);
-            if !TAGGED.contains(&kind) {
-                let arp_sender = if ARP.contains(&kind) {
-                    if bytes < end + ARP_BYTES {
-                        return None;
-                    }
-                    Some(Mac::at(head, end + ARP_SENDER)?)
-                } else {
-                    None
-                };
-                return Some(Header { destination, source, arp_sender });
-            }
-            end += TAG;
-            if bytes < end {
-                return None;
-            }
-        }
-        None
+        // Two addresses and the type, of which the frame has the first byte in the lowest.
+        let (first, second) = (head.word::<0>(), head.word::<1>());
+        let destination = Mac(first & ADDRESS);
+        let source = Mac(first >> 48 | (second << 16 & ADDRESS));
+        let kind = ((second >> 32) as u16).swap_bytes();
+        let arp_sender = if matches!(kind, CUSTOMER_TAG | PROVIDER_TAG | ARP | REVERSE_ARP) {
+            arp_sender(head, bytes, kind)?
+        } else {
+            None
+        };
+        Some(Header { destination, source, arp_sender })
     }
+}
+
+/// From whom an ARP message says to be, behind tags too; `Some(None)` if the frame is none. `None` as [`Header::read`].
+fn arp_sender(head: &Head, bytes: usize, kind: u16) -> Option<Option<Mac>> {
+    let mut kind = kind;
+    let mut end = ETHERNET;
+    for _ in 0..=MAX_TAGS {
+        match kind {
+            CUSTOMER_TAG | PROVIDER_TAG => end += TAG,
+            ARP | REVERSE_ARP if bytes < end + ARP_BYTES => return None,
+            ARP | REVERSE_ARP => return Mac::at(head, end + ARP_SENDER).map(Some),
+            _ => return Some(None),
+        }
+        if bytes < end {
+            return None;
+        }
+        kind = u16::from_be_bytes(*head.bytes().get(end - 2..end)?.first_chunk()?);
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HEAD, Header, Mac};
+    use super::{Head, Header, Mac};
+    use portico_sdk::device::frames::HEAD;
 
     const A: [u8; 6] = [2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee];
     const B: [u8; 6] = [2, 1, 2, 3, 4, 5];
 
-    fn frame(parts: &[&[u8]]) -> ([u8; HEAD], usize) {
+    fn frame(parts: &[&[u8]]) -> (Head, usize) {
         let bytes = parts.concat();
         let mut head = [0; HEAD];
         let len = bytes.len().min(HEAD);
         head[..len].copy_from_slice(&bytes[..len]);
-        (head, bytes.len())
+        (Head::from_bytes(&head), bytes.len())
     }
 
     #[test]

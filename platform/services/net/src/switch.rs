@@ -9,13 +9,14 @@ use crate::header::{Header, Mac};
 use crate::learned::Learned;
 use crate::stations::Stations;
 use alloc::vec::Vec;
-use portico_sdk::device::frames::HEAD;
+use portico_sdk::device::frames::Head;
 use portico_service::limit::Limit;
 
 /// Broadcasts and multicasts a second that a station may send: each is copied to everyone.
 pub const STATION_GROUP_RATE: u64 = 1000;
 /// The same for a trunk.
 pub const TRUNK_GROUP_RATE: u64 = 10_000;
+const NS_PER_S: u64 = 1_000_000_000;
 /// How many of them may come at once.
 const GROUP_BURST: u64 = 100;
 
@@ -104,9 +105,9 @@ impl Switch {
         }
     }
 
-    /// Decides on a frame of `bytes` bytes from port `from`, by a private copy of its head.
+    /// Decides on a frame of `bytes` bytes from port `from`, by a private copy of its head. Most frames do not need the time, in nanoseconds.
     #[inline]
-    pub fn judge(&mut self, from: u16, head: &[u8; HEAD], bytes: usize, now_ns: u64) -> Verdict {
+    pub fn judge(&mut self, from: u16, head: &Head, bytes: usize, now_ns: impl Fn() -> u64) -> Verdict {
         let Some(port) = self.ports.get_mut(usize::from(from)) else { return Verdict::Drop(Reason::Unknown) };
         if bytes > port.longest {
             return Verdict::Drop(Reason::Size);
@@ -124,13 +125,13 @@ impl Switch {
                 if header.source.is_group() || self.stations.find(bridge, header.source).is_some() {
                     return Verdict::Drop(Reason::Spoofed);
                 }
-                self.learned.learn(bridge, header.source, from, now_ns / 1_000_000_000);
+                self.learned.learn(bridge, header.source, from, now_ns() / NS_PER_S);
             }
         }
         if header.destination.is_group() {
             return if header.destination.is_reserved() {
                 Verdict::Drop(Reason::Reserved)
-            } else if port.groups.take(1, now_ns).is_err() {
+            } else if port.groups.take(1, now_ns()).is_err() {
                 Verdict::Drop(Reason::Limited)
             } else {
                 Verdict::Flood
@@ -141,9 +142,9 @@ impl Switch {
 
     /// Where a frame to one address goes.
     #[inline]
-    fn direct(&self, from: u16, bridge: u16, to: Mac, now_ns: u64) -> Verdict {
+    fn direct(&self, from: u16, bridge: u16, to: Mac, now_ns: impl Fn() -> u64) -> Verdict {
         let known = self.stations.find(bridge, to);
-        match known.or_else(|| self.learned.find(bridge, to, now_ns / 1_000_000_000)) {
+        match known.or_else(|| self.learned.find(bridge, to, now_ns() / NS_PER_S)) {
             // It is where it came from.
             Some(port) if port == from => Verdict::Drop(Reason::Unknown),
             Some(port) => Verdict::Forward(port),
@@ -174,12 +175,17 @@ impl Switch {
 
 #[cfg(test)]
 mod tests {
-    use super::{HEAD, Kind, Mac, Reason, Switch, Verdict};
+    use super::{Head, Kind, Mac, Reason, Switch, Verdict};
     use crate::learned::AGE_S;
+    use portico_sdk::device::frames::HEAD;
     use proptest::prelude::{any, prop_assert, proptest};
 
     const LONGEST: usize = 1518;
     const SECOND: u64 = 1_000_000_000;
+
+    fn judge(switch: &mut Switch, from: u16, head: &[u8; HEAD], bytes: usize, now_ns: u64) -> Verdict {
+        switch.judge(from, &Head::from_bytes(head), bytes, || now_ns)
+    }
 
     fn mac(last: u8) -> [u8; 6] {
         [2, 0, 0, 0, 0, last]
@@ -204,12 +210,16 @@ mod tests {
     #[test]
     fn stations_reach_each_other_on_their_bridge_only() {
         let mut switch = switch();
-        assert_eq!(switch.judge(0, &head(mac(1), mac(0)), 60, SECOND), Verdict::Forward(1));
-        assert_eq!(switch.judge(1, &head(mac(0), mac(1)), 60, SECOND), Verdict::Forward(0));
-        assert_eq!(switch.judge(0, &head(mac(5), mac(0)), 60, SECOND), Verdict::FloodTrunks);
-        assert_eq!(switch.judge(5, &head(mac(0), mac(5)), 60, SECOND), Verdict::Forward(6));
-        assert_eq!(switch.judge(7, &head(mac(1), mac(0)), 60, SECOND), Verdict::Drop(Reason::Unknown));
-        assert_eq!(switch.judge(0, &head(mac(0), mac(0)), 60, SECOND), Verdict::Drop(Reason::Unknown), "to itself");
+        assert_eq!(judge(&mut switch, 0, &head(mac(1), mac(0)), 60, SECOND), Verdict::Forward(1));
+        assert_eq!(judge(&mut switch, 1, &head(mac(0), mac(1)), 60, SECOND), Verdict::Forward(0));
+        assert_eq!(judge(&mut switch, 0, &head(mac(5), mac(0)), 60, SECOND), Verdict::FloodTrunks);
+        assert_eq!(judge(&mut switch, 5, &head(mac(0), mac(5)), 60, SECOND), Verdict::Forward(6));
+        assert_eq!(judge(&mut switch, 7, &head(mac(1), mac(0)), 60, SECOND), Verdict::Drop(Reason::Unknown));
+        assert_eq!(
+            judge(&mut switch, 0, &head(mac(0), mac(0)), 60, SECOND),
+            Verdict::Drop(Reason::Unknown),
+            "to itself"
+        );
         assert_eq!((switch.members(0), switch.trunks(0)), (&[0, 1, 2, 3, 4][..], &[3, 4][..]));
         assert_eq!((switch.members(7), switch.trunks(7), switch.members(99)), (&[7][..], &[][..], &[][..]));
     }
@@ -217,18 +227,22 @@ mod tests {
     #[test]
     fn nobody_sends_as_another() {
         let mut switch = switch();
-        assert_eq!(switch.judge(0, &head(mac(1), mac(2)), 60, SECOND), Verdict::Drop(Reason::Spoofed));
-        assert_eq!(switch.judge(0, &head([0xff; 6], [0xff; 6]), 60, SECOND), Verdict::Drop(Reason::Spoofed));
+        assert_eq!(judge(&mut switch, 0, &head(mac(1), mac(2)), 60, SECOND), Verdict::Drop(Reason::Spoofed));
+        assert_eq!(judge(&mut switch, 0, &head([0xff; 6], [0xff; 6]), 60, SECOND), Verdict::Drop(Reason::Spoofed));
         let mut arp = head([0xff; 6], mac(0));
         arp[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 2]);
         arp[22..28].copy_from_slice(&mac(1));
-        assert_eq!(switch.judge(0, &arp, 60, SECOND), Verdict::Drop(Reason::Spoofed));
+        assert_eq!(judge(&mut switch, 0, &arp, 60, SECOND), Verdict::Drop(Reason::Spoofed));
         arp[22..28].copy_from_slice(&mac(0));
-        assert_eq!(switch.judge(0, &arp, 60, SECOND), Verdict::Flood);
+        assert_eq!(judge(&mut switch, 0, &arp, 60, SECOND), Verdict::Flood);
         // From outside: with a station's address, and with a group's.
-        assert_eq!(switch.judge(3, &head(mac(1), mac(0)), 60, SECOND), Verdict::Drop(Reason::Spoofed));
-        assert_eq!(switch.judge(3, &head(mac(1), [1; 6]), 60, SECOND), Verdict::Drop(Reason::Spoofed));
-        assert_eq!(switch.judge(6, &head(mac(5), mac(0)), 60, SECOND), Verdict::Forward(5), "not one of this bridge");
+        assert_eq!(judge(&mut switch, 3, &head(mac(1), mac(0)), 60, SECOND), Verdict::Drop(Reason::Spoofed));
+        assert_eq!(judge(&mut switch, 3, &head(mac(1), [1; 6]), 60, SECOND), Verdict::Drop(Reason::Spoofed));
+        assert_eq!(
+            judge(&mut switch, 6, &head(mac(5), mac(0)), 60, SECOND),
+            Verdict::Forward(5),
+            "not one of this bridge"
+        );
     }
 
     #[test]
@@ -241,28 +255,36 @@ mod tests {
             (LONGEST, Verdict::Forward(1)),
             (LONGEST + 1, Verdict::Drop(Reason::Size)),
         ] {
-            assert_eq!(switch.judge(0, &frame, bytes, SECOND), verdict);
+            assert_eq!(judge(&mut switch, 0, &frame, bytes, SECOND), verdict);
         }
         let reserved = head([1, 0x80, 0xc2, 0, 0, 0xe], mac(0));
-        assert_eq!(switch.judge(0, &reserved, 60, SECOND), Verdict::Drop(Reason::Reserved));
+        assert_eq!(judge(&mut switch, 0, &reserved, 60, SECOND), Verdict::Drop(Reason::Reserved));
     }
 
     #[test]
     fn trunks_are_learned_and_forgotten() {
         let mut switch = switch();
         let far = [0x52, 0x55, 10, 0, 2, 2];
-        assert_eq!(switch.judge(0, &head(far, mac(0)), 60, SECOND), Verdict::FloodTrunks);
-        assert_eq!(switch.judge(4, &head(mac(0), far), 60, SECOND), Verdict::Forward(0));
-        assert_eq!(switch.judge(0, &head(far, mac(0)), 60, SECOND), Verdict::Forward(4));
-        assert_eq!(switch.judge(3, &head(far, [4; 6]), 60, SECOND), Verdict::Forward(4));
-        assert_eq!(switch.judge(4, &head(far, [6; 6]), 60, SECOND), Verdict::Drop(Reason::Unknown), "already there");
+        assert_eq!(judge(&mut switch, 0, &head(far, mac(0)), 60, SECOND), Verdict::FloodTrunks);
+        assert_eq!(judge(&mut switch, 4, &head(mac(0), far), 60, SECOND), Verdict::Forward(0));
+        assert_eq!(judge(&mut switch, 0, &head(far, mac(0)), 60, SECOND), Verdict::Forward(4));
+        assert_eq!(judge(&mut switch, 3, &head(far, [4; 6]), 60, SECOND), Verdict::Forward(4));
+        assert_eq!(
+            judge(&mut switch, 4, &head(far, [6; 6]), 60, SECOND),
+            Verdict::Drop(Reason::Unknown),
+            "already there"
+        );
         // It moves.
-        assert_eq!(switch.judge(3, &head([0xff; 6], far), 60, SECOND), Verdict::Flood);
-        assert_eq!(switch.judge(0, &head(far, mac(0)), 60, SECOND), Verdict::Forward(3));
+        assert_eq!(judge(&mut switch, 3, &head([0xff; 6], far), 60, SECOND), Verdict::Flood);
+        assert_eq!(judge(&mut switch, 0, &head(far, mac(0)), 60, SECOND), Verdict::Forward(3));
         let later = (AGE_S + 2) * SECOND;
-        assert_eq!(switch.judge(0, &head(far, mac(0)), 60, later), Verdict::FloodTrunks);
-        assert_eq!(switch.judge(5, &head(far, mac(5)), 60, SECOND), Verdict::Forward(6), "one trunk needs no learning");
-        assert_eq!(switch.judge(6, &head([8; 6], far), 60, SECOND), Verdict::Drop(Reason::Unknown));
+        assert_eq!(judge(&mut switch, 0, &head(far, mac(0)), 60, later), Verdict::FloodTrunks);
+        assert_eq!(
+            judge(&mut switch, 5, &head(far, mac(5)), 60, SECOND),
+            Verdict::Forward(6),
+            "one trunk needs no learning"
+        );
+        assert_eq!(judge(&mut switch, 6, &head([8; 6], far), 60, SECOND), Verdict::Drop(Reason::Unknown));
     }
 
     #[test]
@@ -272,15 +294,16 @@ mod tests {
         let (mut passed, mut others) = (0, 0);
         for step in 0..100_000_u64 {
             let now = SECOND + step * 20_000;
-            passed += u32::from(switch.judge(0, &frame, 60, now) == Verdict::Flood);
+            passed += u32::from(judge(&mut switch, 0, &frame, 60, now) == Verdict::Flood);
             if step % 100 == 0 {
-                others += u32::from(switch.judge(1, &head([1, 0, 0x5e, 0, 0, 1], mac(1)), 60, now) == Verdict::Flood);
+                others +=
+                    u32::from(judge(&mut switch, 1, &head([1, 0, 0x5e, 0, 0, 1], mac(1)), 60, now) == Verdict::Flood);
             }
         }
         // Two seconds, and the burst.
         assert!((2000..=2200).contains(&passed), "{passed}");
         assert_eq!(others, 1000, "each has a limit of its own");
-        assert_eq!(switch.judge(0, &head(mac(1), mac(0)), 60, 3 * SECOND), Verdict::Forward(1));
+        assert_eq!(judge(&mut switch, 0, &head(mac(1), mac(0)), 60, 3 * SECOND), Verdict::Forward(1));
     }
 
     proptest! {
@@ -299,7 +322,7 @@ mod tests {
             if near > 2 {
                 head[12..14].copy_from_slice(&[8, 6]);
             }
-            match switch.judge(from, &head, len, SECOND) {
+            match judge(&mut switch, from, &head, len, SECOND) {
                 Verdict::Drop(_) => {}
                 Verdict::Forward(port) => prop_assert!(port != from && switch.members(from).contains(&port)),
                 Verdict::Flood => prop_assert!(head[0] & 1 == 1),

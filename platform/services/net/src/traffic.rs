@@ -102,9 +102,10 @@ impl<U: Uplink> Traffic<U> {
         self.ports.uplink.as_mut()
     }
 
-    /// Takes a bounded number of frames from each port. Returns whether there is more to do at once.
+    /// Takes a bounded number of frames from each port. Returns whether there is more to do at once. The time, in nanoseconds, is asked
+    /// where there are limits only.
     #[inline]
-    pub fn turn(&mut self, now_ns: u64) -> bool {
+    pub fn turn(&mut self, now_ns: impl Fn() -> u64 + Copy) -> bool {
         let Traffic { ports, frame } = self;
         let mut has_more = false;
         for from in 0..ports.vifs.len() as u16 {
@@ -125,28 +126,33 @@ impl<U: Uplink> Traffic<U> {
 }
 
 impl<U: Uplink> Ports<U> {
-    fn serve(&mut self, from: u16, frame: &mut Incoming, now_ns: u64) -> bool {
+    fn serve(&mut self, from: u16, frame: &mut Incoming, now_ns: impl Fn() -> u64 + Copy) -> bool {
         let (mut copies, mut bytes) = (0, 0);
         while copies < COPIES_PER_TURN && bytes < BYTES_PER_TURN {
-            if !self.vifs.get_mut(usize::from(from)).is_some_and(|vif| vif.look_at(frame)) {
+            let Some(vif) = self.vifs.get_mut(usize::from(from)) else { break };
+            if !vif.look_at(frame) {
                 break;
             }
-            let verdict = self.switch.judge(from, frame.head.bytes(), frame.span.len(), now_ns);
+            let verdict = self.switch.judge(from, &frame.head, frame.span.len(), now_ns);
+            // Its slots stay the guest's frame until the end of the turn.
+            vif.take(frame);
+            match verdict {
+                Verdict::Drop(why) => vif.count_dropped(why),
+                _ => vif.count_sent(frame.span.len()),
+            }
+            let has_more = vif.has_more();
             copies += self.obey(verdict, from, frame).max(1);
             bytes += frame.span.len();
-            if let Some(vif) = self.vifs.get_mut(usize::from(from)) {
-                vif.take(frame);
-                match verdict {
-                    Verdict::Drop(why) => vif.count_dropped(why),
-                    _ => vif.count_sent(frame.span.len()),
-                }
+            // What came since the first look is found at the end of the turn.
+            if !has_more {
+                break;
             }
         }
         self.publish();
         self.vifs.get_mut(usize::from(from)).is_some_and(|vif| vif.end_turn(bytes, now_ns))
     }
 
-    fn serve_uplink(&mut self, frame: &mut Incoming, now_ns: u64) -> bool {
+    fn serve_uplink(&mut self, frame: &mut Incoming, now_ns: impl Fn() -> u64 + Copy) -> bool {
         let from = self.vifs.len() as u16;
         let mut copies = 0;
         let mut has_more = true;
@@ -155,7 +161,7 @@ impl<U: Uplink> Ports<U> {
                 has_more = false;
                 break;
             }
-            let verdict = self.switch.judge(from, frame.head.bytes(), frame.span.len(), now_ns);
+            let verdict = self.switch.judge(from, &frame.head, frame.span.len(), now_ns);
             copies += self.obey(verdict, from, frame).max(1);
             if let Some(uplink) = &mut self.uplink {
                 uplink.take();
@@ -310,7 +316,7 @@ mod tests {
             let refused = |number, error| panic!("{number}: {error:?}");
             let traffic = Arc::new(Mutex::new(Traffic::new(interfaces.collect(), Some(outside), refused)));
             let server = traffic.clone();
-            machine.on_block(move || while server.lock().unwrap().turn(time::now_ns()) {});
+            machine.on_block(move || while server.lock().unwrap().turn(time::now_ns) {});
             let guests = names.iter().map(|name| Interface::open(name, soon()).unwrap()).collect();
             Net { machine, traffic, guests }
         }
@@ -321,7 +327,7 @@ mod tests {
         }
 
         fn turn(&self) -> bool {
-            self.traffic.lock().unwrap().turn(time::now_ns())
+            self.traffic.lock().unwrap().turn(time::now_ns)
         }
 
         fn received(&mut self, guest: usize) -> Vec<Vec<u8>> {

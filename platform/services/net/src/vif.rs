@@ -124,11 +124,11 @@ impl Vif {
 
     /// Whether there may be frames of the guest's to take now. Keeps the link alive.
     #[inline]
-    pub fn is_ready(&mut self, now_ns: u64) -> bool {
+    pub fn is_ready(&mut self, now_ns: impl Fn() -> u64) -> bool {
         if self.link.port().is_some_and(|port| port.take()) {
             self.is_active = true;
         }
-        if !self.is_active || now_ns < self.not_before {
+        if !self.is_active || (self.not_before > 0 && now_ns() < self.not_before) {
             return false;
         }
         match self.link.step() {
@@ -188,8 +188,14 @@ impl Vif {
     #[inline]
     pub fn take(&mut self, frame: &Incoming) {
         if let Some(rings) = &mut self.rings {
-            rings.from_guest.take(frame);
+            rings.from_guest.take(&frame.span);
         }
+    }
+
+    /// Whether there are frames of the guest's that were seen and not taken.
+    #[inline]
+    pub fn has_more(&self) -> bool {
+        self.rings.as_ref().is_some_and(|rings| rings.from_guest.has_more())
     }
 
     /// Counts a frame of the guest's that was passed on.
@@ -240,12 +246,13 @@ impl Vif {
     /// Ends a turn in which so many bytes were taken: gives the slots back, and sees to it that the guest notifies. Returns whether there is
     /// more to take at once.
     #[inline]
-    pub fn end_turn(&mut self, bytes: usize, now_ns: u64) -> bool {
+    pub fn end_turn(&mut self, bytes: usize, now_ns: impl Fn() -> u64) -> bool {
         let Some(rings) = &mut self.rings else { return false };
         if rings.from_guest.release() {
             self.link.tell();
         }
         if !self.rate.is_none() {
+            let now_ns = now_ns();
             let _ = self.rate.take(bytes as u64, now_ns);
             if let Err(at) = self.rate.check(now_ns) {
                 // What is in the ring waits there, and whoever put it there waits for room.

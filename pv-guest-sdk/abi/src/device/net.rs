@@ -133,6 +133,12 @@ impl FrameHeader {
         let FrameHeader { bytes, flags, _reserved } = Self::from_bytes(bytes);
         (flags == 0 && _reserved == 0).then_some(bytes)
     }
+
+    /// As [`FrameHeader::length_of`], of the header's two little-endian words.
+    #[inline]
+    pub fn length_of_words(first: u64, second: u64) -> Option<u32> {
+        u32::try_from(first).ok().filter(|_| second == 0)
+    }
 }
 
 impl Statistics {

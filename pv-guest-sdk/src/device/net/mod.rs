@@ -26,6 +26,7 @@ use portico_abi::device::net::{
 };
 use portico_abi::device::{Accept, kind, refusal};
 use portico_abi::dt;
+use portico_abi::ring::Corrupt;
 
 /// Bytes of a frame besides its payload: an Ethernet header.
 const ETHERNET_HEADER: u32 = 14;
@@ -262,10 +263,16 @@ impl Interface {
     /// `Incompatible` or `Refused`: the back-end that came back is not what it was.
     #[inline]
     pub fn receive(&mut self, to: &mut [u8]) -> Result<Option<usize>, DeviceError> {
-        self.receive_with(|frame| {
-            frame.read(to);
-            frame.span.len()
-        })
+        self.step()?;
+        let Some(rings) = &mut self.rings else { return Ok(None) };
+        let looked = rings.receive.next_span().map(|span| {
+            let span = span?;
+            let bytes = span.len().min(to.len());
+            let _ = span.read(0, to.get_mut(..bytes)?);
+            rings.receive.take(&span);
+            Some(span.len())
+        });
+        self.received(looked)
     }
 
     /// As [`Interface::receive`], for a frame that is looked at where it is. Its head is a private copy; the rest is in the window, and
@@ -277,20 +284,27 @@ impl Interface {
     pub fn receive_with<T>(&mut self, take: impl FnOnce(&Incoming) -> T) -> Result<Option<T>, DeviceError> {
         self.step()?;
         let Some(rings) = &mut self.rings else { return Ok(None) };
-        match rings.receive.look_at(&mut rings.frame) {
-            Ok(true) => {
+        let looked = rings.receive.look_at(&mut rings.frame).map(|is_there| {
+            is_there.then(|| {
                 let taken = take(&rings.frame);
-                rings.receive.take(&rings.frame);
-                if rings.receive.wants_release() {
+                rings.receive.take(&rings.frame.span);
+                taken
+            })
+        });
+        self.received(looked)
+    }
+
+    /// Gives slots back after a look at the ring, at the latest when it is empty.
+    #[inline]
+    fn received<T>(&mut self, looked: Result<Option<T>, Corrupt>) -> Result<Option<T>, DeviceError> {
+        match looked {
+            Ok(taken) => {
+                if taken.is_none() || self.rings.as_ref().is_some_and(|rings| rings.receive.wants_release()) {
                     self.release();
                 }
-                Ok(Some(taken))
+                Ok(taken)
             }
-            Ok(false) => {
-                self.release();
-                Ok(None)
-            }
-            Err(_) => {
+            Err(Corrupt) => {
                 self.abandon();
                 Ok(None)
             }

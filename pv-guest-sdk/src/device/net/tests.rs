@@ -57,7 +57,7 @@ impl Echo {
         loop {
             while let Ok(Some(frame)) = receiver.look() {
                 self.echoed += u32::from(sender.forward(&frame.head, &frame.span).unwrap());
-                receiver.take(&frame);
+                receiver.take(&frame.span);
             }
             if receiver.release() | sender.publish() {
                 self.link.tell();

@@ -72,7 +72,7 @@ impl Server {
             if self.control.has_changed() {
                 self.traffic.vifs().iter_mut().for_each(Vif::ports_have_changed);
             }
-            if self.traffic.turn(time::now_ns()) {
+            if self.traffic.turn(time::now_ns) {
                 self.traffic.bell().ring();
             } else {
                 self.sleep();
