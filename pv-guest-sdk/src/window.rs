@@ -109,6 +109,35 @@ impl Window {
         Some(unsafe { ptr::read_volatile(self.base.as_ptr().add(offset).cast::<u64>()) })
     }
 
+    /// Stores `N` numbers of 8 bytes, as [`Window::store`]: a message is made in registers, and its bounds are checked once.
+    #[inline]
+    pub fn store_words<const N: usize>(&self, offset: usize, words: [u64; N]) -> Option<()> {
+        let to = self.words::<N>(offset)?;
+        for (index, word) in words.into_iter().enumerate() {
+            // SAFETY: inside and aligned, as `words` checked.
+            unsafe { ptr::write_volatile(to.add(index), word) };
+        }
+        Some(())
+    }
+
+    /// Loads `N` numbers of 8 bytes, each once, as [`Window::load`].
+    #[inline]
+    pub fn load_words<const N: usize>(&self, offset: usize) -> Option<[u64; N]> {
+        let from = self.words::<N>(offset)?;
+        // SAFETY: inside and aligned, as `words` checked.
+        Some(core::array::from_fn(|index| unsafe { ptr::read_volatile(from.add(index)) }))
+    }
+
+    /// The place of `N` numbers of 8 bytes. `None` if that is not inside or not aligned.
+    #[inline]
+    fn words<const N: usize>(&self, offset: usize) -> Option<*mut u64> {
+        if !offset.is_multiple_of(8) || offset.checked_add(8 * N)? > self.len {
+            return None;
+        }
+        // SAFETY: inside, as just checked.
+        Some(unsafe { self.base.as_ptr().add(offset) }.cast())
+    }
+
     /// Copies bytes to another window. `None`, and nothing copied, if either range is not inside.
     #[must_use]
     pub fn copy_to(&self, offset: usize, to: &Window, at: usize, bytes: usize) -> Option<()> {
@@ -249,6 +278,9 @@ mod tests {
         let bytes = unsafe { core::slice::from_raw_parts_mut(wide.as_mut_ptr().cast::<u8>(), 16) };
         assert!(window.read(8, bytes).is_some());
         assert_eq!(bytes.to_vec(), (4..20).collect::<Vec<u8>>());
+        assert!(window.store_words(48, [1, 2]).is_some() && window.load_words(48) == Some([1_u64, 2]));
+        assert!(window.store_words(56, [1, 2]).is_none() && window.load_words::<1>(60).is_none());
+        assert!(window.load_words::<2>(usize::MAX - 7).is_none());
         assert!(window.word(60).is_some() && window.word(61).is_none() && window.word(64).is_none());
         assert!(window.part(8, 56).is_some() && window.part(8, 57).is_none() && window.part(4, 8).is_none());
     }

@@ -15,27 +15,27 @@ use crate::object::domain::Domain;
 use crate::object::vcpu::Vcpu;
 use portico_abi::{Handle, Rights, Status};
 
-/// Arguments and results of one call.
+/// Arguments and results of one call. The arguments stay where the trap has stored them, which nobody writes to before the call ends; its
+/// results go there at the end, since a call that is executed again needs its arguments.
 pub struct Args {
     /// The caller.
     pub vcpu: Ref<Vcpu>,
-    x: [u64; 7],
     results: [u64; 3],
     result_count: usize,
 }
 
 impl Args {
-    /// Copies x0..x6 of the caller: the call works on this copy.
+    /// Those of the call that `vcpu` makes.
     pub fn new(vcpu: Ref<Vcpu>) -> Self {
-        // SAFETY: the caller is current on this pCPU and no other reference to its context is live.
-        let context = unsafe { vcpu.context() };
-        Self { vcpu, x: core::array::from_fn(|n| context.reg(n as u8)), results: [0; 3], result_count: 0 }
+        Self { vcpu, results: [0; 3], result_count: 0 }
     }
 
     /// Argument `N`, 1 to 6.
+    #[inline(always)]
     pub fn get<const N: usize>(&self) -> u64 {
         const { assert!(N >= 1 && N <= 6) };
-        self.x[N]
+        // SAFETY: the caller is current on this pCPU, and no other reference to its context is live while the register is read.
+        unsafe { self.vcpu.context() }.reg(N as u8)
     }
 
     /// Argument `N` as a handle; the upper half is ignored, as of any 32-bit SMCCC argument.
@@ -74,7 +74,7 @@ impl Args {
 
     /// Writes status and results to the caller's registers.
     pub fn finish(self, status: Status) {
-        // SAFETY: the caller is still current, and `new`'s reference is gone.
+        // SAFETY: the caller is still current, and no other reference to its context is live.
         let context = unsafe { self.vcpu.context() };
         context.set_reg(0, status.raw() as u64);
         for (n, value) in self.results.iter().enumerate().take(self.result_count) {

@@ -7,7 +7,6 @@
 pub mod block;
 pub mod frames;
 pub mod net;
-pub mod slots;
 #[cfg(feature = "smoltcp")]
 pub mod stack;
 

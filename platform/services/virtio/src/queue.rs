@@ -34,10 +34,13 @@ pub struct Queue {
     available: Area,
     /// `flags`, `idx`, ring of 8 bytes each, `avail_event`.
     used: Area,
-    /// Free descriptors.
-    free: Vec<u16>,
-    /// For each head that is in use, its chain's descriptors behind it.
-    chains: Vec<Vec<u16>>,
+    /// For each descriptor the next one of its list: of the free ones, or of its chain.
+    links: Vec<u16>,
+    /// First free descriptor, and how many are free.
+    first_free: u16,
+    room: u16,
+    /// For each head that is in use, how many descriptors its chain has, and the last; 0 for all others.
+    chains: Vec<(u16, u16)>,
     /// Next index of the available ring, and what was published.
     next: u16,
     published: u16,
@@ -55,8 +58,10 @@ impl Queue {
             descriptors: dma.take(16 * count, 16)?,
             available: dma.take(6 + 2 * count + 2, 8)?,
             used: dma.take(6 + 8 * count + 2, 8)?,
-            free: (0..size).rev().collect(),
-            chains: (0..size).map(|_| Vec::new()).collect(),
+            links: (1..=size).collect(),
+            first_free: 0,
+            room: size,
+            chains: (0..size).map(|_| (0, 0)).collect(),
             next: 0,
             published: 0,
             seen: 0,
@@ -76,35 +81,43 @@ impl Queue {
     }
 
     /// Free descriptors.
+    #[inline]
     pub fn room(&self) -> usize {
-        self.free.len()
+        usize::from(self.room)
     }
 
     /// The head of the next chain that is added. `None` if there is no room.
+    #[inline]
     pub fn next_head(&self) -> Option<u16> {
-        self.free.last().copied()
+        (self.room > 0).then_some(self.first_free)
     }
 
-    /// Adds a chain without telling the device. Its head, which [`Queue::pop`] answers; `None` if there is no room.
-    pub fn add(&mut self, parts: &[Part]) -> Option<u16> {
-        if parts.is_empty() || parts.len() > self.free.len() {
+    /// Adds a chain of `count` parts without telling the device. Its head, which [`Queue::pop`] answers; `None`, and nothing added, if there is
+    /// no room or `parts` has fewer.
+    #[inline]
+    pub fn add(&mut self, count: usize, parts: impl Iterator<Item = Part>) -> Option<u16> {
+        if count == 0 || count > self.room() {
             return None;
         }
-        let first = self.free.len() - parts.len();
-        // The last of the free list comes first.
-        let head = self.free.last().copied()?;
-        for (part, at) in parts.iter().zip((first..self.free.len()).rev()) {
-            let index = self.free.get(at).copied()?;
-            let next = at.checked_sub(1).filter(|_| at > first).and_then(|at| self.free.get(at).copied());
-            let flags = if next.is_some() { NEXT } else { 0 } | if part.is_written { WRITE } else { 0 };
-            let offset = 16 * usize::from(index);
-            self.descriptors.window.store(offset, part.machine)?;
-            let rest = u64::from(part.bytes) | flags << 32 | u64::from(next.unwrap_or(0)) << 48;
-            self.descriptors.window.store(offset + 8, rest)?;
+        let head = self.first_free;
+        let (mut index, mut last, mut left) = (head, head, count);
+        let Queue { links, descriptors, .. } = self;
+        parts.take(count).try_for_each(|part| {
+            let next = links.get(usize::from(index)).copied()?;
+            left -= 1;
+            let flags = if left > 0 { NEXT } else { 0 } | if part.is_written { WRITE } else { 0 };
+            let follower = if left > 0 { next } else { 0 };
+            let rest = u64::from(part.bytes) | flags << 32 | u64::from(follower) << 48;
+            last = index;
+            index = next;
+            descriptors.window.store_words(16 * usize::from(last), [part.machine, rest])
+        })?;
+        if left > 0 {
+            return None;
         }
-        let chain = self.chains.get_mut(usize::from(head))?;
-        chain.clear();
-        chain.extend(self.free.drain(first..));
+        *self.chains.get_mut(usize::from(head))? = (count as u16, last);
+        self.first_free = index;
+        self.room -= count as u16;
         put_half(&self.available.window, 4 + 2 * usize::from(self.next & (self.size - 1)), head);
         self.next = self.next.wrapping_add(1);
         Some(head)
@@ -144,8 +157,12 @@ impl Queue {
             let bytes = length.map_or(0, |word| word.load(Ordering::Relaxed));
             self.seen = self.seen.wrapping_add(1);
             let head = u16::try_from(head).unwrap_or(u16::MAX);
-            if let Some(chain) = self.chains.get_mut(usize::from(head)).filter(|chain| !chain.is_empty()) {
-                self.free.append(chain);
+            if let Some(chain) = self.chains.get_mut(usize::from(head)).filter(|chain| chain.0 > 0)
+                && let (count, last) = core::mem::take(chain)
+                && let Some(link) = self.links.get_mut(usize::from(last))
+            {
+                *link = core::mem::replace(&mut self.first_free, head);
+                self.room += count;
                 return Some((head, bytes));
             }
             // No chain of ours: a broken device is not followed.
@@ -211,7 +228,7 @@ mod tests {
         let at = 4 + 8 * usize::from(index & 7);
         used.word(at).unwrap().store(head, std::sync::atomic::Ordering::Relaxed);
         used.word(at + 4).unwrap().store(bytes, std::sync::atomic::Ordering::Relaxed);
-        put_half(used, 2, index + 1);
+        put_half(used, 2, index.wrapping_add(1));
     }
 
     #[test]
@@ -219,7 +236,7 @@ mod tests {
         let mut memory = vec![0; 128];
         let mut queue = queue(&mut memory, true);
         let part = |machine, is_written| Part { machine, bytes: 512, is_written };
-        let head = queue.add(&[part(1, false), part(2, true), part(3, true)]).unwrap();
+        let head = queue.add(3, [part(1, false), part(2, true), part(3, true)].into_iter()).unwrap();
         assert_eq!((head, queue.room()), (0, 5));
         let word = |at| queue.descriptors.window.load(at).unwrap();
         assert_eq!([word(0), word(8)], [1, 512 | 1 << 32 | 1 << 48]);
@@ -236,6 +253,34 @@ mod tests {
     }
 
     #[test]
+    fn every_descriptor_comes_back_in_whatever_order() {
+        let mut memory = vec![0; 128];
+        let mut queue = queue(&mut memory, true);
+        let part = Part { machine: 1, bytes: 1, is_written: false };
+        let mut used = 0;
+        for round in 0..200_usize {
+            let sizes = [1 + round % 3, 1 + round / 3 % 3, 1 + round / 9 % 2];
+            let mut heads: Vec<_> =
+                sizes.iter().map(|&size| queue.add(size, core::iter::repeat_n(part, size)).unwrap()).collect();
+            assert_eq!(queue.room(), 8 - sizes.iter().sum::<usize>());
+            heads.rotate_left(round % 3);
+            let _ = queue.publish();
+            for head in heads {
+                finish(&queue, used, u32::from(head), 0);
+                used = used.wrapping_add(1);
+                assert_eq!(queue.pop(), Some((head, 0)));
+            }
+            assert_eq!(queue.room(), 8);
+            let mut seen = [false; 8];
+            let mut at = queue.next_head().unwrap();
+            for _ in 0..8 {
+                assert!(!core::mem::replace(&mut seen[usize::from(at)], true), "a descriptor is free twice");
+                at = queue.links[usize::from(at)];
+            }
+        }
+    }
+
+    #[test]
     fn what_the_device_makes_up_is_not_followed() {
         let mut memory = vec![0; 128];
         let mut queue = queue(&mut memory, false);
@@ -243,9 +288,9 @@ mod tests {
         assert_eq!(queue.pop(), None);
         finish(&queue, 1, u32::MAX, 1);
         assert_eq!((queue.pop(), queue.room()), (None, 8));
-        assert_eq!(queue.add(&[]), None);
         let part = Part { machine: 0, bytes: 1, is_written: false };
-        assert_eq!(queue.add(&[part; 9]), None);
-        assert!(queue.add(&[part; 8]).is_some() && queue.add(&[part]).is_none());
+        let mut add = |count, parts| queue.add(count, core::iter::repeat_n(part, parts));
+        assert_eq!((add(0, 0), add(9, 9), add(3, 2)), (None, None, None));
+        assert!(add(8, 8).is_some() && add(1, 1).is_none());
     }
 }

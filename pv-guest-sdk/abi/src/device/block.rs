@@ -150,30 +150,19 @@ const _: () = assert!(size_of::<Response>() == 16 && size_of::<Disk>() == 64 && 
 const _: () = assert!(super::OFFER + size_of::<super::Offer>() + size_of::<Disk>() <= super::ACCEPT);
 
 impl Request {
-    /// Its bytes, as in the ring.
+    /// Its words, as in the ring, where each is little-endian.
     #[inline]
-    pub fn to_bytes(&self) -> [u8; 64] {
-        let head = u64::from(self.id)
-            | u64::from(self.op) << 32
-            | u64::from(self.flags) << 40
-            | u64::from(self.segments) << 48;
-        let [a, b, c, d, e] = self.segment.map(Segment::to_word);
-        let words = [head, self.sector, u64::from(self.sectors) | u64::from(self.table) << 32, a, b, c, d, e];
-        let mut bytes = [0; 64];
-        for (to, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
-            *to = word.to_le_bytes();
-        }
-        bytes
+    pub const fn to_words(&self) -> [u64; 8] {
+        let head = self.id as u64 | (self.op as u64) << 32 | (self.flags as u64) << 40 | (self.segments as u64) << 48;
+        let rest = self.sectors as u64 | (self.table as u64) << 32;
+        let [a, b, c, d, e] = self.segment;
+        [head, self.sector, rest, a.to_word(), b.to_word(), c.to_word(), d.to_word(), e.to_word()]
     }
 
-    /// Takes a request out of its bytes. Every pattern is one: whether it makes sense the reader checks.
+    /// Takes a request out of its words. Every pattern is one: whether it makes sense the reader checks.
     #[inline]
-    pub fn from_bytes(bytes: &[u8; 64]) -> Request {
-        let mut words = [0; 8];
-        for (word, from) in words.iter_mut().zip(bytes.as_chunks().0) {
-            *word = u64::from_le_bytes(*from);
-        }
-        let [head, sector, rest, a, b, c, d, e] = words;
+    pub const fn from_words(words: &[u64; 8]) -> Request {
+        let [head, sector, rest, a, b, c, d, e] = *words;
         Request {
             id: head as u32,
             op: (head >> 32) as u8,
@@ -182,8 +171,32 @@ impl Request {
             sector,
             sectors: rest as u32,
             table: (rest >> 32) as u32,
-            segment: [a, b, c, d, e].map(Segment::from_word),
+            segment: [
+                Segment::from_word(a),
+                Segment::from_word(b),
+                Segment::from_word(c),
+                Segment::from_word(d),
+                Segment::from_word(e),
+            ],
         }
+    }
+
+    /// Its bytes, as in the ring.
+    pub fn to_bytes(&self) -> [u8; 64] {
+        let mut bytes = [0; 64];
+        for (to, word) in bytes.as_chunks_mut().0.iter_mut().zip(self.to_words()) {
+            *to = word.to_le_bytes();
+        }
+        bytes
+    }
+
+    /// Takes a request out of its bytes, as [`Request::from_words`].
+    pub fn from_bytes(bytes: &[u8; 64]) -> Request {
+        let mut words = [0; 8];
+        for (word, from) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_le_bytes(*from);
+        }
+        Self::from_words(&words)
     }
 }
 
@@ -200,22 +213,30 @@ impl Segment {
 }
 
 impl Response {
-    /// Its bytes, as in the ring.
+    /// Its words, as in the ring, where each is little-endian.
     #[inline]
+    pub const fn to_words(&self) -> [u64; 2] {
+        [self.id as u64 | (self.status as u64) << 32, 0]
+    }
+
+    /// Takes an answer out of its words.
+    #[inline]
+    pub const fn from_words(words: &[u64; 2]) -> Response {
+        Response { id: words[0] as u32, status: (words[0] >> 32) as u32, _reserved: 0 }
+    }
+
+    /// Its bytes, as in the ring.
     pub fn to_bytes(&self) -> [u8; 16] {
         let mut bytes = [0; 16];
-        let word = u64::from(self.id) | u64::from(self.status) << 32;
         if let Some(low) = bytes.first_chunk_mut::<8>() {
-            *low = word.to_le_bytes();
+            *low = self.to_words()[0].to_le_bytes();
         }
         bytes
     }
 
     /// Takes an answer out of its bytes.
-    #[inline]
     pub fn from_bytes(bytes: &[u8; 16]) -> Response {
-        let word = bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-        Response { id: word as u32, status: (word >> 32) as u32, _reserved: 0 }
+        Self::from_words(&[bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word)), 0])
     }
 }
 

@@ -10,7 +10,6 @@ mod buffer;
 mod submit;
 mod whole;
 
-use super::slots::{Aligned, WindowSlots};
 use super::{DeviceError, Event, Link, wait};
 use crate::doorbell::Doorbell;
 use crate::dtb::{self, DeviceNode};
@@ -91,7 +90,6 @@ pub struct Completion {
 
 #[derive(Debug)]
 struct Pending {
-    request: Request,
     buffer: Option<Buffer>,
     /// Those of pieces, and behind them the one with their table if it needs one.
     buffers: Vec<Buffer>,
@@ -112,6 +110,8 @@ pub struct Disk {
     shape: Shape,
     info: Info,
     rings: Option<Rings>,
+    /// What was asked last under each number, and who waits for it: two, so that an answer moves little.
+    requests: Vec<Request>,
     pending: Vec<Option<Pending>>,
     /// Free entries of `pending`.
     free: Vec<u32>,
@@ -163,6 +163,7 @@ impl Disk {
             shape,
             info: Info::default(),
             rings: None,
+            requests: (0..slots).map(|_| Request::default()).collect(),
             pending: (0..slots).map(|_| None).collect(),
             free: (0..slots).rev().collect(),
             in_flight: 0,
@@ -272,8 +273,8 @@ impl Disk {
 
     /// Reads the back-end's offer, and accepts it.
     fn greet(&mut self) -> Result<(), DeviceError> {
-        let mut raw = Aligned([0_u8; size_of::<Details>()]);
-        let offer = self.link.read_offer(&mut raw.0);
+        let mut raw = [0_u8; size_of::<Details>()];
+        let offer = self.link.read_offer(&mut raw);
         if offer.refusal != refusal::NONE {
             let why = offer.refusal;
             self.link.refuse(refusal::NONE);
@@ -285,8 +286,7 @@ impl Disk {
         }
         let features = offer.features & (feature::DISCARD | feature::WRITE_ZEROES);
         let word = |index: usize| {
-            raw.0
-                .get(index * 4..index * 4 + 4)
+            raw.get(index * 4..index * 4 + 4)
                 .and_then(|word| word.first_chunk())
                 .map_or(0, |word| u32::from_le_bytes(*word))
         };
@@ -329,8 +329,7 @@ impl Disk {
         }
         ids.sort_unstable();
         for (_, id) in ids {
-            if let Some(pending) = self.pending.get(id).and_then(Option::as_ref) {
-                let request = pending.request;
+            if let Some(request) = self.requests.get(id).copied() {
                 self.put(&request);
             }
         }
@@ -340,13 +339,15 @@ impl Disk {
     /// Puts a request into the ring: there is room, since no more are pending than it has slots.
     #[inline]
     fn put(&mut self, request: &Request) {
-        let slots = WindowSlots(self.link.window(), self.shape.requests);
-        let message = Aligned(request.to_bytes());
         if let Some(rings) = &mut self.rings {
-            match rings.requests.push(&slots, &message.0) {
-                Ok(true) => self.is_unpublished = true,
+            match rings.requests.claim(1) {
+                Ok(Some(index)) => {
+                    // Inside: the ring's words were taken by `Window::control`, which checked the whole ring.
+                    let _ = self.link.window().store_words(self.shape.requests.slot(index), request.to_words());
+                    self.is_unpublished = true;
+                }
                 // The back-end lies about what it took: it is left, and everything is made again for its next life.
-                Ok(false) | Err(_) => self.abandon(),
+                Ok(None) | Err(_) => self.abandon(),
             }
         }
     }
@@ -383,10 +384,9 @@ impl Disk {
     #[inline]
     pub fn reap(&mut self) -> Result<Option<Completion>, DeviceError> {
         self.step()?;
-        let slots = WindowSlots(self.link.window(), self.shape.responses);
         let Some(rings) = &mut self.rings else { return Ok(None) };
-        let mut raw = Aligned([0_u8; size_of::<Response>()]);
-        match rings.responses.pop(&slots, &mut raw.0) {
+        let index = rings.responses.next();
+        match rings.responses.skip(1) {
             Ok(true) => {}
             Ok(false) => return Ok(None),
             Err(_) => {
@@ -394,11 +394,13 @@ impl Disk {
                 return Ok(None);
             }
         }
+        // Its slot stays ours until the release.
+        let words = self.link.window().load_words(self.shape.responses.slot(index));
         if rings.responses.release() {
             // It had no room for more answers.
             self.link.tell();
         }
-        let response = Response::from_bytes(&raw.0);
+        let response = Response::from_words(&words.unwrap_or_default());
         let Some(pending) = self.pending.get_mut(response.id as usize).and_then(Option::take) else {
             // An answer to what was not asked.
             self.abandon();
@@ -408,7 +410,7 @@ impl Disk {
         self.in_flight -= 1;
         let result = if response.status == status::OK { Ok(()) } else { Err(BlockError::Status(response.status)) };
         let mut buffers = pending.buffers;
-        if pending.request.table != 0
+        if self.requests.get(response.id as usize).is_some_and(|request| request.table != 0)
             && let Some(table) = buffers.pop()
         {
             self.free(table);

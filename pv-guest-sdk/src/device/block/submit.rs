@@ -182,8 +182,9 @@ impl Disk {
         request.id = id;
         let order = self.next_order;
         self.next_order += 1;
-        if let Some(pending) = self.pending.get_mut(id as usize) {
-            *pending = Some(Pending { request, buffer, buffers, order });
+        if let (Some(kept), Some(pending)) = (self.requests.get_mut(id as usize), self.pending.get_mut(id as usize)) {
+            *kept = request;
+            *pending = Some(Pending { buffer, buffers, order });
         }
         self.in_flight += 1;
         self.put(&request);

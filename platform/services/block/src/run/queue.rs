@@ -15,7 +15,6 @@ use portico_abi::dt::{self, service as property};
 use portico_abi::ring::{Consumer, Corrupt, Producer};
 use portico_block::claims::Claims;
 use portico_block::request::{Segments, check, check_segments, table_is_inside};
-use portico_sdk::device::slots::{Aligned, WindowSlots};
 use portico_sdk::device::{DeviceError, Event, Link};
 use portico_sdk::doorbell::Doorbell;
 use portico_sdk::dtb::DeviceNode;
@@ -37,12 +36,15 @@ struct Rate {
     bytes: Limit,
 }
 
-/// A request that was taken from the ring and could not be begun.
-#[derive(Clone, Copy, Debug)]
-struct Waiting {
-    request: Request,
-    /// The limits have let it pass.
-    is_paid: bool,
+/// What becomes of the request that was taken from the ring last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    /// It was begun or answered.
+    No,
+    /// The limits have not let it pass.
+    ForRate,
+    /// They have, and the disk had no room.
+    ForDisk,
 }
 
 /// One queue.
@@ -61,11 +63,13 @@ pub struct GuestQueue {
     is_limited: bool,
     /// Not before this time, in nanoseconds: over its rate.
     not_before: u64,
-    waiting: Option<Waiting>,
-    /// What waits does so for room at the disk.
-    is_stuck: bool,
+    /// The request that was taken last.
+    request: Request,
+    waiting: Waiting,
     /// Notified, or not done with its ring.
     is_active: bool,
+    /// Requests stand in the ring for whose answers there is no room before the disk's next answer.
+    is_full: bool,
     /// Answers that were not published.
     is_unpublished: bool,
     segments: Vec<Segment>,
@@ -129,9 +133,10 @@ impl GuestQueue {
             rate: Rc::new(Cell::new(rate)),
             is_limited: !(rate.ops.is_none() && rate.bytes.is_none()),
             not_before: 0,
-            waiting: None,
-            is_stuck: false,
+            request: Request::default(),
+            waiting: Waiting::No,
             is_active: true,
+            is_full: false,
             is_unpublished: false,
             segments: Vec::new(),
             counters: Counters::default(),
@@ -150,8 +155,9 @@ impl GuestQueue {
     }
 
     /// Whether it waits for room at its disk.
+    #[inline]
     pub fn is_stuck(&self) -> bool {
-        self.is_stuck
+        self.waiting == Waiting::ForDisk
     }
 
     /// Lets it look for a new port in the next turn.
@@ -159,7 +165,7 @@ impl GuestQueue {
         self.is_active = true;
     }
 
-    /// Does what there is to do, a bounded piece. Returns whether anything was done.
+    /// Does what there is to do, a bounded piece. Returns whether there is more to do at once, which no notification will tell.
     #[inline]
     pub fn turn(&mut self, number: u32, disks: &mut [Disk], now_ns: u64) -> bool {
         if self.link.port().is_some_and(|port| port.take()) {
@@ -227,52 +233,54 @@ impl GuestQueue {
 
     #[inline]
     fn serve(&mut self, number: u32, disks: &mut [Disk], now_ns: u64) -> bool {
-        let Some(target) = self.target else { return false };
-        let Some(disk) = disks.get_mut(target.disk) else { return false };
-        let mut is_busy = false;
-        self.is_stuck = false;
+        let Some(disk) = self.disk().and_then(|disk| disks.get_mut(disk)) else { return false };
         for _ in 0..PER_TURN {
-            let Waiting { request, is_paid } = match self.next_request() {
-                Ok(Some(next)) => next,
-                Ok(None) => return is_busy | self.rest(),
-                Err(Corrupt) => return self.give_up(),
-            };
-            let checked = self.collect(&request, &target);
-            if !is_paid && let Err(at) = self.pass(&request, checked.is_ok(), now_ns) {
-                (self.waiting, self.not_before) = (Some(Waiting { request, is_paid }), at);
+            let waited = core::mem::replace(&mut self.waiting, Waiting::No);
+            if waited == Waiting::No {
+                match self.next_request() {
+                    Ok(true) => {}
+                    Ok(false) => return self.rest(),
+                    Err(Corrupt) => return self.give_up(),
+                }
+            }
+            let checked = self.collect();
+            if waited != Waiting::ForDisk
+                && let Err(at) = self.pass(checked.is_ok(), now_ns)
+            {
+                (self.waiting, self.not_before) = (Waiting::ForRate, at);
                 break;
             }
             match checked {
-                Err(status) => self.answer(request.id, status),
-                Ok(()) if self.begin(&request, &target, disk, number) => {}
+                Err(status) => self.answer(self.request.id, status),
+                Ok(()) if self.begin(disk, number) => {}
                 Ok(()) => {
                     // The disk is full: each of its answers makes room.
-                    (self.waiting, self.is_stuck) = (Some(Waiting { request, is_paid: true }), true);
+                    self.waiting = Waiting::ForDisk;
                     break;
                 }
             }
-            is_busy = true;
         }
         if let Some(rings) = &mut self.rings {
             let _ = rings.requests.release();
         }
-        is_busy
+        self.waiting == Waiting::No
     }
 
-    /// The request that waits, or takes one from the ring if there is room for its answer: what is not answered has a slot reserved.
+    /// Takes a request from the ring if there is room for its answer: what is not answered has a slot reserved. `false`: there is none.
     #[inline]
-    fn next_request(&mut self) -> Result<Option<Waiting>, Corrupt> {
-        if let Some(waiting) = self.waiting.take() {
-            return Ok(Some(waiting));
-        }
-        let Some(rings) = &mut self.rings else { return Ok(None) };
+    fn next_request(&mut self) -> Result<bool, Corrupt> {
+        let Some(rings) = &mut self.rings else { return Ok(false) };
         if rings.responses.room()? <= self.in_flight {
-            return Ok(None);
+            return Ok(false);
         }
-        let slots = WindowSlots(self.link.window(), self.shape.requests);
-        let mut raw = Aligned([0_u8; size_of::<Request>()]);
-        let is_there = rings.requests.pop(&slots, &mut raw.0)?;
-        Ok(is_there.then(|| Waiting { request: Request::from_bytes(&raw.0), is_paid: false }))
+        let index = rings.requests.next();
+        if !rings.requests.skip(1)? {
+            return Ok(false);
+        }
+        // Inside: the ring's words were taken by `Window::control`, which checked the whole ring. Its slot stays ours until the release.
+        let words = self.link.window().load_words(self.shape.requests.slot(index));
+        self.request = Request::from_words(&words.unwrap_or_default());
+        Ok(true)
     }
 
     /// Nothing can be taken from the ring: gives its slots back and asks for a notification. Returns whether something can be taken meanwhile.
@@ -296,17 +304,19 @@ impl GuestQueue {
         if rings.responses.room()? > self.in_flight {
             return Ok(true);
         }
-        // A front-end that does not take its answers waits: each answer of the disk makes this queue active, and else it shall say
+        // A front-end that does not take its answers waits: the next answer of the disk makes this queue active, and else it shall say
         // when it has taken one.
-        Ok(self.in_flight == 0 && !rings.responses.arm()?)
+        self.is_full = self.in_flight > 0;
+        Ok(!self.is_full && !rings.responses.arm()?)
     }
 
     /// Whether the disk's limits let a request pass now; when, if not. One that makes no sense counts, without its bytes.
     #[inline]
-    fn pass(&mut self, request: &Request, is_sound: bool, now_ns: u64) -> Result<(), u64> {
+    fn pass(&mut self, is_sound: bool, now_ns: u64) -> Result<(), u64> {
         if !self.is_limited {
             return Ok(());
         }
+        let request = &self.request;
         let mut rate = self.rate.get();
         rate.ops.check(now_ns)?;
         let is_data = is_sound && matches!(request.op, op::READ | op::WRITE);
@@ -316,9 +326,10 @@ impl GuestQueue {
         Ok(())
     }
 
-    /// Begins a request that was collected at the disk, or answers it at once. `false`: the disk has no room.
+    /// Begins the request, which was collected, at the disk, or answers it at once. `false`: the disk has no room.
     #[inline]
-    fn begin(&mut self, request: &Request, target: &Target, disk: &mut Disk, number: u32) -> bool {
+    fn begin(&mut self, disk: &mut Disk, number: u32) -> bool {
+        let request = &self.request;
         if request.op == op::FLUSH && !disk.has_flush() {
             self.answer(request.id, status::OK);
             return true;
@@ -334,7 +345,7 @@ impl GuestQueue {
         };
         let work = Work {
             op: request.op,
-            sector: target.first + request.sector,
+            sector: self.target.as_ref().map_or(0, |target| target.first) + request.sector,
             sectors: request.sectors,
             segments: &self.segments,
             machine: self.machine,
@@ -345,33 +356,37 @@ impl GuestQueue {
         is_begun
     }
 
-    /// Checks a request and copies its segments.
+    /// Checks the request and copies its segments.
     #[inline]
-    fn collect(&mut self, request: &Request, target: &Target) -> Result<(), u32> {
+    fn collect(&mut self) -> Result<(), u32> {
         self.segments.clear();
+        let GuestQueue { request, segments, shape, link, target: Some(target), .. } = self else {
+            return Err(status::INVALID);
+        };
         match check(request, &target.limits)? {
-            Segments::Inline(count) => self.segments.extend(request.segment.iter().take(count)),
+            Segments::Inline(count) => segments.extend_from_slice(request.segment.get(..count).unwrap_or_default()),
             Segments::Table(offset, count) => {
-                if !table_is_inside(&self.shape, offset, count) {
+                if !table_is_inside(shape, offset, count) {
                     return Err(status::INVALID);
                 }
                 for index in 0..count {
-                    let word = self.link.window().load(offset + 8 * index).ok_or(status::INVALID)?;
-                    self.segments.push(Segment::from_word(word));
+                    let word = link.window().load(offset + 8 * index).ok_or(status::INVALID)?;
+                    segments.push(Segment::from_word(word));
                 }
             }
         }
-        if self.segments.is_empty() {
+        if segments.is_empty() {
             return Ok(());
         }
-        check_segments(&self.segments, request.sectors, &self.shape)
+        check_segments(segments, request.sectors, shape)
     }
 
     /// Takes an answer of the disk.
     #[inline]
     pub fn done(&mut self, tag: &Tag, status: u32) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.is_active = true;
+        // Else there is nothing to take from the ring, or the guest will tell.
+        self.is_active |= self.rings.is_none() | core::mem::take(&mut self.is_full);
         if tag.connection != self.connection || self.rings.is_none() {
             return;
         }
@@ -386,13 +401,15 @@ impl GuestQueue {
         if status != status::OK {
             self.counters.failed += 1;
         }
-        let slots = WindowSlots(self.link.window(), self.shape.responses);
-        let message = Aligned(Response { id, status, _reserved: 0 }.to_bytes());
         if let Some(rings) = &mut self.rings {
             // There is room: a slot was reserved when the request was taken.
-            match rings.responses.push(&slots, &message.0) {
-                Ok(true) => self.is_unpublished = true,
-                Ok(false) | Err(_) => {
+            match rings.responses.claim(1) {
+                Ok(Some(index)) => {
+                    let words = Response { id, status, _reserved: 0 }.to_words();
+                    let _ = self.link.window().store_words(self.shape.responses.slot(index), words);
+                    self.is_unpublished = true;
+                }
+                Ok(None) | Err(_) => {
                     self.give_up();
                 }
             }
@@ -423,8 +440,8 @@ impl GuestQueue {
     /// Ends this connection. What the disk still does for it is not answered.
     fn leave(&mut self) {
         self.rings = None;
-        self.waiting = None;
-        self.is_stuck = false;
+        self.waiting = Waiting::No;
+        self.is_full = false;
         self.is_unpublished = false;
     }
 
@@ -446,7 +463,7 @@ impl GuestQueue {
 
     /// When it has to be looked at again though nobody notifies, in nanoseconds.
     pub fn due(&self) -> Option<u64> {
-        (self.is_active && self.waiting.is_some() && self.not_before > 0).then_some(self.not_before)
+        (self.is_active && self.waiting == Waiting::ForRate && self.not_before > 0).then_some(self.not_before)
     }
 }
 

@@ -114,34 +114,38 @@ impl Server {
         }
     }
 
-    /// Looks at everything once. Returns whether anything was done.
+    /// Looks at everything once. Returns whether there is more to do at once; what comes later notifies, or shows when interrupts are asked for.
     fn turn(&mut self) -> bool {
-        let mut is_busy = false;
+        let mut has_more = false;
         for disk in &mut self.disks {
             disk.take_interrupt();
-            for _ in 0..PER_TURN {
-                let Some((tag, status)) = disk.pop() else { break };
-                is_busy = true;
+            let mut left = PER_TURN;
+            while left > 0
+                && let Some((tag, status)) = disk.pop()
+            {
+                left -= 1;
                 if let Some(queue) = self.queues.get_mut(tag.queue as usize) {
                     queue.done(&tag, status);
                 }
             }
+            has_more |= left == 0;
         }
         let now_ns = if self.is_limited { time::now_ns() } else { 0 };
         let count = self.queues.len();
-        self.first = (self.first + 1) % count.max(1);
+        self.first = if self.first + 1 < count { self.first + 1 } else { 0 };
         for number in (self.first..count).chain(0..self.first) {
-            is_busy |= self.turn_of(number, now_ns);
+            has_more |= self.turn_of(number, now_ns);
         }
         for disk in &mut self.disks {
-            is_busy |= disk.publish();
+            has_more |= disk.publish();
         }
         for queue in &mut self.queues {
             queue.publish(&mut self.bell);
         }
-        is_busy
+        has_more
     }
 
+    #[inline]
     fn turn_of(&mut self, number: usize, now_ns: u64) -> bool {
         let Some(queue) = self.queues.get_mut(number) else { return false };
         let mut nobody = None;
@@ -149,9 +153,10 @@ impl Server {
         if stuck.is_some_and(|stuck| stuck != number) {
             return false;
         }
-        let is_busy = queue.turn(number as u32, &mut self.disks, now_ns);
-        *stuck = queue.is_stuck().then_some(number);
-        is_busy
+        let has_more = queue.turn(number as u32, &mut self.disks, now_ns);
+        let before = core::mem::replace(stuck, queue.is_stuck().then_some(number));
+        // Others had to stand back.
+        has_more | (before.is_some() & stuck.is_none())
     }
 
     /// Blocks until something happens. Queues of guests have asked for notifications when they ran empty.

@@ -45,7 +45,6 @@ pub struct VirtioDisk {
     tags: Vec<Tag>,
     in_flight: u32,
     has_flush: bool,
-    parts: Vec<Part>,
     /// What it can do.
     pub abilities: Abilities,
     /// Its name.
@@ -83,7 +82,6 @@ impl VirtioDisk {
             tags: (0..size).map(|_| Tag::default()).collect(),
             in_flight: 0,
             has_flush,
-            parts: Vec::with_capacity(MAX_SEGMENTS + 3),
             abilities,
             name: [0; ID_BYTES],
         };
@@ -130,26 +128,23 @@ impl VirtioDisk {
         data: impl ExactSizeIterator<Item = Part>,
         tag: Tag,
     ) -> Option<u16> {
-        if self.queue.room() < data.len() + 3 {
+        let is_range = matches!(kind, TYPE_DISCARD | TYPE_WRITE_ZEROES);
+        let count = data.len() + if is_range { 3 } else { 2 };
+        if self.queue.room() < count {
             return None;
         }
         // What a request needs beside its data stands in the slot of the chain's head.
         let head = self.queue.next_head()?;
         let slot = self.slots.part(SLOT * usize::from(head), SLOT)?;
-        let is_range = matches!(kind, TYPE_DISCARD | TYPE_WRITE_ZEROES);
-        slot.window.store(0, u64::from(kind))?;
-        slot.window.store(8, if is_range { 0 } else { sector })?;
+        slot.window.store_words(0, [u64::from(kind), if is_range { 0 } else { sector }])?;
         slot.window.store(STATUS, 0xff)?;
-        self.parts.clear();
-        self.parts.push(Part { machine: slot.machine, bytes: 16, is_written: false });
-        self.parts.extend(data);
         if is_range {
-            slot.window.store(RANGE, sector)?;
-            slot.window.store(RANGE + 8, u64::from(sectors))?;
-            self.parts.push(Part { machine: slot.machine + RANGE as u64, bytes: 16, is_written: false });
+            slot.window.store_words(RANGE, [sector, u64::from(sectors)])?;
         }
-        self.parts.push(Part { machine: slot.machine + STATUS as u64, bytes: 1, is_written: true });
-        let added = self.queue.add(&self.parts)?;
+        let part = |at: usize, bytes, is_written| Part { machine: slot.machine + at as u64, bytes, is_written };
+        let head = core::iter::once(part(0, 16, false));
+        let range = is_range.then(|| part(RANGE, 16, false));
+        let added = self.queue.add(count, head.chain(data).chain(range).chain([part(STATUS, 1, true)]))?;
         *self.tags.get_mut(usize::from(added))? = tag;
         self.in_flight += 1;
         Some(added)

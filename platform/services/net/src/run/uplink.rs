@@ -100,7 +100,8 @@ impl VirtioUplink {
     /// Gives the device a buffer to receive into.
     fn give_buffer(&mut self) -> Option<()> {
         let machine = self.receive.next()?.machine + (FRAME - HEADER) as u64;
-        self.receive.queue.add(&[Part { machine, bytes: (BUFFER - FRAME + HEADER) as u32, is_written: true }])?;
+        let part = Part { machine, bytes: (BUFFER - FRAME + HEADER) as u32, is_written: true };
+        self.receive.queue.add(1, core::iter::once(part))?;
         Some(())
     }
 
@@ -183,7 +184,7 @@ impl VirtioUplink {
         head.write_to(&buffer.window, FRAME, span)?;
         let machine = buffer.machine + (FRAME - HEADER) as u64;
         let bytes = (HEADER + span.len()) as u32;
-        self.transmit.queue.add(&[Part { machine, bytes, is_written: false }])?;
+        self.transmit.queue.add(1, core::iter::once(Part { machine, bytes, is_written: false }))?;
         Some(())
     }
 }
