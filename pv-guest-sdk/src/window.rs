@@ -183,8 +183,7 @@ impl Window {
     }
 }
 
-/// Copies as many bytes as both have, by words where both are aligned to 8. A plain copy is a call: the compiler makes no unaligned accesses, and
-/// does not know what is aligned.
+/// Copies as many bytes as both have. A plain copy is a call: the compiler makes no unaligned accesses, and does not know what is aligned.
 #[inline]
 pub(crate) fn copy_private(from: &[u8], to: &mut [u8]) {
     // SAFETY: both are slices, of which one is exclusively the caller's.
@@ -194,18 +193,11 @@ pub(crate) fn copy_private(from: &[u8], to: &mut [u8]) {
 /// Copies bytes of which one side, or both, may change meanwhile: each is read once.
 ///
 /// # Safety
-/// `from` must be readable and `to` writable for `bytes` bytes; they must not overlap.
+/// `from` must be readable and `to` writable for `bytes` bytes, both Normal memory; they must not overlap.
+#[inline]
 unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
-    let mut at = 0;
-    if (from.addr() | to.addr()) & 7 == 0 {
-        // SAFETY: the caller's promise, and both are aligned to 8.
-        at = unsafe { copy_lines(from, to, bytes) };
-        while at + 8 <= bytes {
-            // SAFETY: both are aligned and `at + 8 <= bytes`.
-            unsafe { ptr::write_volatile(to.add(at).cast::<u64>(), ptr::read_volatile(from.add(at).cast::<u64>())) };
-            at += 8;
-        }
-    }
+    // SAFETY: the caller's promise.
+    let mut at = unsafe { copy_pieces(from, to, bytes) };
     while at < bytes {
         // SAFETY: `at < bytes`.
         unsafe { ptr::write_volatile(to.add(at), ptr::read_volatile(from.add(at))) };
@@ -213,17 +205,21 @@ unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
     }
 }
 
-/// Copies whole pieces of 64 bytes; returns how many bytes that were. In assembly: the compiler cannot pair volatile accesses.
+/// Copies whole pieces of 64 and of 8 bytes; returns how many bytes that were. In assembly, since the compiler makes no unaligned accesses, which
+/// Normal memory allows while the MMU is on, and cannot pair volatile ones.
 ///
 /// # Safety
-/// As [`copy`], and both must be aligned to 8.
+/// As [`copy`].
 #[cfg(target_arch = "aarch64")]
-unsafe fn copy_lines(from: *const u8, to: *mut u8, bytes: usize) -> usize {
-    let whole = bytes & !63;
+#[inline]
+unsafe fn copy_pieces(from: *const u8, to: *mut u8, bytes: usize) -> usize {
+    let whole = bytes & !7;
     if whole > 0 {
-        // SAFETY: reads and writes `whole` bytes, as the caller allows; both pointers are aligned.
+        // SAFETY: reads and writes `whole` bytes, as the caller allows.
         unsafe {
             core::arch::asm!(
+                "subs {left}, {left}, #64",
+                "b.lo 3f",
                 "2: ldp {a}, {b}, [{from}]",
                 "ldp {c}, {d}, [{from}, #16]",
                 "stp {a}, {b}, [{to}]",
@@ -235,7 +231,14 @@ unsafe fn copy_lines(from: *const u8, to: *mut u8, bytes: usize) -> usize {
                 "stp {c}, {d}, [{to}, #48]",
                 "add {to}, {to}, #64",
                 "subs {left}, {left}, #64",
-                "b.ne 2b",
+                "b.hs 2b",
+                "3: adds {left}, {left}, #64",
+                "b.eq 5f",
+                "4: ldr {a}, [{from}], #8",
+                "str {a}, [{to}], #8",
+                "subs {left}, {left}, #8",
+                "b.ne 4b",
+                "5:",
                 a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
                 from = inout(reg) from => _,
                 to = inout(reg) to => _,
@@ -252,7 +255,7 @@ unsafe fn copy_lines(from: *const u8, to: *mut u8, bytes: usize) -> usize {
 /// # Safety
 /// None.
 #[cfg(not(target_arch = "aarch64"))]
-unsafe fn copy_lines(_from: *const u8, _to: *mut u8, _bytes: usize) -> usize {
+unsafe fn copy_pieces(_from: *const u8, _to: *mut u8, _bytes: usize) -> usize {
     0
 }
 

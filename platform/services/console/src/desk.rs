@@ -18,6 +18,10 @@ use portico_sdk::window::Window;
 
 /// Bytes that are copied from the output ring at once.
 const PIECE: usize = 64;
+/// Words at the beginning of the desk that the service alone writes: a copy of them is kept.
+const OWN_WORDS: usize = layout::LINE / 4;
+
+const _: () = assert!(OWN_WORDS == 32, "as many as `changed` has bits");
 
 /// A word that only commits change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +86,13 @@ pub struct Desk {
     pub out: Ring,
     /// Lines of all.
     pub log: Ring,
+    /// The words at the beginning, as they will be after the commit, and a bit for each that it changes.
+    own: [u32; OWN_WORDS],
+    changed: u32,
+    /// Other words that the commit changes.
     changes: Vec<(Word, u32)>,
+    /// `SENT`.
+    sent: u32,
 }
 
 impl Desk {
@@ -92,7 +102,16 @@ impl Desk {
         letters.part(0, layout::BOX_BYTES)?;
         let out = Ring::new(desk, layout::OUT, layout::OUT_BYTES)?;
         let log = Ring::new(desk, layout::LOG, layout::LOG_BYTES)?;
-        Some(Desk { desk, letters, places: Vec::new(), out, log, changes: Vec::new() })
+        let (places, changes) = (Vec::new(), Vec::new());
+        let mut desk = Desk { desk, letters, places, out, log, own: [0; OWN_WORDS], changed: 0, changes, sent: 0 };
+        desk.read_own();
+        Some(desk)
+    }
+
+    /// Takes the copy of the words at the beginning anew. Nothing may have been set.
+    fn read_own(&mut self) {
+        self.own = core::array::from_fn(|index| self.load(Word::Desk(4 * index)));
+        self.sent = self.load(Word::Desk(layout::SENT));
     }
 
     /// The window of the box.
@@ -135,6 +154,12 @@ impl Desk {
     /// If nobody knows whether the last byte has left: a line feed is sent again; of another byte of a line the whole line is drawn again, over itself,
     /// if `is_lines`; else the byte is sent again.
     pub fn recover(&mut self, is_lines: bool) -> (bool, &'static [u8]) {
+        let found = self.end_commit(is_lines);
+        self.read_own();
+        found
+    }
+
+    fn end_commit(&self, is_lines: bool) -> (bool, &'static [u8]) {
         if self.get(Word::Desk(layout::MAGIC)) != layout::MAGIC_VALUE {
             self.store(Word::Desk(layout::MAGIC), layout::MAGIC_VALUE);
             return (false, b"");
@@ -166,12 +191,24 @@ impl Desk {
     }
 
     /// A word, as it will be after the commit.
+    #[inline]
     pub fn get(&self, word: Word) -> u32 {
-        self.changes.iter().find(|(of, _)| *of == word).map_or_else(|| self.load(word), |(_, value)| *value)
+        match word {
+            Word::Desk(at) if at < layout::LINE => self.own.get(at / 4).copied().unwrap_or(0),
+            _ => self.changes.iter().find(|(of, _)| *of == word).map_or_else(|| self.load(word), |(_, value)| *value),
+        }
     }
 
     /// Sets a word with the next commit.
+    #[inline]
     pub fn set(&mut self, word: Word, value: u32) {
+        if let Word::Desk(at) = word
+            && let Some(own) = self.own.get_mut(at / 4)
+        {
+            self.changed |= u32::from(*own != value) << (at / 4);
+            *own = value;
+            return;
+        }
         match self.changes.iter_mut().find(|(of, _)| *of == word) {
             Some((_, old)) => *old = value,
             None => self.changes.push((word, value)),
@@ -180,11 +217,16 @@ impl Desk {
 
     /// Makes everything true that was set, at once.
     pub fn commit(&mut self) {
+        let mut changed = core::mem::take(&mut self.changed);
+        while changed != 0 {
+            let index = changed.trailing_zeros() as usize;
+            changed &= changed - 1;
+            self.changes.push((Word::Desk(4 * index), self.own.get(index).copied().unwrap_or(0)));
+        }
         if self.changes.len() > 1 {
             for (entry, (word, value)) in self.changes.iter().enumerate().take(layout::JOURNAL_MAX) {
-                let at = layout::JOURNAL_ENTRIES + 8 * entry;
-                self.store(Word::Desk(at), word.encode());
-                self.store(Word::Desk(at + 4), *value);
+                let entry = layout::JOURNAL_ENTRIES + 8 * entry;
+                let _ = self.desk.store(entry, u64::from(word.encode()) | u64::from(*value) << 32);
             }
             self.store(Word::Desk(layout::JOURNAL_COUNT), self.changes.len() as u32);
             self.store(Word::Desk(layout::JOURNAL), 1);
@@ -194,13 +236,16 @@ impl Desk {
         }
         if self.changes.len() > 1 {
             self.store(Word::Desk(layout::JOURNAL), 0);
+            // The next entries are not written before.
+            compiler_fence(Ordering::SeqCst);
         }
         self.changes.clear();
     }
 
     /// Bytes that wait for the terminal, those of the commit in preparation included.
+    #[inline]
     pub fn waiting(&self) -> u32 {
-        self.get(Word::Desk(layout::OUT_HEAD)).wrapping_sub(self.load(Word::Desk(layout::SENT)))
+        self.get(Word::Desk(layout::OUT_HEAD)).wrapping_sub(self.sent)
     }
 
     /// Puts bytes for the terminal. The caller looked for room; what does not fit is dropped.
@@ -212,33 +257,40 @@ impl Desk {
         self.set(Word::Desk(layout::OUT_HEAD), head.wrapping_add(bytes.len() as u32));
     }
 
-    /// Gives the terminal what it takes, at most `limit` bytes, one by one: `put` says whether it took the byte. Returns how many.
-    pub fn send(&mut self, limit: usize, mut put: impl FnMut(u8) -> bool) -> usize {
-        let words = self.word(Word::Desk(layout::SENDING)).zip(self.word(Word::Desk(layout::SENT)));
+    /// Gives the terminal what it takes, at most `limit` bytes, one by one: `put` is called for no more than `room` has said there is room for. Returns
+    /// how many.
+    pub fn send(&mut self, limit: usize, mut room: impl FnMut() -> usize, mut put: impl FnMut(u8)) -> usize {
+        let words = self.desk.word(layout::SENDING).zip(self.desk.word(layout::SENT));
         let Some((sending, done)) = words else { return 0 };
         let head = self.load(Word::Desk(layout::OUT_HEAD));
-        let mut sent = done.load(Ordering::Acquire);
-        let mut count = 0;
-        while count < limit && sent != head {
+        let first = self.sent;
+        // The other index may be anything.
+        let end = first.wrapping_add(head.wrapping_sub(first).min(limit.min(layout::OUT_BYTES as usize) as u32));
+        let mut sent = first;
+        let mut has_room = true;
+        while sent != end && has_room {
             let mut piece = [0; PIECE];
-            let left = (head.wrapping_sub(sent) as usize).min(limit - count).min(PIECE);
-            let piece = piece.get_mut(..left).unwrap_or_default();
+            let mut piece = piece.get_mut(..(end.wrapping_sub(sent) as usize).min(PIECE)).unwrap_or_default();
             self.out.get(sent, piece);
-            for &byte in &*piece {
-                sending.store(sent.wrapping_add(1), Ordering::Release);
-                compiler_fence(Ordering::SeqCst);
-                let is_taken = put(byte);
-                compiler_fence(Ordering::SeqCst);
-                if !is_taken {
-                    sending.store(sent, Ordering::Release);
-                    return count;
+            while !piece.is_empty() {
+                let (now, later) = piece.split_at_mut(room().min(piece.len()));
+                has_room = !now.is_empty();
+                if !has_room {
+                    break;
                 }
-                sent = sent.wrapping_add(1);
-                done.store(sent, Ordering::Release);
-                count += 1;
+                for &byte in &*now {
+                    sent = sent.wrapping_add(1);
+                    sending.store(sent, Ordering::Release);
+                    compiler_fence(Ordering::SeqCst);
+                    put(byte);
+                    compiler_fence(Ordering::SeqCst);
+                    done.store(sent, Ordering::Release);
+                }
+                piece = later;
             }
         }
-        count
+        self.sent = sent;
+        sent.wrapping_sub(first) as usize
     }
 
     /// Keeps the line that is being typed.
@@ -332,11 +384,8 @@ pub(crate) mod tests {
                 desk.print(b"one\r\ntwo\r\nthree\r\n");
                 desk.commit();
             }
-            desk.send(2, |byte| {
-                terminal.push(byte);
-                true
-            });
-            assert_eq!(desk.send(1, |_| false), 0);
+            assert_eq!(desk.send(1, || 0, |_| unreachable!("there is no room")), 0);
+            desk.send(2, || 7, |byte| terminal.push(byte));
         }
         assert_eq!(terminal, b"one\r\ntwo\r\nthree\r\n");
     }
@@ -348,15 +397,12 @@ pub(crate) mod tests {
         desk.recover(true);
         desk.print(b"one\r\ntwo\r\n");
         desk.commit();
-        desk.send(7, |_| true);
+        assert_eq!(desk.send(7, || 3, |_| {}), 7);
         desk.store(Word::Desk(layout::SENDING), 8);
         let mut desk = Desk::new(window, letters).expect("windows");
         assert_eq!(desk.recover(true), (true, b"\r\x1b[K".as_slice()));
         let mut rest = Vec::new();
-        desk.send(99, |byte| {
-            rest.push(byte);
-            true
-        });
+        desk.send(99, || 1, |byte| rest.push(byte));
         assert_eq!(rest, b"two\r\n");
     }
 }

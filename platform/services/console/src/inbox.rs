@@ -51,9 +51,9 @@ impl Mux {
         let guest = message.number as usize;
         match message.kind {
             Kind::Event => {
-                let line = format!("{OWN_PREFIX}{text}");
-                self.keep(&line);
-                self.show(&line);
+                let line = format!("{OWN_PREFIX}{text}\n");
+                self.keep(line.as_bytes());
+                self.show(line.strip_suffix('\n').unwrap_or(&line));
             }
             Kind::Reply => self.reply(&text),
             Kind::Done => self.done(now_ns),

@@ -73,6 +73,8 @@ pub struct Mux {
     pub(crate) words: Vec<String>,
     /// The guest that is looked at first in the next turn.
     pub(crate) next: usize,
+    /// Memory for a line with its guest's name.
+    pub(crate) named: Vec<u8>,
     /// Guests that want to hear of room or input.
     pub(crate) notices: Vec<usize>,
     pub(crate) is_closing: bool,
@@ -94,6 +96,7 @@ impl Mux {
             editor: LineEditor::default(),
             words: Vec::new(),
             next: 0,
+            named: Vec::new(),
             notices: Vec::new(),
             is_closing: false,
             is_letter_sent: true,
@@ -194,15 +197,17 @@ impl Mux {
         self.notices.push(id);
     }
 
-    /// Gives the terminal what it takes, at most `limit` bytes: `put` says whether it took the byte. Returns how many.
-    pub fn send(&mut self, limit: usize, mut put: impl FnMut(u8) -> bool) -> usize {
+    /// Gives the terminal what it takes, at most `limit` bytes: `put` is called for no more than `room` has said there is room for. Returns how
+    /// many.
+    pub fn send(&mut self, limit: usize, mut room: impl FnMut() -> usize, mut put: impl FnMut(u8)) -> usize {
         while let Some((&byte, rest)) = self.first.split_first() {
-            if !put(byte) {
+            if room() == 0 {
                 return 0;
             }
+            put(byte);
             self.first = rest;
         }
-        self.desk.send(limit, put)
+        self.desk.send(limit, room, put)
     }
 
     /// Whether something waits for the terminal.
@@ -300,23 +305,22 @@ impl Mux {
         }
     }
 
-    /// Keeps a line in the log of all.
-    pub(crate) fn keep(&mut self, line: &str) {
+    /// Keeps a line, with its end, in the log of all.
+    pub(crate) fn keep(&mut self, line: &[u8]) {
         let head = self.word(layout::LOG_HEAD);
-        self.desk.log.put(head, line.as_bytes());
-        self.desk.log.put(head.wrapping_add(line.len() as u32), b"\n");
-        self.set(layout::LOG_HEAD, head.wrapping_add(line.len() as u32 + 1));
+        self.desk.log.put(head, line);
+        self.set(layout::LOG_HEAD, head.wrapping_add(line.len() as u32));
         self.set(layout::LOG_LINES, self.word(layout::LOG_LINES).wrapping_add(1));
     }
 
     /// Prints a line, above the prompt if that is shown.
-    pub(crate) fn show(&mut self, line: &str) {
+    pub(crate) fn show(&mut self, line: impl AsRef<[u8]>) {
         if self.focus().is_none() {
             self.hide_prompt();
         } else {
             self.raw(b"\r\n");
         }
-        self.raw(line.as_bytes());
+        self.raw(line.as_ref());
         self.raw(b"\r\n");
     }
 
@@ -464,8 +468,9 @@ impl Mux {
         }
     }
 
-    /// Draws the prompt when that is due.
-    fn tick(&mut self, now_ns: u64) {
+    /// Shows lines that were begun long ago, and draws the prompt when that is due. [`Mux::turn`] does so too; it is worth it as well when the
+    /// terminal has just taken everything.
+    pub fn tick(&mut self, now_ns: u64) {
         self.tick_sources(now_ns);
         if self.focus().is_some() || self.has_job() {
             return;

@@ -3,7 +3,6 @@
 //! A guest's ring is read ahead up to the end of a line, privately; its `tail` moves with the commit that prints and keeps the line. So what
 //! an instance had read and not printed is read again by the next one.
 
-use alloc::format;
 use alloc::string::String;
 use core::sync::atomic::Ordering;
 
@@ -227,7 +226,12 @@ impl Mux {
             source.partial_since = source.cleaner.has_partial().then(|| source.partial_since.unwrap_or(now_ns));
             let is_far = source.read.wrapping_sub(source.tail) > AHEAD;
             match line {
-                Some(line) => self.record(id, &line),
+                Some(line) => {
+                    self.record(id, &line);
+                    if let Some(source) = self.source_mut(id) {
+                        source.cleaner.reuse(line);
+                    }
+                }
                 None if is_far => self.keep_open(id),
                 None => continue,
             }
@@ -269,26 +273,37 @@ impl Mux {
     }
 
     /// Keeps a complete line of a guest and shows it, unless it waits or was shown as it came.
-    fn record(&mut self, id: usize, line: &str) {
+    fn record(&mut self, id: usize, line: &[u8]) {
         let Some(places) = self.desk.places(id) else { return };
         let head = self.desk.get(Word::entry(id, layout::ENTRY_HEAD));
         let open = self.desk.get(Word::entry(id, layout::ENTRY_OPEN)).min(LineCleaner::MAX_LINE as u32);
-        let begun = places.history.copy(head.wrapping_sub(open), head);
-        let named = format!("[{}] {}{line}", self.name(id), String::from_utf8_lossy(&begun));
-        self.append(id, line);
-        self.append(id, "\n");
+        let mut named = core::mem::take(&mut self.named);
+        named.clear();
+        named.push(b'[');
+        named.extend_from_slice(self.name(id).as_bytes());
+        named.extend_from_slice(b"] ");
+        if open > 0 {
+            let begun = places.history.copy(head.wrapping_sub(open), head);
+            named.extend_from_slice(String::from_utf8_lossy(&begun).as_bytes());
+        }
+        named.extend_from_slice(line);
+        named.push(b'\n');
+        // With its end.
+        let kept = named.get(named.len() - line.len() - 1..).unwrap_or_default();
+        self.append(id, kept);
         self.desk.set(Word::entry(id, layout::ENTRY_OPEN), 0);
         if self.focus().is_none() {
-            self.show(&named);
+            self.show(named.strip_suffix(b"\n").unwrap_or(&named));
         }
         self.keep(&named);
+        self.named = named;
     }
 
-    fn append(&mut self, id: usize, text: &str) {
+    fn append(&mut self, id: usize, text: &[u8]) {
         let Some(places) = self.desk.places(id) else { return };
         let word = Word::entry(id, layout::ENTRY_HEAD);
         let head = self.desk.get(word);
-        places.history.put(head, text.as_bytes());
+        places.history.put(head, text);
         self.desk.set(word, head.wrapping_add(text.len() as u32));
     }
 

@@ -89,12 +89,7 @@ impl Machine {
     /// Lets it work until nothing is left to do; returns what the terminal got.
     fn run(&mut self) -> String {
         let terminal = &mut self.terminal;
-        while self.mux.turn(self.now)
-            | (self.mux.send(100, |byte| {
-                terminal.push(byte);
-                true
-            }) > 0)
-        {}
+        while self.mux.turn(self.now) | (self.mux.send(100, || 3, |byte| terminal.push(byte)) > 0) {}
         String::from_utf8_lossy(&core::mem::take(&mut self.terminal)).into_owned()
     }
 
@@ -195,10 +190,7 @@ fn every_byte_passes_in_both_directions() {
     machine.run();
     machine.guests[DB].write(&all).unwrap();
     while machine.mux.turn(0) {}
-    machine.mux.send(999, |byte| {
-        machine.terminal.push(byte);
-        true
-    });
+    machine.mux.send(999, || 3, |byte| machine.terminal.push(byte));
     assert_eq!(machine.terminal, all);
     for byte in 0..=255_u8 {
         if matches!(byte, KEY_SWITCH | KEY_NEXT | KEY_ESCAPE) {
@@ -242,10 +234,7 @@ fn a_flood_leaves_room_for_others() {
     let mut sent = 0;
     while !text.contains("[db] quiet") {
         machine.mux.turn(0);
-        sent += machine.mux.send(64, |byte| {
-            text.push(char::from(byte));
-            true
-        });
+        sent += machine.mux.send(64, || 3, |byte| text.push(char::from(byte)));
         assert!(sent < 8 << 10, "it waits behind the flood");
     }
 }
@@ -352,11 +341,11 @@ proptest! {
                     }
                 }
                 2 => { machine.mux.turn(0); }
-                3 => { machine.mux.send(amount, |byte| { terminal.push(byte); true }); }
+                3 => { machine.mux.send(amount, || 3, |byte| terminal.push(byte)); }
                 _ => machine.restart(),
             }
         }
-        while machine.mux.turn(0) | (machine.mux.send(100, |byte| { terminal.push(byte); true }) > 0) {}
+        while machine.mux.turn(0) | (machine.mux.send(100, || 3, |byte| terminal.push(byte)) > 0) {}
         let text = String::from_utf8(terminal).unwrap();
         for (id, name) in ["web", "db"].iter().enumerate() {
             let got: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(&format!("[{name}] "))).collect();

@@ -89,15 +89,21 @@ impl Server {
         }
     }
 
-    /// Looks at everything once. Returns whether anything was done.
+    /// Looks at everything once. Returns whether there is more to do at once.
     fn turn(&mut self) -> bool {
         // Before the rings are looked at: whatever comes then wakes again.
         self.port.take();
         let now_ns = time::now_ns();
         let mut is_busy = self.take_keys(now_ns);
         is_busy |= self.mux.turn(now_ns);
-        let terminal = &self.terminal;
-        is_busy |= self.mux.send(PER_TURN, |byte| terminal.put(byte)) > 0;
+        if self.send() {
+            is_busy = true;
+            if !self.mux.has_output() {
+                // The prompt, below what has just left.
+                self.mux.tick(now_ns);
+                self.send();
+            }
+        }
         if self.mux.is_closing() {
             self.terminal.flush();
             self.mux.closed();
@@ -110,7 +116,14 @@ impl Server {
         if self.mux.take_letter_sent() {
             self.control.notify();
         }
-        is_busy
+        // What comes from now on notifies.
+        is_busy && (self.mux.has_output() || self.mux.has_input() || self.terminal.is_ready())
+    }
+
+    /// Gives the UART what it takes. Returns whether that was anything.
+    fn send(&mut self) -> bool {
+        let uart = self.terminal.uart();
+        self.mux.send(PER_TURN, || uart.room(), |byte| uart.write(byte)) > 0
     }
 
     fn take_keys(&mut self, now_ns: u64) -> bool {

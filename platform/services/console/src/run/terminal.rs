@@ -59,6 +59,11 @@ impl Terminal {
         self.is_ready || self.interrupt.is_none()
     }
 
+    /// Whether not all input was taken.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
     /// Takes what came next.
     pub fn get(&mut self) -> Received {
         let received = self.receiver.get();
@@ -66,9 +71,9 @@ impl Terminal {
         received
     }
 
-    /// Sends a byte if there is room.
-    pub fn put(&self, byte: u8) -> bool {
-        self.uart.try_put(byte)
+    /// Its sending half.
+    pub fn uart(&self) -> Uart {
+        self.uart
     }
 
     /// Waits until everything has left.
