@@ -53,8 +53,13 @@ impl TickRate {
     /// Nanoseconds of `ticks`, rounded down; saturates.
     #[inline]
     pub const fn to_ns(self, ticks: u64) -> u64 {
-        let ns = (ticks as u128 * self.mult as u128) >> self.shift;
-        if ns > u64::MAX as u128 { u64::MAX } else { ns as u64 }
+        // The product has 96 bits. In two halves, since a shift of 128 bits by a number that is not known is a call.
+        let low = (ticks & u32::MAX as u64) * self.mult as u64;
+        let high = (ticks >> 32) * self.mult as u64 + (low >> 32);
+        if high.leading_zeros() < 32 - self.shift {
+            return u64::MAX;
+        }
+        (high << (32 - self.shift)) + ((low & u32::MAX as u64) >> self.shift)
     }
 
     /// Ticks of `ns`, never fewer than asked for; saturates.
@@ -70,6 +75,17 @@ impl TickRate {
 mod tests {
     use super::TickRate;
     use proptest::prelude::*;
+
+    proptest! {
+        /// The halves come to the same as the whole.
+        #[test]
+        fn nanoseconds_are_those_of_the_product(hz in any::<u32>(), ticks in any::<u64>(), small in 0_u32..64) {
+            let rate = TickRate::new(hz);
+            let ticks = ticks >> small;
+            let whole = (u128::from(ticks) * u128::from(rate.mult())) >> rate.shift();
+            prop_assert_eq!(rate.to_ns(ticks), u64::try_from(whole).unwrap_or(u64::MAX));
+        }
+    }
 
     #[test]
     fn known_rates() {
