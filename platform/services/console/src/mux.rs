@@ -377,9 +377,9 @@ impl Mux {
         let lost = self.word(layout::LOG_LINES).wrapping_sub(self.word(layout::UNSEEN_LINES)).saturating_sub(kept);
         // What the guest did to the terminal's colours ends here.
         self.raw(b"\x1b[0m\r\n");
-        self.show(&format!("{OWN_PREFIX}keyboard of the manager"));
+        self.show(format!("{OWN_PREFIX}keyboard of the manager"));
         if lost > 0 {
-            self.show(&format!("{OWN_PREFIX}{lost} lines in between are no longer kept"));
+            self.show(format!("{OWN_PREFIX}{lost} lines in between are no longer kept"));
         }
         self.begin_job(SHOW, 0, from, head, id + 1);
         self.set(layout::JOB_NEXT, next.map_or(0, |next| next as u32 + 1));
