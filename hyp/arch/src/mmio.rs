@@ -25,6 +25,35 @@ pub unsafe fn write32(va: usize, value: u32) {
     unsafe { asm!("str {0:w}, [{1}]", in(reg) value, in(reg) va, options(nostack, preserves_flags)) };
 }
 
+/// Reads the register of 32 bits at `OFFSET`, less than 16 KiB, behind `base`: the address costs no instruction.
+///
+/// # Safety
+/// As [`read32`].
+#[inline(always)]
+#[must_use]
+pub unsafe fn read32_at<const OFFSET: usize>(base: usize) -> u32 {
+    const { assert!(OFFSET.is_multiple_of(4) && OFFSET < 1 << 14) };
+    let value: u32;
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!("ldr {0:w}, [{1}, #{2}]", out(reg) value, in(reg) base, const OFFSET, options(nostack, preserves_flags));
+    }
+    value
+}
+
+/// Writes the register of 32 bits at `OFFSET`, as [`read32_at`] reads it.
+///
+/// # Safety
+/// As [`write32`].
+#[inline(always)]
+pub unsafe fn write32_at<const OFFSET: usize>(base: usize, value: u32) {
+    const { assert!(OFFSET.is_multiple_of(4) && OFFSET < 1 << 14) };
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!("str {0:w}, [{1}, #{2}]", in(reg) value, in(reg) base, const OFFSET, options(nostack, preserves_flags));
+    }
+}
+
 /// Reads 64 bits from a device.
 ///
 /// # Safety

@@ -5,7 +5,7 @@
 
 use super::{GicError, UPCALL_PRIORITY, UPCALL_VINTID, distributor};
 use crate::context::VgicState;
-use crate::mmio::{read8, read32, write8, write32};
+use crate::mmio::{read8, read32_at, write8, write32_at};
 use crate::mmu;
 use crate::pcpu::{self, MAX_PCPUS};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
@@ -50,15 +50,15 @@ pub fn init_pcpu() -> Result<(), GicError> {
     // SAFETY: mapped by `init`; the first words of the distributor are banked for this pCPU.
     unsafe {
         // Reads as this pCPU's own bit; as zero where there is only one.
-        TARGET[pcpu::index() & (MAX_PCPUS - 1)].store((read32(gicd + GICD_ITARGETSR) as u8).max(1), Relaxed);
+        TARGET[pcpu::index() & (MAX_PCPUS - 1)].store((read32_at::<GICD_ITARGETSR>(gicd) as u8).max(1), Relaxed);
         distributor::init_private(gicd);
-        write32(gich + GICH_LR0, 0);
-        write32(gich + GICH_APR, 0);
-        write32(gich + GICH_VMCR, 0);
-        write32(gich + GICH_HCR, 1);
-        write32(gicc + GICC_PMR, 0xff);
-        write32(gicc + GICC_BPR, 0);
-        write32(gicc + GICC_CTLR, GICC_CTLR_ENABLE | GICC_CTLR_EOIMODE);
+        write32_at::<GICH_LR0>(gich, 0);
+        write32_at::<GICH_APR>(gich, 0);
+        write32_at::<GICH_VMCR>(gich, 0);
+        write32_at::<GICH_HCR>(gich, 1);
+        write32_at::<GICC_PMR>(gicc, 0xff);
+        write32_at::<GICC_BPR>(gicc, 0);
+        write32_at::<GICC_CTLR>(gicc, GICC_CTLR_ENABLE | GICC_CTLR_EOIMODE);
     }
     Ok(())
 }
@@ -66,26 +66,26 @@ pub fn init_pcpu() -> Result<(), GicError> {
 #[inline(always)]
 pub fn ack() -> u32 {
     // SAFETY: the CPU interface is mapped.
-    unsafe { read32(GICC.load(Relaxed) + GICC_IAR) }
+    unsafe { read32_at::<GICC_IAR>(GICC.load(Relaxed)) }
 }
 
 #[inline(always)]
 pub fn eoi(acknowledged: u32) {
     // SAFETY: as above.
-    unsafe { write32(GICC.load(Relaxed) + GICC_EOIR, acknowledged) };
+    unsafe { write32_at::<GICC_EOIR>(GICC.load(Relaxed), acknowledged) };
 }
 
 #[inline(always)]
 pub fn deactivate(acknowledged: u32) {
     // SAFETY: as above.
-    unsafe { write32(GICC.load(Relaxed) + GICC_DIR, acknowledged) };
+    unsafe { write32_at::<GICC_DIR>(GICC.load(Relaxed), acknowledged) };
 }
 
 #[inline(always)]
 pub fn send_sgi(index: usize, number: u32) {
     let target = u32::from(TARGET[index & (MAX_PCPUS - 1)].load(Relaxed));
     // SAFETY: the distributor is mapped.
-    unsafe { write32(distributor::base() + GICD_SGIR, target << 16 | number) };
+    unsafe { write32_at::<GICD_SGIR>(distributor::base(), target << 16 | number) };
 }
 
 pub fn route_spi(intid: u32, target: usize) {
@@ -107,20 +107,20 @@ pub const fn with_upcall_pending(lr0: u64) -> u64 {
 #[inline(always)]
 pub fn lr0_read() -> u64 {
     // SAFETY: the virtual interface is mapped.
-    u64::from(unsafe { read32(GICH.load(Relaxed) + GICH_LR0) })
+    u64::from(unsafe { read32_at::<GICH_LR0>(GICH.load(Relaxed)) })
 }
 
 /// Writes GICH_HCR.En.
 #[inline(always)]
 pub fn enable_virtual(on: bool) {
     // SAFETY: GICH is mapped; the register is this pCPU's own.
-    unsafe { write32(GICH.load(Relaxed) + GICH_HCR, u32::from(on)) };
+    unsafe { write32_at::<GICH_HCR>(GICH.load(Relaxed), u32::from(on)) };
 }
 
 #[inline(always)]
 pub fn lr0_write(value: u64) {
     // SAFETY: as above.
-    unsafe { write32(GICH.load(Relaxed) + GICH_LR0, value as u32) };
+    unsafe { write32_at::<GICH_LR0>(GICH.load(Relaxed), value as u32) };
 }
 
 #[inline]
@@ -128,9 +128,9 @@ pub fn save(state: &mut VgicState) {
     let gich = GICH.load(Relaxed);
     // SAFETY: as above.
     unsafe {
-        state.lr0 = u64::from(read32(gich + GICH_LR0));
-        state.vmcr = u64::from(read32(gich + GICH_VMCR));
-        state.apr = u64::from(read32(gich + GICH_APR));
+        state.lr0 = u64::from(read32_at::<GICH_LR0>(gich));
+        state.vmcr = u64::from(read32_at::<GICH_VMCR>(gich));
+        state.apr = u64::from(read32_at::<GICH_APR>(gich));
     }
 }
 
@@ -139,8 +139,8 @@ pub fn restore(state: &VgicState) {
     let gich = GICH.load(Relaxed);
     // SAFETY: as above.
     unsafe {
-        write32(gich + GICH_LR0, state.lr0 as u32);
-        write32(gich + GICH_VMCR, state.vmcr as u32);
-        write32(gich + GICH_APR, state.apr as u32);
+        write32_at::<GICH_LR0>(gich, state.lr0 as u32);
+        write32_at::<GICH_VMCR>(gich, state.vmcr as u32);
+        write32_at::<GICH_APR>(gich, state.apr as u32);
     }
 }
