@@ -9,10 +9,8 @@ use core::arch::asm;
 #[inline(always)]
 #[must_use]
 pub unsafe fn read32(va: usize) -> u32 {
-    let value: u32;
     // SAFETY: the caller's contract.
-    unsafe { asm!("ldr {0:w}, [{1}]", out(reg) value, in(reg) va, options(nostack, preserves_flags)) };
-    value
+    unsafe { read32_at::<0>(va) }
 }
 
 /// Writes 32 bits to a device.
@@ -22,17 +20,16 @@ pub unsafe fn read32(va: usize) -> u32 {
 #[inline(always)]
 pub unsafe fn write32(va: usize, value: u32) {
     // SAFETY: the caller's contract.
-    unsafe { asm!("str {0:w}, [{1}]", in(reg) value, in(reg) va, options(nostack, preserves_flags)) };
+    unsafe { write32_at::<0>(va, value) };
 }
 
-/// Reads the register of 32 bits at `OFFSET`, less than 16 KiB, behind `base`: the address costs no instruction.
+/// Reads the register of 32 bits at `OFFSET`, a multiple of 4 less than 16 KiB, behind `base`: the address costs no instruction.
 ///
 /// # Safety
 /// As [`read32`].
 #[inline(always)]
 #[must_use]
 pub unsafe fn read32_at<const OFFSET: usize>(base: usize) -> u32 {
-    const { assert!(OFFSET.is_multiple_of(4) && OFFSET < 1 << 14) };
     let value: u32;
     // SAFETY: the caller's contract.
     unsafe {
@@ -47,7 +44,6 @@ pub unsafe fn read32_at<const OFFSET: usize>(base: usize) -> u32 {
 /// As [`write32`].
 #[inline(always)]
 pub unsafe fn write32_at<const OFFSET: usize>(base: usize, value: u32) {
-    const { assert!(OFFSET.is_multiple_of(4) && OFFSET < 1 << 14) };
     // SAFETY: the caller's contract.
     unsafe {
         asm!("str {0:w}, [{1}, #{2}]", in(reg) value, in(reg) base, const OFFSET, options(nostack, preserves_flags));

@@ -1,4 +1,4 @@
-//! Console UARTs, for writing. Speed and format of the line stay as the firmware left them. Receiving is the console service's.
+//! Console UARTs, for writing. Line settings stay as the firmware left them. Receiving is the console service's.
 
 mod ns16550;
 mod pl011;
@@ -49,28 +49,9 @@ impl Uart {
     /// Sends a byte if there is room.
     #[must_use]
     pub fn try_put(&self, byte: u8) -> bool {
-        let has_room = self.room() > 0;
-        if has_room {
-            self.write(byte);
-        }
-        has_room
-    }
-
-    /// How many bytes it certainly takes now; there may be room for more.
-    #[must_use]
-    pub fn room(&self) -> usize {
         match self.kind {
-            UartKind::Pl011 => self.pl011().room(),
-            UartKind::Ns16550 { .. } => self.ns16550().room(),
-        }
-    }
-
-    /// Sends a byte, for which there must be [`Uart::room`]: else it is lost.
-    #[inline]
-    pub fn write(&self, byte: u8) {
-        match self.kind {
-            UartKind::Pl011 => self.pl011().put(byte),
-            UartKind::Ns16550 { .. } => self.ns16550().put(byte),
+            UartKind::Pl011 => self.pl011().try_put(byte),
+            UartKind::Ns16550 { .. } => self.ns16550().try_put(byte),
         }
     }
 

@@ -27,13 +27,12 @@ impl Registers {
         self.write(FCR, FCR_ENABLE);
     }
 
-    /// One byte at most: the mini UART sets the bit as soon as its FIFO takes one.
-    pub fn room(&self) -> usize {
-        usize::from(self.read(LSR) & LSR_TRANSMIT_ROOM != 0)
-    }
-
-    pub fn put(&self, byte: u8) {
-        self.write(DATA, byte);
+    pub fn try_put(&self, byte: u8) -> bool {
+        let room = self.read(LSR) & LSR_TRANSMIT_ROOM != 0;
+        if room {
+            self.write(DATA, byte);
+        }
+        room
     }
 
     pub fn busy(&self) -> bool {

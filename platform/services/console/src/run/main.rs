@@ -10,6 +10,10 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod receive;
 #[cfg(target_os = "none")]
+mod registers;
+#[cfg(target_os = "none")]
+mod send;
+#[cfg(target_os = "none")]
 mod server;
 #[cfg(target_os = "none")]
 mod terminal;

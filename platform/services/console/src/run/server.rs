@@ -122,8 +122,8 @@ impl Server {
 
     /// Gives the UART what it takes. Returns whether that was anything.
     fn send(&mut self) -> bool {
-        let uart = self.terminal.uart();
-        self.mux.send(PER_TURN, || uart.room(), |byte| uart.write(byte)) > 0
+        let sender = self.terminal.sender();
+        self.mux.send(PER_TURN, || sender.room(), |byte| sender.put(byte)) > 0
     }
 
     fn take_keys(&mut self, now_ns: u64) -> bool {

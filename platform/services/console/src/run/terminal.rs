@@ -7,11 +7,14 @@ use portico_sdk::dtb::DeviceNode;
 use portico_service::machine::Interrupt;
 
 use crate::receive::{Received, Receiver};
+use crate::registers::Registers;
+use crate::send::Sender;
 
 /// The UART.
 #[derive(Debug)]
 pub struct Terminal {
     uart: Uart,
+    sender: Sender,
     receiver: Receiver,
     interrupt: Option<Interrupt>,
     /// There may be input whatever the interrupt says.
@@ -28,7 +31,8 @@ impl Terminal {
             return None;
         }
         // SAFETY: the manager mapped its registers there, for the life of the domain; the range is device memory in stage 1.
-        let (uart, receiver) = unsafe { (Uart::new(kind, base), Receiver::new(kind, base)) };
+        let (uart, registers) = unsafe { (Uart::new(kind, base), Registers::new(kind, base)) };
+        let (sender, receiver) = (Sender::new(registers), Receiver::new(registers));
         // One that cannot interrupt can still be polled.
         let handle = Handle::from_raw(node.number(dt::INTERRUPT).unwrap_or(0) as u32);
         let interrupt = (handle != Handle::NONE).then(|| Interrupt::bind(handle).ok()).flatten();
@@ -38,7 +42,7 @@ impl Terminal {
             interrupt.complete();
         }
         // Bytes that the last instance left raise no interrupt by themselves.
-        Some(Terminal { uart, receiver, interrupt, is_ready: true })
+        Some(Terminal { uart, sender, receiver, interrupt, is_ready: true })
     }
 
     /// Whether it must be looked at from time to time because nothing announces input.
@@ -72,8 +76,8 @@ impl Terminal {
     }
 
     /// Its sending half.
-    pub fn uart(&self) -> Uart {
-        self.uart
+    pub fn sender(&self) -> Sender {
+        self.sender
     }
 
     /// Waits until everything has left.
