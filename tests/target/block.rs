@@ -111,7 +111,10 @@ fn guest_killed() -> Result<()> {
     for life in 0..20 {
         running.wait_after(running.mark(), r"^\[mortal\] (load: \d|FAIL)").with_context(|| format!("life {life}"))?;
         std::thread::sleep(Duration::from_millis(random.below(100)));
+        let mark = running.mark();
         running.send("reboot mortal\r")?;
+        // Else a line of this life could be taken for one of the next.
+        running.wait_after(mark, r#"guest "mortal": rebooted by the operator"#)?;
     }
     advance(&mut running, "mortal", 500)?;
     advance(&mut running, "loader", 500)?;

@@ -17,7 +17,7 @@ const TEXT_GOAL: u64 = 64 << 10;
 /// Lines of code that it should come down to.
 const LINES_GOAL: usize = 10_000;
 /// Most text that passes, in bytes: what it has now and a little, so that it only ever shrinks. Lower it with the text.
-const TEXT_LIMIT: u64 = 75 << 10;
+const TEXT_LIMIT: u64 = 76_416;
 /// Most lines of code that pass. Lower it likewise.
 const LINES_LIMIT: usize = 11_840;
 
