@@ -5,6 +5,7 @@
 //! `xtask/data/peers.toml`, our last ones in `xtask/data/baseline.toml`.
 
 pub mod counted;
+mod linux;
 mod table;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use portico_ctl::MachineKind;
 use regex::Regex;
 use serde::Deserialize;
@@ -23,7 +24,8 @@ use crate::devices::{Devices, Wanted};
 use crate::machine::Line;
 use crate::qemu::Session;
 use crate::system::{Prepared, Request};
-use crate::{project, run, setup, toolchain};
+use crate::{linux as kernel, project, run, setup, toolchain};
+use counted::Span;
 
 /// Most that a figure may be above the baseline, in percent.
 const TOLERANCE_PERCENT: u64 = 3;
@@ -31,6 +33,8 @@ const TOLERANCE_PERCENT: u64 = 3;
 const LIMIT: Duration = Duration::from_secs(120);
 /// Argument of EL2 without which every entry has the branch-history loop.
 const NO_LOOP: &str = "portico.bhb=off";
+/// How the names of figures of Linux guests begin.
+const LINUX: &str = "linux_";
 /// The prompt of the manager.
 const PROMPT: &str = "portico> ";
 
@@ -46,6 +50,9 @@ pub struct Options {
     /// Make the figures the baseline
     #[arg(long)]
     pub update_baseline: bool,
+    /// Only guests on the SDK, or only Linux guests, for which a kernel is built the first time
+    #[arg(long)]
+    pub only: Option<Guests>,
     /// Measure what was built last
     #[arg(long)]
     pub no_build: bool,
@@ -54,8 +61,38 @@ pub struct Options {
     pub yes: bool,
 }
 
+/// Kinds of guests that measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Guests {
+    /// Guests on the SDK
+    Sdk,
+    /// Linux guests
+    Linux,
+}
+
+impl Options {
+    fn wants(&self, guests: Guests) -> bool {
+        self.only.is_none_or(|only| only == guests)
+    }
+
+    fn wants_row(&self, name: &str) -> bool {
+        self.wants(if name.starts_with(LINUX) { Guests::Linux } else { Guests::Sdk })
+    }
+}
+
 /// The figures of a machine by name.
 pub type Figures = BTreeMap<String, u64>;
+
+/// What was measured on a machine.
+#[derive(Clone, Debug)]
+struct Measured {
+    kind: MachineKind,
+    figures: Figures,
+    /// The same kernel with no hypervisor.
+    bare: Figures,
+    /// Whose instructions a figure is made of.
+    parts: BTreeMap<String, Span>,
+}
 
 /// What the figures are compared with.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -96,7 +133,12 @@ struct Peers {
 /// If something does not build or a machine does not do what it should.
 pub fn execute(options: &Options) -> Result<ExitCode> {
     if !options.no_build {
-        setup::ensure(setup::RUN, &setup::Options { yes: options.yes, dry_run: false })?;
+        let ask = setup::Options { yes: options.yes, dry_run: false };
+        setup::ensure(setup::RUN, &ask)?;
+        if options.wants(Guests::Linux) {
+            setup::ensure(setup::LINUX, &ask)?;
+            kernel::build(&kernel::Options::default())?;
+        }
     }
     let kinds = match options.machine {
         Some(MachineKind::Raspi4b) => bail!("QEMU's raspi4b cannot count at 1 GHz: measure virt or virt-gicv2"),
@@ -107,27 +149,36 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
     for kind in kinds {
         // Built once: the rest of the runs use what is there then.
         let build = !options.no_build && measured.is_empty();
-        measured.push((kind, measure(kind, build)?));
+        let mut on_machine = Measured { kind, figures: Figures::new(), bare: Figures::new(), parts: BTreeMap::new() };
+        if options.wants(Guests::Sdk) {
+            on_machine.figures = measure(kind, build)?;
+        }
+        if options.wants(Guests::Linux) {
+            linux::measure(&mut on_machine, build)?;
+        }
+        measured.push(on_machine);
     }
-    let rows = rows()?;
-    for (kind, figures) in &measured {
-        check_complete(*kind, figures, &rows)?;
-    }
+    let mut rows = rows()?;
+    rows.retain(|row| options.wants_row(&row.name));
+    measured.iter().try_for_each(|on_machine| check_complete(on_machine, &rows))?;
     if options.json {
         println!("{}", table::to_json(&rows, &measured)?);
     } else {
         table::print(&rows, &measured);
+        table::print_parts(&measured);
     }
     let mut baseline = read_baseline()?;
     let compiler = toolchain::detect()?.version;
     if options.update_baseline {
         baseline.compiler = compiler;
-        baseline.machines.extend(measured.iter().map(|(kind, figures)| (kind.name().to_string(), figures.clone())));
+        for Measured { kind, figures, .. } in &measured {
+            baseline.machines.entry(kind.name().to_string()).or_default().extend(figures.clone());
+        }
         return write_baseline(&baseline).map(|()| ExitCode::SUCCESS);
     }
     let mut worse = Vec::new();
     let tolerances = rows.iter().filter_map(|row| Some((row.name.clone(), row.tolerance?))).collect();
-    for (kind, figures) in &measured {
+    for Measured { kind, figures, .. } in &measured {
         let before = baseline.machines.get(kind.name()).cloned().unwrap_or_default();
         worse.extend(
             regressions(&before, figures, &tolerances).into_iter().map(|text| format!("{}: {text}", kind.name())),
@@ -310,9 +361,9 @@ fn rows() -> Result<Vec<Row>> {
 }
 
 /// Every row of the table must have been measured.
-fn check_complete(kind: MachineKind, figures: &Figures, rows: &[Row]) -> Result<()> {
-    match rows.iter().find(|row| !figures.contains_key(&row.name)) {
-        Some(row) => bail!("{}: nothing measured {}", kind.name(), row.name),
+fn check_complete(measured: &Measured, rows: &[Row]) -> Result<()> {
+    match rows.iter().find(|row| !measured.figures.contains_key(&row.name)) {
+        Some(row) => bail!("{}: nothing measured {}", measured.kind.name(), row.name),
         None => Ok(()),
     }
 }
@@ -388,7 +439,7 @@ mod tests {
     #[test]
     fn the_data_files_can_be_read() {
         let rows = rows().unwrap();
-        assert_eq!(rows.len(), 27);
+        assert_eq!(rows.len(), 37);
         for (machine, figures) in read_baseline().unwrap().machines {
             assert!(MachineKind::from_name(&machine).is_some());
             // A new row has no baseline before the first `--update-baseline`; most have one.

@@ -45,7 +45,7 @@ pub struct Qemu {
 }
 
 /// With its clock decoupled and all processors idle QEMU's main loop may sleep although a timer is due: anything that wakes it helps.
-const NUDGE: Duration = Duration::from_millis(500);
+const NUDGE: Duration = Duration::from_millis(50);
 
 impl Qemu {
     /// Starts a machine.

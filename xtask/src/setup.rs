@@ -176,6 +176,8 @@ fn lacks(part: Part) -> Option<String> {
             let mut missing: Vec<&str> = missing_linux_packages().collect();
             if !linux::has_compiler() {
                 missing.push("a GCC for arm64 Linux");
+            } else if !linux::has_library() {
+                missing.push("a C library for it");
             }
             (!missing.is_empty()).then(|| format!("what builds a Linux kernel: {}", missing.join(", ")))
         }
@@ -218,6 +220,9 @@ fn plan(missing: &[Part]) -> Result<Vec<Step>> {
                 packages.push("libc6-dev");
                 if !linux::has_compiler() {
                     packages.push("gcc-aarch64-linux-gnu");
+                }
+                if !linux::has_library() && std::env::consts::ARCH != "aarch64" {
+                    packages.push("libc6-dev-arm64-cross");
                 }
             }
             Part::Rust => steps.push(rust_step()?),

@@ -88,6 +88,16 @@ fn archive(busybox: &[u8], own: &Path) -> Result<Vec<u8>> {
     Ok(writer.finish())
 }
 
+/// An archive of one program, which is the first.
+pub fn of_one(program: &[u8]) -> Vec<u8> {
+    let mut writer = Archive::default();
+    for name in ["dev", "proc"] {
+        writer.add(name, FOLDER, b"");
+    }
+    writer.add("init", PROGRAM, program);
+    writer.finish()
+}
+
 /// Adds the files of a folder. Those that begin with `#!` are programs.
 fn add_folder(writer: &mut Archive, folder: &Path, prefix: &str) -> Result<()> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;

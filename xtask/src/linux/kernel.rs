@@ -194,6 +194,24 @@ pub fn has_compiler() -> bool {
     compiler().is_some()
 }
 
+/// Whether the compiler for kernels has a static C library beside it.
+pub fn has_library() -> bool {
+    let Some(prefix) = compiler() else { return false };
+    let output = Command::new(format!("{prefix}gcc")).arg("-print-file-name=libc.a").output();
+    // Of a file that it does not find it prints the name alone.
+    output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute())
+}
+
+/// Compiles a static program for Linux guests.
+///
+/// # Errors
+/// If it does not compile.
+pub fn compile_program(source: &Path, program: &Path) -> Result<()> {
+    let prefix = compiler().context("no GCC for arm64 Linux")?;
+    let mut command = Command::new(format!("{prefix}gcc"));
+    package::run(command.args(["-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o"]).arg(program).arg(source))
+}
+
 /// `make`, for arm64 in any case: else the machine's own features would be configured.
 fn command(tree: &Path, objects: &Path) -> Result<Command> {
     let prefix = compiler().context("no GCC for arm64 Linux")?;

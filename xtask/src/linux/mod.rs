@@ -49,6 +49,8 @@ pub struct Built {
     pub kernel: PathBuf,
     /// The RAM disk, a compressed cpio archive.
     pub initramfs: PathBuf,
+    /// The RAM disk of `cargo xtask bench`: one program.
+    pub bench: PathBuf,
 }
 
 /// Runs the subcommand.
@@ -81,13 +83,25 @@ pub fn build(options: &Options) -> Result<Built> {
         None => kernel::build(&built.kernel, options.update, options.force)?,
     }
     initramfs::build(&built.initramfs)?;
+    build_bench(&built.bench)?;
     Ok(built)
 }
 
+/// Builds the RAM disk of `cargo xtask bench`.
+fn build_bench(path: &Path) -> Result<()> {
+    let program = folder().join("bench-program");
+    kernel::compile_program(&project::root().join("tests/linux/bench.c"), &program)?;
+    write(path, &initramfs::of_one(&std::fs::read(&program)?))
+}
+
 /// How descriptions name what is built here, and where it is.
-pub fn references() -> [(String, PathBuf); 2] {
+pub fn references() -> [(String, PathBuf); 3] {
     let built = paths();
-    [("linux:kernel".to_string(), built.kernel), ("linux:initramfs".to_string(), built.initramfs)]
+    [
+        ("linux:kernel".to_string(), built.kernel),
+        ("linux:initramfs".to_string(), built.initramfs),
+        ("linux:bench".to_string(), built.bench),
+    ]
 }
 
 /// Whether a reference names something that is built here.
@@ -100,9 +114,14 @@ pub fn has_compiler() -> bool {
     kernel::has_compiler()
 }
 
+/// Whether that compiler has a C library for programs of Linux guests.
+pub fn has_library() -> bool {
+    kernel::has_library()
+}
+
 /// Where the results of an earlier build are.
 pub fn paths() -> Built {
-    Built { kernel: folder().join("Image"), initramfs: folder().join("initramfs") }
+    Built { kernel: folder().join("Image"), initramfs: folder().join("initramfs"), bench: folder().join("bench") }
 }
 
 /// Where everything of this is.
