@@ -226,11 +226,10 @@ static void round_trips(const char *peer)
 	check(!connect(echo, (void *)&to, sizeof(to)), "connect");
 	setsockopt(echo, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
 	/* The other one may not be up yet. */
-	do {
-		if (send(echo, datagram, sizeof(datagram), 0) < 0)
-			usleep(100000);
+	while (send(echo, datagram, sizeof(datagram), 0) < 0 || recv(echo, datagram, sizeof(datagram), 0) < 0) {
 		check(++tries < 300, "nobody answers");
-	} while (recv(echo, datagram, sizeof(datagram), 0) != sizeof(datagram));
+		usleep(100000);
+	}
 	usleep(300000);
 	while (recv(echo, datagram, sizeof(datagram), MSG_DONTWAIT) > 0)
 		;

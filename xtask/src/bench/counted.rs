@@ -148,6 +148,9 @@ fn told(said: &str) -> Result<Figures> {
 /// # Errors
 /// If they do not fit.
 pub fn spans(said: &str, counts: &str) -> Result<Vec<(String, Span)>> {
+    if let Some(failure) = said.lines().find(|line| line.contains("BENCH failed")) {
+        bail!("{failure}");
+    }
     let mut ends = Vec::new();
     let mut begun = None;
     for line in counts.lines().filter(|line| !line.starts_with("longest")) {

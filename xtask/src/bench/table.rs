@@ -19,7 +19,7 @@ const PEERS: [(&str, &str); 6] = [
 /// Prints the table: a column for each machine, the goal, and the peers. A figure above its goal is marked. What was measured here with no hypervisor, on the
 /// first machine, stands in place of what `peers.toml` has.
 pub fn print(rows: &[Row], measured: &[Measured]) {
-    let mut header = format!("{:<20} {:<54}", "", "");
+    let mut header = format!("{:<23} {:<62}", "", "");
     for Measured { kind, .. } in measured {
         header += &format!("{:>11} ", kind.name());
     }
@@ -29,7 +29,7 @@ pub fn print(rows: &[Row], measured: &[Measured]) {
     }
     println!("{header}");
     for row in rows {
-        let mut line = format!("{:<20} {:<54}", row.name, row.work);
+        let mut line = format!("{:<23} {:<62}", row.name, row.work);
         for Measured { figures, .. } in measured {
             let value = figures.get(&row.name).copied().unwrap_or_default();
             let mark = if row.goal.is_some_and(|goal| value > goal) { '*' } else { ' ' };
