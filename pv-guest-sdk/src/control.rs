@@ -186,6 +186,7 @@ impl Control {
 #[cfg(test)]
 mod tests {
     use super::{Ask, Control};
+    use crate::fake::Machine;
     use crate::window::Window;
     use core::sync::atomic::Ordering;
     use core::time::Duration;
@@ -232,6 +233,8 @@ mod tests {
 
     #[test]
     fn the_time_of_day_may_be_unknown() {
+        // It has the counter.
+        let _machine = Machine::start();
         let page = page();
         set(page, 0, ChannelHeader::MAGIC);
         let control = Control::over(page, Handle::NONE).expect("a page");
