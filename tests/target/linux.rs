@@ -26,7 +26,7 @@ const SWITCH: u8 = 0x1d;
 
 /// Boots both guests to their shells, and gives the first one the keyboard.
 fn boot(machine: MachineKind, cpus: u32) -> Result<Machine> {
-    let mut running = Scenario::system("linux", machine, cpus).seconds(240).boot()?;
+    let mut running = Scenario::system("linux-small", machine, cpus).seconds(240).boot()?;
     for guest in ["one", "two"] {
         running.wait(&format!(r"^\[{guest}\] Linux 6\.12\.\d+ on 2 vCPUs, \d+ MiB: {guest}$"))?;
     }

@@ -30,7 +30,7 @@ enum Command {
     Ci,
     /// Measure what the hypervisor costs, beside others
     Bench(bench::Options),
-    /// Build a Linux kernel that is a guest of Portico, and a RAM disk for it
+    /// Make a Linux kernel that is a guest of Portico, a RAM disk for it, and a Debian root
     Linux(linux::Options),
     /// Make an SD card for a board
     Image(image::Options),

@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     fn drive(file: Option<PathBuf>, bytes: Option<u64>) -> Drive {
-        Drive { name: "sd".into(), file, bytes, partitions: Vec::new() }
+        Drive { name: "sd".into(), file, bytes, ..Drive::default() }
     }
 
     fn line(machine: MachineKind) -> Line {

@@ -8,7 +8,7 @@
 //! A disk whose description names no partitions is all zeros.
 
 use std::fs::{self, File, Permissions};
-use std::io::{Read, Seek, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -22,6 +22,8 @@ use portico_ctl::{Content, Drive};
 
 /// Bytes of a sector.
 const SECTOR: u64 = 512;
+/// Bytes of an image that are copied at a time.
+const COPY_BYTES: usize = 64 << 10;
 /// What is on a file system that no folder was named for.
 const README: &str = "This file system was made by `cargo xtask run`, as the system description says.\n";
 
@@ -38,6 +40,9 @@ pub fn create(path: &Path, drive: &Drive, bytes: u64) -> Result<()> {
         .tempfile_in(folder)
         .with_context(|| format!("writing to {}", folder.display()))?;
     file.as_file().set_len(bytes)?;
+    if let Some(image) = &drive.image {
+        copy_image(image, file.as_file_mut(), 0, bytes).with_context(|| format!("disk {}", drive.name))?;
+    }
     if !drive.partitions.is_empty() {
         ensure!(bytes >= drive.least_bytes(), "disk {}: {bytes} bytes are too few for its partitions", drive.name);
         let sectors = u32::try_from(bytes / SECTOR - 1).unwrap_or(u32::MAX);
@@ -70,7 +75,10 @@ pub fn partition(disk: &mut File, drive: &Drive, shift: u64, beside: Option<Besi
     let mut number = 0;
     for (partition, first, bytes) in places() {
         number += 1;
-        let kind = if partition.content == Content::Blank { LINUX_FS } else { BASIC };
+        let kind = match partition.content {
+            Content::Blank | Content::Image(_) => LINUX_FS,
+            Content::Readme | Content::Folder(_) => BASIC,
+        };
         table.add_partition_at(&partition.label, number, first / SECTOR, bytes / SECTOR, kind, 0)?;
     }
     if let Some(Beside { label, first, bytes }) = beside {
@@ -78,20 +86,42 @@ pub fn partition(disk: &mut File, drive: &Drive, shift: u64, beside: Option<Besi
     }
     table.write()?;
     for (partition, first, bytes) in places() {
+        let context = || format!("disk {}, partition {}", drive.name, partition.label);
         let folder = match &partition.content {
             Content::Blank => continue,
+            Content::Image(image) => {
+                copy_image(image, disk, first, bytes).with_context(context)?;
+                continue;
+            }
             Content::Readme => None,
             Content::Folder(folder) => Some(folder.as_path()),
         };
         let slice = || StreamSlice::new(&*disk, first, first + bytes);
         let format = FormatVolumeOptions::new().volume_label(volume_label(&partition.label));
-        let context = || format!("disk {}, partition {}", drive.name, partition.label);
         fatfs::format_volume(&mut slice()?, format).with_context(context)?;
         let volume = FileSystem::new(BufStream::new(slice()?), FsOptions::new()).with_context(context)?;
         fill(&volume.root_dir(), folder).with_context(context)?;
         volume.unmount().with_context(context)?;
     }
     Ok(())
+}
+
+/// Copies an image to a place of a disk that is all zeros there; what of it is zeros takes no room on this computer's disk.
+fn copy_image(image: &Path, disk: &mut File, first: u64, bytes: u64) -> Result<()> {
+    let mut source = File::open(image).with_context(|| format!("reading {}", image.display()))?;
+    let length = source.metadata()?.len();
+    ensure!(length <= bytes, "{} has {length} bytes, and there is room for {bytes}", image.display());
+    let mut block = vec![0; COPY_BYTES];
+    let mut at = first;
+    loop {
+        let read = source.read(&mut block)?;
+        let Some(data) = block.get(..read).filter(|data| !data.is_empty()) else { return Ok(()) };
+        if data.iter().any(|byte| *byte != 0) {
+            disk.seek(SeekFrom::Start(at))?;
+            disk.write_all(data)?;
+        }
+        at += read as u64;
+    }
 }
 
 /// Puts the files of a folder and of those in it into a file system; without any, one that says what it is.
@@ -199,6 +229,30 @@ mod tests {
         assert_eq!(read_file(&path, "my files", "sub/x").unwrap(), vec![7; 100_000]);
         assert_eq!(read_file(&path, "note", "README.TXT").unwrap(), README.as_bytes());
         assert!(read_file(&path, "raw", "README.TXT").is_err() && read_file(&path, "none", "x").is_err());
+    }
+
+    #[test]
+    fn a_copy_of_an_image_has_all_of_it_and_zeros() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        let mut data = vec![0; 3 << 16];
+        data[0] = 1;
+        *data.last_mut().unwrap() = 2;
+        fs::write(&image, &data).unwrap();
+        let partition =
+            |mib: u64| Partition { label: "root".into(), bytes: mib << 20, content: Content::Image(image.clone()) };
+        let path = folder.path().join("disk.img");
+        let drive = Drive { partitions: vec![partition(1), partition(2)], ..Drive::default() };
+        create(&path, &drive, 5 << 20).unwrap();
+        let disk = fs::read(&path).unwrap();
+        for first in [1 << 20, 2 << 20] {
+            assert!(disk[first..first + data.len()] == data && disk[first + data.len()..][..4096] == [0; 4096]);
+        }
+        let whole = Drive { image: Some(image.clone()), ..Drive::default() };
+        create(&path, &whole, 1 << 20).unwrap();
+        let disk = fs::read(&path).unwrap();
+        assert!(disk.len() == 1 << 20 && disk.starts_with(&data));
+        assert!(create(&path, &whole, 1 << 16).unwrap_err().to_string().contains("disk"));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub enum Part {
     C,
     /// QEMU.
     Qemu,
-    /// What builds a Linux kernel.
+    /// What builds a Linux kernel, and a root for it.
     Linux,
     /// GDB for AArch64.
     Gdb,
@@ -72,6 +72,9 @@ const LINUX_PROGRAMS: [(&str, &str); 8] = [
     ("xz", "xz-utils"),
     ("perl", "perl"),
 ];
+
+/// The package that makes ext4 file systems: ordinary users do not find its programs by name.
+const FILE_SYSTEMS: &str = "e2fsprogs";
 
 /// What testing needs beside.
 const TESTS: &[Part] = &[Part::Gdb, Part::Format, Part::LintHost, Part::LintBare];
@@ -179,6 +182,9 @@ fn lacks(part: Part) -> Option<String> {
             } else if !linux::has_library() {
                 missing.push("a C library for it");
             }
+            if !linux::has_file_systems() {
+                missing.push(FILE_SYSTEMS);
+            }
             (!missing.is_empty()).then(|| format!("what builds a Linux kernel: {}", missing.join(", ")))
         }
         Part::Gdb => find_in_path("gdb-multiarch").is_none().then(|| "gdb-multiarch".to_string()),
@@ -223,6 +229,9 @@ fn plan(missing: &[Part]) -> Result<Vec<Step>> {
                 }
                 if !linux::has_library() && std::env::consts::ARCH != "aarch64" {
                     packages.push("libc6-dev-arm64-cross");
+                }
+                if !linux::has_file_systems() {
+                    packages.push(FILE_SYSTEMS);
                 }
             }
             Part::Rust => steps.push(rust_step()?),

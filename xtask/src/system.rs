@@ -65,11 +65,11 @@ impl Request {
             Ok(system) => references(&system)?,
             Err(report) => return Ok(Err(report)),
         };
-        let (linux, needed): (Vec<_>, Vec<_>) =
-            needed.into_iter().partition(|reference| linux::is_reference(reference));
-        if self.build && !linux.is_empty() {
+        let parts: Vec<_> = needed.iter().filter_map(|reference| linux::part(reference)).collect();
+        let needed = needed.into_iter().filter(|reference| linux::part(reference).is_none()).collect();
+        if self.build && !parts.is_empty() {
             setup::ensure(setup::LINUX, &setup::Options::default())?;
-            linux::build(&linux::Options::default())?;
+            linux::build(&linux::Options { parts, ..linux::Options::default() })?;
         }
         let options = build::Options { guests: Some(needed), verbose: false };
         let images = if self.build { build::build(&options)? } else { build::built() };
@@ -141,8 +141,9 @@ fn find(name: &str) -> Result<PathBuf> {
 fn references(system: &System) -> Result<Vec<String>> {
     let needed = |guest: &Guest| system.images.iter().any(|image| image.path == guest.image());
     let mut found: Vec<String> = guests::discover()?.into_iter().filter(needed).map(|guest| guest.reference).collect();
-    let linux =
-        linux::references().into_iter().filter(|(_, path)| system.images.iter().any(|image| image.path == *path));
-    found.extend(linux.map(|(reference, _)| reference));
+    let is_named = |path: &Path| {
+        system.images.iter().any(|image| image.path == path) || system.drives.iter().any(|drive| drive.has_image(path))
+    };
+    found.extend(linux::references().into_iter().filter(|(_, path)| is_named(path)).map(|(reference, _)| reference));
     Ok(found)
 }

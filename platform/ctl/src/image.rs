@@ -103,11 +103,41 @@ fn resolve(
     }
 }
 
+/// Finds `reference`, which goes into no bundle: its path, and its size in bytes if images are read. The error is as above.
+pub(crate) fn find(
+    reference: &str,
+    base: &Path,
+    options: &LoadOptions<'_>,
+) -> Result<(PathBuf, Option<u64>), (String, String)> {
+    let (path, _) = locate(reference, base, options)?;
+    if !options.read_images {
+        return Ok((path, None));
+    }
+    let bytes = std::fs::metadata(&path).map(|metadata| metadata.len());
+    let bytes = bytes.map_err(|error| explain(&error, &path, reference))?;
+    if path.is_dir() {
+        return Err(folder(reference));
+    }
+    if bytes == 0 {
+        return Err((format!("`{reference}` is empty"), String::from("write another path")));
+    }
+    Ok((path, Some(bytes)))
+}
+
 fn read(path: &Path, reference: &str) -> Result<Vec<u8>, (String, String)> {
     if path.is_dir() {
-        return Err((format!("`{reference}` is a folder"), String::from("write the path of a file")));
+        return Err(folder(reference));
     }
-    std::fs::read(path).map_err(|error| match error.kind() {
+    std::fs::read(path).map_err(|error| explain(&error, path, reference))
+}
+
+fn folder(reference: &str) -> (String, String) {
+    (format!("`{reference}` is a folder"), String::from("write the path of a file"))
+}
+
+/// Why a file cannot be read, and what to write instead.
+fn explain(error: &std::io::Error, path: &Path, reference: &str) -> (String, String) {
+    match error.kind() {
         std::io::ErrorKind::NotFound => {
             let help = match near_file(path) {
                 Some(near) => format!("write `{near}`"),
@@ -116,7 +146,7 @@ fn read(path: &Path, reference: &str) -> Result<Vec<u8>, (String, String)> {
             (format!("file `{reference}` does not exist"), help)
         }
         _ => (format!("file `{reference}` cannot be read"), error.to_string()),
-    })
+    }
 }
 
 /// The name of a file in the same folder that `path` may be a misspelling of.

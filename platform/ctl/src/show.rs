@@ -2,7 +2,7 @@
 
 use crate::device::disk::format_source;
 use crate::value::{format_cpus, format_mac, format_size};
-use crate::{Drive, System};
+use crate::{Content, Drive, System};
 use portico_abi::PAGE_SIZE;
 use portico_bundle::description::{Disk, Guest, Reservation, Service, Vif};
 use serde_json::json;
@@ -111,9 +111,15 @@ fn drive_text(drive: &Drive) -> String {
     if let Some(bytes) = drive.bytes {
         let _ = write!(text, ", {}", format_size(bytes));
     }
+    if let Some(image) = &drive.image {
+        let _ = write!(text, ", a copy of {}", image.display());
+    }
     for (index, partition) in drive.partitions.iter().enumerate() {
         let separator = if index == 0 { ';' } else { ',' };
         let _ = write!(text, "{separator} {} {} {}", index + 1, partition.label, format_size(partition.bytes));
+        if let Content::Image(image) = &partition.content {
+            let _ = write!(text, ", a copy of {}", image.display());
+        }
     }
     text
 }

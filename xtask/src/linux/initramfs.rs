@@ -19,12 +19,12 @@ const FOLDERS: [&str; 10] = ["bin", "dev", "etc", "mnt", "proc", "root", "run", 
 /// Folders that are others.
 const LINKS: [(&str, &str); 3] = [("sbin", "bin"), ("usr/bin", "../bin"), ("usr/sbin", "../bin")];
 
-/// Makes the archive, if it is another than the one that is there.
+/// Makes the archive, if it is another than the one that is there. `update` looks for a newer busybox.
 ///
 /// # Errors
 /// If busybox cannot be fetched.
-pub fn build(path: &Path) -> Result<()> {
-    let busybox = package::fetch(PACKAGE, "arm64", false)?;
+pub fn build(path: &Path, update: bool) -> Result<()> {
+    let busybox = package::fetch(PACKAGE, "arm64", update)?;
     let unpacked = folder().join("busybox");
     if unpacked.exists() {
         std::fs::remove_dir_all(&unpacked)?;

@@ -1,16 +1,19 @@
-//! `cargo xtask linux`: a Linux kernel that is a guest of Portico, and a RAM disk for it.
+//! `cargo xtask linux`: a Linux kernel that is a guest of Portico, a RAM disk for it, and a Debian root.
 //!
-//! The kernel's source comes as a Debian package, the patches and the configuration are in `guest-linux-patches/`, the user land is
-//! Debian's static busybox for arm64. Nothing of it is installed: packages are fetched and unpacked in the target folder.
+//! The kernel's source comes as a Debian package, the patches and the configuration are in `guest-linux-patches/`. The RAM disk has
+//! Debian's static busybox for arm64, the root has Debian's packages. Nothing of it is installed: packages are fetched and unpacked in the
+//! target folder.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | [`package`] | fetches packages, without touching the machine's own |
 //! | [`kernel`] | unpacks, patches, configures, builds |
 //! | [`initramfs`] | the RAM disk |
+//! | [`debian`] | the Debian root |
 //!
-//! A kernel is built anew only if the version of the source, the patches or the configuration are others than last time.
+//! Each is made anew only if what it is made of is another than last time.
 
+mod debian;
 mod initramfs;
 mod kernel;
 mod package;
@@ -18,23 +21,38 @@ mod package;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::{project, setup};
+
+/// Something that is made here, and that descriptions can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// The kernel, an arm64 `Image`: `linux:kernel`
+    Kernel,
+    /// A RAM disk with busybox: `linux:initramfs`
+    Initramfs,
+    /// A RAM disk with the one program that measures: `linux:bench`
+    Bench,
+    /// A Debian root, an ext4 file system: `linux:debian`
+    Debian,
+}
 
 /// Options of `linux`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Options {
-    /// Build this tree as it is, patches and all, instead of Debian's source: for work on the patches
+    /// Make only these
+    pub parts: Vec<Part>,
+    /// Build this kernel tree as it is, patches and all, instead of Debian's source: for work on the patches
     #[arg(long, value_name = "FOLDER")]
     pub tree: Option<PathBuf>,
-    /// Look for a newer version of Debian's source than the one that was fetched
-    #[arg(long, conflicts_with = "tree")]
+    /// Look for newer versions of Debian's packages than those that were fetched
+    #[arg(long)]
     pub update: bool,
     /// Only check that the patches apply to the source
-    #[arg(long, conflicts_with = "tree")]
+    #[arg(long, conflicts_with_all = ["tree", "parts"])]
     pub check: bool,
-    /// Build anew even if nothing has changed
+    /// Make anew even if nothing has changed
     #[arg(long)]
     pub force: bool,
     /// Install what is missing without asking
@@ -42,16 +60,37 @@ pub struct Options {
     pub yes: bool,
 }
 
-/// What a description can name.
-#[derive(Clone, Debug)]
-pub struct Built {
-    /// The kernel, an arm64 `Image`.
-    pub kernel: PathBuf,
-    /// The RAM disk, a compressed cpio archive.
-    pub initramfs: PathBuf,
-    /// The RAM disk of `cargo xtask bench`: one program.
-    pub bench: PathBuf,
+impl Part {
+    /// How descriptions name it.
+    pub fn reference(self) -> String {
+        let name = self.to_possible_value().map(|value| value.get_name().to_string());
+        format!("{SCHEME}{}", name.unwrap_or_default())
+    }
+
+    /// Where it is.
+    pub fn path(self) -> PathBuf {
+        folder().join(match self {
+            Part::Kernel => "Image",
+            Part::Initramfs => "initramfs",
+            Part::Bench => "bench",
+            Part::Debian => "debian.ext4",
+        })
+    }
+
+    /// Makes it if it is not there yet.
+    fn build(self, options: &Options) -> Result<()> {
+        match (self, &options.tree) {
+            (Part::Kernel, Some(tree)) => kernel::build_tree(tree, &self.path()),
+            (Part::Kernel, None) => kernel::build(&self.path(), options.update, options.force),
+            (Part::Initramfs, _) => initramfs::build(&self.path(), options.update),
+            (Part::Bench, _) => build_bench(&self.path()),
+            (Part::Debian, _) => debian::build(&self.path(), options.update, options.force),
+        }
+    }
 }
+
+/// What references begin with.
+const SCHEME: &str = "linux:";
 
 /// Runs the subcommand.
 ///
@@ -65,48 +104,39 @@ pub fn execute(options: &Options) -> Result<()> {
         println!("the patches apply to {}", source.version());
         return Ok(());
     }
-    let built = build(options)?;
-    println!("{}", built.kernel.display());
-    println!("{}", built.initramfs.display());
+    for part in build(options)? {
+        println!("{}", part.path().display());
+    }
     Ok(())
 }
 
-/// Builds what is not there yet.
+/// Makes what is not there yet, and returns what was asked for.
 ///
 /// # Errors
 /// If something cannot be fetched or does not build.
-pub fn build(options: &Options) -> Result<Built> {
+pub fn build(options: &Options) -> Result<Vec<Part>> {
     std::fs::create_dir_all(folder())?;
-    let built = paths();
-    match &options.tree {
-        Some(tree) => kernel::build_tree(tree, &built.kernel)?,
-        None => kernel::build(&built.kernel, options.update, options.force)?,
-    }
-    initramfs::build(&built.initramfs)?;
-    build_bench(&built.bench)?;
-    Ok(built)
+    let all = Part::value_variants().iter().copied();
+    let parts: Vec<Part> = all.filter(|part| options.parts.is_empty() || options.parts.contains(part)).collect();
+    parts.iter().try_for_each(|part| part.build(options))?;
+    Ok(parts)
 }
 
-/// Builds the RAM disk of `cargo xtask bench`.
+/// Makes the RAM disk of `cargo xtask bench`.
 fn build_bench(path: &Path) -> Result<()> {
     let program = folder().join("bench-program");
     kernel::compile_program(&project::root().join("tests/linux/bench.c"), &program)?;
     write(path, &initramfs::of_one(&std::fs::read(&program)?))
 }
 
-/// How descriptions name what is built here, and where it is.
-pub fn references() -> [(String, PathBuf); 3] {
-    let built = paths();
-    [
-        ("linux:kernel".to_string(), built.kernel),
-        ("linux:initramfs".to_string(), built.initramfs),
-        ("linux:bench".to_string(), built.bench),
-    ]
+/// How descriptions name what is made here, and where it is.
+pub fn references() -> Vec<(String, PathBuf)> {
+    Part::value_variants().iter().map(|part| (part.reference(), part.path())).collect()
 }
 
-/// Whether a reference names something that is built here.
-pub fn is_reference(reference: &str) -> bool {
-    reference.starts_with("linux:")
+/// What a reference names, if it is made here.
+pub fn part(reference: &str) -> Option<Part> {
+    Part::value_variants().iter().copied().find(|part| part.reference() == reference)
 }
 
 /// Whether there is a compiler for kernels.
@@ -119,9 +149,9 @@ pub fn has_library() -> bool {
     kernel::has_library()
 }
 
-/// Where the results of an earlier build are.
-pub fn paths() -> Built {
-    Built { kernel: folder().join("Image"), initramfs: folder().join("initramfs"), bench: folder().join("bench") }
+/// Whether there are the programs that make file systems.
+pub fn has_file_systems() -> bool {
+    debian::is_possible()
 }
 
 /// Where everything of this is.

@@ -1,34 +1,30 @@
 //! The `[[disk]]` tables of a description: the machine's disks.
 
-use crate::LoadOptions;
-use crate::diagnostic::Sink;
+use crate::diagnostic::{Sink, Span};
 use crate::guest::read_name;
 use crate::machine::Machine;
-use crate::section::{Keys, Section};
+use crate::section::{At, Keys, Section};
 use crate::value::{self, SIZE_HELP, format_size};
+use crate::{LoadOptions, image};
+use portico_abi::PAGE_SIZE;
 use portico_bundle::description::{MAX_LABEL, MAX_PARTITION, label_is_valid};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 
 pub(crate) const KEYS: Keys = Keys {
-    known: &["name", "file", "size", "partitions"],
-    aliases: &[
-        ("serial", "name"),
-        ("path", "file"),
-        ("image", "file"),
-        ("source", "file"),
-        ("partition", "partitions"),
-    ],
+    known: &["name", "file", "size", "image", "partitions"],
+    aliases: &[("serial", "name"), ("path", "file"), ("source", "file"), ("partition", "partitions")],
     foreign: &[],
     tables: &[],
 };
 pub(crate) const PARTITION_KEYS: Keys = Keys {
-    known: &["label", "size", "files"],
-    aliases: &[("name", "label"), ("folder", "files"), ("directory", "files")],
+    known: &["label", "size", "files", "image"],
+    aliases: &[("name", "label"), ("folder", "files"), ("directory", "files"), ("source", "image")],
     foreign: &[],
     tables: &[],
 };
 
+const IMAGE_HELP: &str = "write the path of a file, or `linux:debian`, in quotes";
 const PARTITION_HELP: &str = "write `partitions = [{ label = \"root\", size = \"16M\" }]`";
 
 /// Partitions begin at its multiples, and the tables at both ends of a disk take one each.
@@ -45,6 +41,8 @@ pub struct Drive {
     pub file: Option<PathBuf>,
     /// Its size in bytes, if it must be created; `None` if the description does not say.
     pub bytes: Option<u64>,
+    /// What it is a copy of, if it must be created; zeros if the description does not say.
+    pub image: Option<PathBuf>,
     /// Its partitions, if it must be created; none for a disk without partition table.
     pub partitions: Vec<Partition>,
 }
@@ -70,9 +68,17 @@ pub enum Content {
     Readme,
     /// A FAT file system with the files of this folder.
     Folder(PathBuf),
+    /// A copy of this file, and zeros after it.
+    Image(PathBuf),
 }
 
 impl Drive {
+    /// Says whether this file, or a part of it, is a copy of `path` when it is created.
+    pub fn has_image(&self, path: &Path) -> bool {
+        let is_it = |partition: &Partition| matches!(&partition.content, Content::Image(image) if image == path);
+        self.image.as_deref() == Some(path) || self.partitions.iter().any(is_it)
+    }
+
     /// First byte and length of each partition.
     pub fn layout(&self) -> Vec<(u64, u64)> {
         let mut next = ALIGN;
@@ -152,7 +158,14 @@ pub(crate) fn read_all(
 fn read_file(section: &Section<'_>, base: &Path, options: &LoadOptions<'_>, sink: &mut Sink<'_>) -> Drive {
     let file = section.string(sink, "file", "write a path in quotes").map(|file| base.join(file.value));
     let size = section.parsed(sink, "size", SIZE_HELP, value::size);
-    let mut drive = Drive { file, bytes: size.as_ref().map(|size| size.value), ..Drive::default() };
+    let image = read_image(section, size.as_ref(), base, options, sink);
+    let bytes = size.as_ref().map(|size| size.value).or(image.as_ref().and_then(|image| image.bytes));
+    let mut drive = Drive { file, bytes, ..Drive::default() };
+    if let (Some(image), Some(_)) = (&image, section.raw("partitions")) {
+        let message = "a disk is a copy of an image or has partitions, not both";
+        sink.add(&image.span, &section.subject, message, "write `image` in a partition, or leave one of them out");
+    }
+    drive.image = image.map(|image| image.path);
     for (index, entry) in super::entries(section, sink, "partitions", PARTITION_HELP) {
         match entry {
             super::Entry::Table(table) => {
@@ -210,6 +223,11 @@ fn read_partition(
             sink.add(&size.span, &section.subject, "`size` is too small for a file system", help);
         }
     }
+    let image = read_image(&section, size.as_ref(), base, options, sink);
+    if let (Some(image), Some(_)) = (&image, &files) {
+        let message = "a partition is a copy of an image or has files, not both";
+        sink.add(&image.span, &section.subject, message, "leave `image` or `files` out");
+    }
     let (label, size) = (label?, size?);
     let numeric = label.value.bytes().all(|byte| byte.is_ascii_digit());
     if !label_is_valid(label.value) || numeric {
@@ -220,10 +238,46 @@ fn read_partition(
     if earlier.iter().any(|other| other.label == label.value) {
         sink.add(&label.span, &section.subject, "another partition has this label", "write a label of its own");
     }
-    let content = match files.map(|files| files.value) {
-        None => Content::Blank,
-        Some("") => Content::Readme,
-        Some(folder) => Content::Folder(base.join(folder)),
+    let content = match (image, files.map(|files| files.value)) {
+        (Some(image), _) => Content::Image(image.path),
+        (None, None) => Content::Blank,
+        (None, Some("")) => Content::Readme,
+        (None, Some(folder)) => Content::Folder(base.join(folder)),
     };
     Some(Partition { label: label.value.to_owned(), bytes: size.value, content })
+}
+
+/// An image that something is a copy of.
+struct Source {
+    path: PathBuf,
+    /// Its size; `None` if images are not read.
+    bytes: Option<u64>,
+    span: Span,
+}
+
+/// Reads the key `image` of what has so much room.
+fn read_image(
+    section: &Section<'_>,
+    size: Option<&At<u64>>,
+    base: &Path,
+    options: &LoadOptions<'_>,
+    sink: &mut Sink<'_>,
+) -> Option<Source> {
+    let written = section.string(sink, "image", IMAGE_HELP)?;
+    let (path, bytes) = match image::find(written.value, base, options) {
+        Ok(found) => found,
+        Err((message, help)) => {
+            sink.add(&written.span, &section.subject, message, help);
+            return None;
+        }
+    };
+    // A disk has whole pages, so what is a copy of less has zeros at its end.
+    let bytes = bytes.map(|bytes| bytes.next_multiple_of(PAGE_SIZE));
+    if let (Some(size), Some(bytes)) = (size, bytes)
+        && size.value < bytes
+    {
+        let message = format!("`size` is too small for `{}`", written.value);
+        sink.add(&size.span, &section.subject, message, format!("write \"{}\" or more", format_size(bytes)));
+    }
+    Some(Source { path, bytes, span: written.span })
 }
