@@ -200,6 +200,11 @@ impl Machine {
         }
     }
 
+    /// The finished lines that came after `mark`.
+    pub fn lines_after(&self, mark: usize) -> &[String] {
+        self.lines.get(mark..).unwrap_or_default()
+    }
+
     /// All lines that match.
     ///
     /// # Errors

@@ -1,0 +1,56 @@
+//! Much data between guests, and to this computer.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use portico_ctl::MachineKind;
+use portico_tests::Scenario;
+
+use super::shell::{ask, focus, leave, log_in, run, sound, up};
+
+/// Bytes of the file that goes everywhere.
+const FILE_BYTES: usize = 16 << 20;
+/// Least that guests exchange in a second, in bits. It is far below what they do on a computer that has nothing else to do: what hangs is found.
+const LEAST_BITS: f64 = 2e5;
+
+/// iperf3 in both directions, and a file with a checksum to the other guest and to this computer.
+pub fn much(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = Scenario::system("linux", machine, cpus).seconds(200).boot()?;
+    up(&mut running, &["one", "two"])?;
+    log_in(&mut running, "one")?;
+    run(&mut running, "iperf3 -4 -s -D")?;
+    run(&mut running, &format!("head -c {FILE_BYTES} /dev/urandom > /var/www/file"))?;
+    let sum = ask(&mut running, "md5sum < /var/www/file", "^[0-9a-f]{32}  -$")?;
+    leave(&mut running)?;
+    log_in(&mut running, "two")?;
+    for direction in ["", "-R", "-u -b 20M"] {
+        run(&mut running, &format!("iperf3 -4 -c one -t 5 {direction} -J > /tmp/report"))?;
+        let rate = "awk '/bits_per_second/ { gsub(\",\", \"\"); rate = $2 } END { print \"rate \" rate }' /tmp/report";
+        let line = ask(&mut running, rate, r"^rate [0-9.e+]+$")?;
+        let rate: f64 = line.trim_start_matches("rate ").parse().context("no rate")?;
+        println!("iperf3 {direction}: {:.1} Mbit/s", rate / 1e6);
+        ensure!(rate > LEAST_BITS, "iperf3 {direction}: {rate} bit/s");
+    }
+    let got = ask(&mut running, "curl -sS http://one/file | md5sum", "^[0-9a-f]{32}  -$")?;
+    ensure!(got == sum, "sent {sum}, received {got}");
+    sound(&mut running)?;
+    let port = running.port("10.0.2.15:80")?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("file");
+    let mut command = Command::new("curl");
+    let mut child = command
+        .args(["-sS", "--max-time", "200", "-o"])
+        .arg(&file)
+        .arg(format!("http://127.0.0.1:{port}/file"))
+        .spawn()?;
+    // The guest's output must be taken while it works.
+    while child.try_wait()?.is_none() {
+        running.take_for(std::time::Duration::from_millis(200));
+    }
+    let output = Command::new("md5sum").stdin(std::fs::File::open(&file)?).output()?;
+    let got = String::from_utf8_lossy(&output.stdout).trim_end().to_string();
+    ensure!(got == sum, "sent {sum}, received here {got}");
+    leave(&mut running)?;
+    focus(&mut running, "one")?;
+    sound(&mut running)
+}

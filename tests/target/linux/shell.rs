@@ -1,0 +1,91 @@
+//! Typing into guests: who has the keyboard, commands and their answers.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use portico_tests::Machine;
+
+/// Gives a key sequence to the console service: the keyboard to the manager.
+const SWITCH: u8 = 0x1d;
+/// What a Debian guest says before it lets somebody in.
+const GREETING: &str = "Debian GNU/Linux 12";
+
+/// Gives a guest the keyboard, and waits for its shell.
+pub fn focus(running: &mut Machine, guest: &str) -> Result<()> {
+    hand_over(running, guest)?;
+    // A shell that takes its input: the answer is none of the letters that were typed.
+    ask(running, "echo ready-$((6*7))", "^ready-42$").map(drop)
+}
+
+fn hand_over(running: &mut Machine, guest: &str) -> Result<()> {
+    let mark = running.mark();
+    running.send(&format!("console {guest}\r"))?;
+    running.wait_after(mark, &format!(r#"keyboard and screen of guest "{guest}""#)).map(drop)
+}
+
+/// Gives the keyboard back to the manager.
+pub fn leave(running: &mut Machine) -> Result<()> {
+    let mark = running.mark();
+    running.send_bytes(&[SWITCH])?;
+    running.wait_after(mark, "keyboard of the manager").map(drop)
+}
+
+/// Types a command, and waits for a line of its output.
+pub fn ask(running: &mut Machine, command: &str, answer: &str) -> Result<String> {
+    let mark = running.mark();
+    running.send(&format!("{command}\r"))?;
+    running.wait_after(mark, answer)
+}
+
+/// Types a command that must end well.
+pub fn run(running: &mut Machine, command: &str) -> Result<()> {
+    let answer = ask(running, &format!("{command}; echo stat''us-$?"), r"^status-\d+$")?;
+    ensure!(answer == "status-0", "`{command}`: {answer}\n{}", running.last_lines());
+    Ok(())
+}
+
+/// The kernel found nothing wrong with itself, nor with its disks.
+pub fn sound(running: &mut Machine) -> Result<()> {
+    let wrong = "WARNING|BUG:|Oops|Call trace|rcu_sched|broke the protocol|I/O error|EXT4-fs error|hung task";
+    let answer = ask(running, &format!(r#"echo "wrong: $(dmesg | grep -cE '{wrong}')""#), r"^wrong: \d+$")?;
+    if answer != "wrong: 0" {
+        ask(running, &format!("dmesg | grep -E '{wrong}'; echo th''at"), "^that$")?;
+        bail!("the kernel complains\n{}", running.last_lines());
+    }
+    Ok(())
+}
+
+/// Waits until these Debian guests ask who is there. The keyboard is the manager's.
+pub fn up(running: &mut Machine, guests: &[&str]) -> Result<()> {
+    for guest in guests {
+        running.wait(&format!(r"^\[{guest}\] {GREETING} {guest} hvc0"))?;
+    }
+    Ok(())
+}
+
+/// Gives a Debian guest the keyboard, and logs in as root, who has no password.
+pub fn log_in(running: &mut Machine, guest: &str) -> Result<()> {
+    hand_over(running, guest)?;
+    enter(running)
+}
+
+/// Logs in where a Debian guest that has the keyboard asks who is there.
+pub fn enter(running: &mut Machine) -> Result<()> {
+    let mark = running.mark();
+    running.send("root\r")?;
+    running.wait_after(mark, "^A Debian guest of Portico")?;
+    ask(running, "echo ready-$((6*7))", "^ready-42$").map(drop)
+}
+
+/// Starts a Debian guest's next life by a command, waits for it, and logs in again. It must be begun within so much time, by this computer's clock.
+pub fn live_again(running: &mut Machine, guest: &str, command: &str, end: &str) -> Result<()> {
+    let mark = running.mark();
+    running.send(&format!("{command}\r"))?;
+    running.wait_after(mark, end)?;
+    // While it has no life the keyboard may go to the manager, so its lines may have its name before them.
+    running.wait_after(mark, &format!("{GREETING} {guest} hvc0"))?;
+    // What is printed last has no end of line.
+    running.take_for(Duration::from_secs(2));
+    let kept = running.lines_after(mark).iter().any(|line| line.starts_with(&format!("{GREETING} {guest}")));
+    if kept { enter(running) } else { log_in(running, guest) }
+}

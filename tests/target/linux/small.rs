@@ -1,0 +1,101 @@
+//! Two guests with a RAM disk.
+
+use anyhow::{Result, ensure};
+use portico_ctl::MachineKind;
+use portico_tests::{Machine, Scenario};
+
+use super::shell::{ask, focus, leave, sound};
+
+/// Boots both guests to their shells, and gives the first one the keyboard.
+fn boot(machine: MachineKind, cpus: u32) -> Result<Machine> {
+    let mut running = Scenario::system("linux-small", machine, cpus).seconds(240).boot()?;
+    for guest in ["one", "two"] {
+        running.wait(&format!(r"^\[{guest}\] Linux 6\.12\.\d+ on 2 vCPUs, \d+ MiB: {guest}$"))?;
+    }
+    focus(&mut running, "one")?;
+    Ok(running)
+}
+
+/// Both processors work, can be switched off and on, and interrupt each other.
+pub fn processors(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    let online = "/sys/devices/system/cpu/online";
+    ask(&mut running, &format!("cat {online}"), "^0-1$")?;
+    for _ in 0..3 {
+        ask(&mut running, &format!("echo 0 > /sys/devices/system/cpu/cpu1/online; cat {online}"), "^0$")?;
+        ask(&mut running, &format!("echo 1 > /sys/devices/system/cpu/cpu1/online; cat {online}"), "^0-1$")?;
+    }
+    let on_both = "for i in 0 1; do taskset -c $i sh -c 'x=0; while [ $x -lt 20000 ]; do x=$((x+1)); done; echo did-$x'; done; echo bo''th";
+    let mark = running.mark();
+    ask(&mut running, on_both, "^both$")?;
+    running.wait_after(mark, "^did-20000$")?;
+    // The timer's line: its number, then the counts of both.
+    let timer = "awk '/arch_timer/ && $2 > 20 && $3 > 20 { print \"tic\" \"king\" }' /proc/interrupts";
+    ask(&mut running, timer, "^ticking$")?;
+    // Sleeping goes on for as long as it says, by the guest's clock.
+    let sleep = "a=$(cut -d. -f1 /proc/uptime); sleep 3; b=$(cut -d. -f1 /proc/uptime); echo slept-$((b-a))";
+    ask(&mut running, sleep, "^slept-[345]$")?;
+    sound(&mut running)
+}
+
+/// What is written to a disk is there, also when its service dies meanwhile.
+pub fn disk(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    ask(&mut running, "mount -t vfat /dev/pvda /mnt && ls /mnt && echo moun''ted", "^mounted$")?;
+    ask(&mut running, "dd if=/dev/urandom of=/tmp/a bs=64k count=48 2>/dev/null; echo ma''de", "^made$")?;
+    let load = "for i in 1 2 3 4; do cp /tmp/a /mnt/$i; sync; done; umount /mnt; echo writ''ten";
+    let mark = running.mark();
+    running.send(&format!("{load}\r"))?;
+    leave(&mut running)?;
+    for _ in 0..3 {
+        let mark = running.mark();
+        running.send("reboot block\r")?;
+        running.wait_after(mark, r#"guest "block": rebooted by the operator"#)?;
+    }
+    running.wait_after(mark, "written$")?;
+    focus(&mut running, "one")?;
+    let compare =
+        "mount -t vfat /dev/pvda /mnt; for i in 1 2 3 4; do cmp /tmp/a /mnt/$i && echo same; done | grep -c same";
+    ask(&mut running, compare, "^4$")?;
+    ask(&mut running, "dmesg | grep -ci 'i/o error'", "^0$")?;
+    sound(&mut running)
+}
+
+/// The guests reach each other, again after the service died.
+pub fn network(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    ask(&mut running, "ping -c 5 10.0.2.16", "^5 packets transmitted, 5 packets received")?;
+    leave(&mut running)?;
+    let mark = running.mark();
+    running.send("reboot net\r")?;
+    running.wait_after(mark, r#"guest "net": rebooted by the operator"#)?;
+    focus(&mut running, "one")?;
+    ask(&mut running, "until ping -c 1 -W 1 10.0.2.16 >/dev/null; do :; done; echo a''gain", "^again$")?;
+    // More than the rings hold, by TCP, and every byte of it.
+    let serve = "head -c 1000000 /dev/urandom > /tmp/a; md5sum < /tmp/a; httpd -h /tmp; echo ser''ving";
+    ask(&mut running, serve, "^serving$")?;
+    let sent = running.all("^[0-9a-f]{32}  -$")?.first().map(ToString::to_string);
+    leave(&mut running)?;
+    focus(&mut running, "two")?;
+    let received = ask(&mut running, "wget -q -O - http://10.0.2.15/a | md5sum", "^[0-9a-f]{32}  -$")?;
+    ensure!(sent.as_ref() == Some(&received), "sent {sent:?}, received {received}");
+    sound(&mut running)
+}
+
+/// Restarting, powering off and panicking are what the manager hears of.
+pub fn ends(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    ask(&mut running, "reboot -f", r#"guest "one": asked to be rebooted"#)?;
+    let mark = running.mark();
+    let begun = running.wait_after(mark, r"Linux 6\.12\.\d+ on 2 vCPUs, \d+ MiB: one$")?;
+    // It keeps the keyboard and the screen if its next life was there soon enough.
+    if begun.starts_with("[one]") {
+        focus(&mut running, "one")?;
+    }
+    ask(&mut running, "echo again-$((6*7))", "^again-42$")?;
+    let mark = running.mark();
+    ask(&mut running, "poweroff -f", r#"guest "one": powered off"#)?;
+    running.wait_after(mark, "keyboard of the manager")?;
+    focus(&mut running, "two")?;
+    ask(&mut running, "echo c > /proc/sysrq-trigger", r#"guest "two": panicked"#).map(drop)
+}
