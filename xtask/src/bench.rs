@@ -137,7 +137,8 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
         setup::ensure(setup::RUN, &ask)?;
         if options.wants(Guests::Linux) {
             setup::ensure(setup::LINUX, &ask)?;
-            kernel::build(&kernel::Options::default())?;
+            let parts = vec![kernel::Part::Kernel, kernel::Part::Bench];
+            kernel::build(&kernel::Options { parts, ..kernel::Options::default() })?;
         }
     }
     let kinds = match options.machine {

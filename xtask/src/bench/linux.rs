@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::counted::{self, counting};
 use super::{Figures, LIMIT, Measured, NO_LOOP, ask, number, prepare, start};
-use crate::linux;
+use crate::linux::Part;
 use crate::machine::Line;
 use crate::qemu::Session;
 
@@ -29,8 +29,8 @@ const BARE_MIB: u64 = 96;
 /// If a machine does not do what it should.
 pub fn measure(measured: &mut Measured, build: bool) -> Result<()> {
     let kind = measured.kind;
-    let built = linux::paths();
-    let image = std::fs::read(&built.kernel).with_context(|| format!("reading {}", built.kernel.display()))?;
+    let kernel = Part::Kernel.path();
+    let image = std::fs::read(&kernel).with_context(|| format!("reading {}", kernel.display()))?;
     let first = first_words(&image).context("the kernel is too short")?;
     measured.figures.insert("linux_image_kib".into(), (image.len() as u64).div_ceil(1024));
     guest(measured, "bench-linux-boot", Some(&first), build)?;
@@ -70,9 +70,8 @@ fn guest(measured: &mut Measured, system: &str, first: Option<&str>, build: bool
 /// Boots the kernel alone.
 fn bare(kind: MachineKind, arguments: &str, first: Option<&str>, figures: &mut Figures) -> Result<()> {
     let folder: TempDir = tempfile::Builder::new().prefix("portico-").tempdir()?;
-    let built = linux::paths();
-    let mut line = Line::new(kind, 1, BARE_MIB, built.kernel);
-    line.initrd = Some(built.bench);
+    let mut line = Line::new(kind, 1, BARE_MIB, Part::Kernel.path());
+    line.initrd = Some(Part::Bench.path());
     line.icount = true;
     line.bootargs = format!("console=ttyAMA0 quiet {arguments}").split(' ').map(String::from).collect();
     line.qmp = Some(folder.path().join("qmp"));
