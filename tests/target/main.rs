@@ -12,8 +12,6 @@ mod freertos;
 mod guests;
 mod hostile;
 mod linux;
-mod linux_drivers;
-mod linux_shell;
 mod manager;
 mod net;
 mod requests;
@@ -37,7 +35,6 @@ fn main() -> ExitCode {
         guests::trials(),
         hostile::trials(),
         linux::trials(),
-        linux_drivers::trials(),
         manager::trials(),
         net::trials(),
         requests::trials(),

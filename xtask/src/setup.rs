@@ -77,7 +77,7 @@ const LINUX_PROGRAMS: [(&str, &str); 8] = [
 const FILE_SYSTEMS: &str = "e2fsprogs";
 
 /// What testing needs beside.
-const TESTS: &[Part] = &[Part::Gdb, Part::Format, Part::LintHost, Part::LintBare];
+const TESTS: &[Part] = &[Part::Gdb, Part::Format, Part::LintHost, Part::LintBare, Part::Linux];
 
 /// Runs the subcommand.
 ///

@@ -36,7 +36,7 @@ pub enum Step {
     Sizes,
     /// Guests on the three machines
     Target,
-    /// Linux guests on the three machines, with a kernel that is built first: only if named, or with --all
+    /// Linux guests, with a kernel that is built first. All of it on the three machines if named or with --all, else a quick part
     Linux,
     /// Costs, compared with the committed ones
     Bench,
@@ -50,7 +50,7 @@ pub struct Options {
     /// Not these steps
     #[arg(long, value_name = "STEP")]
     pub skip: Vec<Step>,
-    /// All steps, also those that are left out unless they are named
+    /// All of every step, also what takes long
     #[arg(long, conflicts_with = "steps")]
     pub all: bool,
     /// Install what is missing without asking
@@ -91,8 +91,7 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
     let mut total = Count::default();
     let mut report = Vec::new();
     for step in Step::value_variants() {
-        let wanted =
-            if options.steps.is_empty() { options.all || *step != Step::Linux } else { options.steps.contains(step) };
+        let wanted = options.steps.is_empty() || options.steps.contains(step);
         if !wanted || options.skip.contains(step) {
             continue;
         }
@@ -279,11 +278,13 @@ fn target(arguments: &[String]) -> Result<Count> {
 /// Builds a Linux kernel if that was not done, and runs its tests on the machines.
 fn linux(options: &Options) -> Result<Count> {
     setup::ensure(setup::LINUX, &setup::Options { yes: options.yes, dry_run: false })?;
-    linux::build(&linux::Options::default())?;
-    let services = ["service:console", "service:block", "service:net"].map(str::to_string).to_vec();
-    build::build(&build::Options { guests: Some(services), verbose: false })?;
+    let is_quick = !options.all && options.steps.is_empty();
+    let parts = if is_quick { vec![linux::Part::Kernel, linux::Part::Initramfs] } else { Vec::new() };
+    linux::build(&linux::Options { parts, ..linux::Options::default() })?;
+    build::build(&build::Options::default())?;
     // They are marked as ignored, so that the step `target` leaves them out.
-    tests(host_cargo("test").args(["-q", "-p", "portico-tests", "--", "--ignored", "linux::"]).args(&options.arguments))
+    let filter = if is_quick { "linux::quick::" } else { "linux::" };
+    tests(host_cargo("test").args(["-q", "-p", "portico-tests", "--", "--ignored", filter]).args(&options.arguments))
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use super::shell::{ask, leave, log_in, run, sound, up};
 pub fn login(machine: MachineKind, cpus: u32) -> Result<()> {
     let mut running = Scenario::system("linux", machine, cpus).seconds(200).boot()?;
     up(&mut running, &["one", "two"])?;
+    // A guest on the SDK asks FreeRTOS beside them.
+    running.wait(r"^\[ping\] ping \d+: answer")?;
     log_in(&mut running, "one")?;
     ask(&mut running, "id -un; tty", "^/dev/hvc0$")?;
     ask(&mut running, "echo $(hostname) has $(nproc)", "^one has 2$")?;

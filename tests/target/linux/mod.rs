@@ -1,8 +1,9 @@
-//! Linux as a guest. Not run if not asked for, since a kernel and a root must be made first: `cargo xtask test linux`.
+//! Linux as a guest. The quick part is a step of the whole suite; the rest takes long, and is run by `cargo xtask test linux` or `--all`.
 //!
 //! | file | what |
 //! | --- | --- |
 //! | [`small`] | processors, disk and network of guests with a RAM disk: quick |
+//! | [`drivers`] | what the drivers do beside carrying data: queues, sleep, what the manager asks |
 //! | [`debian`] | what a Debian guest is: login, packages, network, a page for this computer |
 //! | [`ends`] | guests that power off, restart and panic, and their file systems |
 //! | [`disk`] | verified writing, also while the block service dies |
@@ -13,6 +14,7 @@
 
 mod debian;
 mod disk;
+mod drivers;
 mod ends;
 mod latency;
 mod load;
@@ -33,35 +35,47 @@ const MACHINES: [(MachineKind, u32); 4] =
 /// What is tested on a machine.
 type Test = fn(MachineKind, u32) -> anyhow::Result<()>;
 
+/// What the step `linux` of the whole suite runs, with a RAM disk: a kernel is built for it, but no root.
+const QUICK: [(&str, Test); 11] = [
+    ("processors", small::processors),
+    ("disk", small::disk),
+    ("network", small::network),
+    ("ends", small::ends),
+    ("hypervisor", drivers::hypervisor),
+    ("queues", drivers::queues),
+    ("suspend", drivers::suspend),
+    ("hibernate", drivers::hibernate),
+    ("time", drivers::time_of_day),
+    ("watchdog", drivers::watchdog),
+    ("requests", drivers::requests),
+];
+
+/// What else is tested on every machine.
+const DEBIAN: [(&str, Test); 3] =
+    [("debian_login", debian::login), ("debian_disk", disk::verified), ("debian_reboots", ends::reboots)];
+
+/// What does not depend on the machine.
+const ONCE: [(&str, Test); 4] = [
+    ("debian_net", net::much),
+    ("debian_stress", load::stress),
+    ("debian_panics", ends::panics),
+    ("debian_latency", latency::beside_a_neighbour),
+];
+
 pub fn trials() -> Vec<Trial> {
     let mut trials = Vec::new();
-    let mut add = |name: String, test: Test, machine, cpus| {
-        trials.push(trial(name, move || test(machine, cpus)).with_ignored_flag(true));
+    let mut add = |tests: &[(&str, Test)], machine, cpus, is_quick| {
+        let quick = if is_quick { "quick::" } else { "" };
+        for &(part, test) in tests {
+            let name = format!("linux::{quick}{part}_{}_{cpus}", name(machine));
+            trials.push(trial(name, move || test(machine, cpus)).with_ignored_flag(true));
+        }
     };
     for (machine, cpus) in MACHINES {
-        let tests: [(&str, Test); 7] = [
-            ("processors", small::processors),
-            ("disk", small::disk),
-            ("network", small::network),
-            ("ends", small::ends),
-            ("debian_login", debian::login),
-            ("debian_disk", disk::verified),
-            ("debian_reboots", ends::reboots),
-        ];
-        for (part, test) in tests {
-            add(format!("linux::{part}_{}_{cpus}", name(machine)), test, machine, cpus);
-        }
+        add(&QUICK, machine, cpus, (machine, cpus) == MACHINES[0]);
+        add(&DEBIAN, machine, cpus, false);
     }
-    // What does not depend on the machine.
-    let tests: [(&str, Test); 4] = [
-        ("debian_net", net::much),
-        ("debian_stress", load::stress),
-        ("debian_panics", ends::panics),
-        ("debian_latency", latency::beside_a_neighbour),
-    ];
-    for (part, test) in tests {
-        let (machine, cpus) = MACHINES[0];
-        add(format!("linux::{part}_{}_{cpus}", name(machine)), test, machine, cpus);
-    }
+    let (machine, cpus) = MACHINES[0];
+    add(&ONCE, machine, cpus, false);
     trials
 }

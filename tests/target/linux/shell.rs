@@ -17,7 +17,8 @@ pub fn focus(running: &mut Machine, guest: &str) -> Result<()> {
     ask(running, "echo ready-$((6*7))", "^ready-42$").map(drop)
 }
 
-fn hand_over(running: &mut Machine, guest: &str) -> Result<()> {
+/// Gives a guest the keyboard, whatever it does with it.
+pub fn hand_over(running: &mut Machine, guest: &str) -> Result<()> {
     let mark = running.mark();
     running.send(&format!("console {guest}\r"))?;
     running.wait_after(mark, &format!(r#"keyboard and screen of guest "{guest}""#)).map(drop)
