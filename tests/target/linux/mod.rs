@@ -36,7 +36,7 @@ const MACHINES: [(MachineKind, u32); 4] =
 type Test = fn(MachineKind, u32) -> anyhow::Result<()>;
 
 /// What the step `linux` of the whole suite runs, with a RAM disk: a kernel is built for it, but no root.
-const QUICK: [(&str, Test); 11] = [
+const QUICK: [(&str, Test); 10] = [
     ("processors", small::processors),
     ("disk", small::disk),
     ("network", small::network),
@@ -44,15 +44,18 @@ const QUICK: [(&str, Test); 11] = [
     ("hypervisor", drivers::hypervisor),
     ("queues", drivers::queues),
     ("suspend", drivers::suspend),
-    ("hibernate", drivers::hibernate),
     ("time", drivers::time_of_day),
     ("watchdog", drivers::watchdog),
     ("requests", drivers::requests),
 ];
 
 /// What else is tested on every machine.
-const DEBIAN: [(&str, Test); 3] =
-    [("debian_login", debian::login), ("debian_disk", disk::verified), ("debian_reboots", ends::reboots)];
+const LONG: [(&str, Test); 4] = [
+    ("hibernate", drivers::hibernate),
+    ("debian_login", debian::login),
+    ("debian_disk", disk::verified),
+    ("debian_reboots", ends::reboots),
+];
 
 /// What does not depend on the machine.
 const ONCE: [(&str, Test); 4] = [
@@ -73,7 +76,7 @@ pub fn trials() -> Vec<Trial> {
     };
     for (machine, cpus) in MACHINES {
         add(&QUICK, machine, cpus, (machine, cpus) == MACHINES[0]);
-        add(&DEBIAN, machine, cpus, false);
+        add(&LONG, machine, cpus, false);
     }
     let (machine, cpus) = MACHINES[0];
     add(&ONCE, machine, cpus, false);

@@ -32,6 +32,9 @@ pub const MAX_GUESTS: usize = layout::MAX_SOURCES;
 /// Most RAM of a guest, in pages.
 const MAX_PAGES: u64 = (place::FLOOR - dt::RAM_BASE) / PAGE_SIZE;
 
+/// How long scrubbing is waited for before a guest that was refused something is tried again, in nanoseconds.
+const SCRUB_NS: u64 = 100_000_000;
+
 /// Why a guest could not be built.
 enum Failure {
     /// Wait: memory is being scrubbed.
@@ -118,6 +121,10 @@ impl Manager {
             Ok(()) => {}
             // Scrubbing keeps the loop busy; the next turn tries again.
             Err(Failure::NotYet) => self.unprepare(id, Next::StartAt(now)),
+            // What was refused may be had when all memory is scrubbed: a block for EL2's pool, above all after the manager was begun anew.
+            Err(Failure::Because(_)) if !self.machine.memory_is_settled() => {
+                self.unprepare(id, Next::StartAt(now.saturating_add(SCRUB_NS)));
+            }
             Err(Failure::Because(why)) => self.fail(id, &why),
         }
     }
