@@ -20,10 +20,8 @@ pub fn trials() -> Vec<Trial> {
     }
     for machine in [MachineKind::Virt, MachineKind::VirtGicv2] {
         let name = name(machine);
-        // Known to fail now and then: a guest that was rebooted while the manager died may be given up. Run by name with `--ignored`.
-        let under_load = trial(format!("manager::dies_under_load_{name}_2"), move || under_load(machine));
-        let again = trial(format!("manager::dies_again_and_again_{name}_2"), move || while_it_takes_over(machine));
-        trials.extend([under_load, again].map(|trial| trial.with_ignored_flag(true)));
+        trials.push(trial(format!("manager::dies_under_load_{name}_2"), move || under_load(machine)));
+        trials.push(trial(format!("manager::dies_again_and_again_{name}_2"), move || while_it_takes_over(machine)));
     }
     trials.push(trial("manager::hangs", hangs));
     trials.push(trial("manager::policies_go_on", policies));

@@ -97,10 +97,9 @@ impl Manager {
             let Some(guest) = self.guests.get(id) else { continue };
             match guest.state {
                 State::Due(at) if now >= at => {
-                    if guest.instance.is_none() {
-                        self.try_prepare(id, now);
-                    }
-                    if !is_loading {
+                    // One that was not prepared is being taken down: what there is of it must not run.
+                    let is_prepared = guest.instance.is_some() || self.try_prepare(id, now);
+                    if is_prepared && !is_loading {
                         is_loading = self.try_load(id);
                         is_busy |= is_loading;
                     }
@@ -116,9 +115,10 @@ impl Manager {
         is_busy
     }
 
-    fn try_prepare(&mut self, id: usize, now: u64) {
+    /// Prepares a guest, or undoes what was done of that. Returns whether it is prepared.
+    fn try_prepare(&mut self, id: usize, now: u64) -> bool {
         match self.prepare(id) {
-            Ok(()) => {}
+            Ok(()) => return true,
             // Scrubbing keeps the loop busy; the next turn tries again.
             Err(Failure::NotYet) => self.unprepare(id, Next::StartAt(now)),
             // What was refused may be had when all memory is scrubbed: a block for EL2's pool, above all after the manager was begun anew.
@@ -127,6 +127,7 @@ impl Manager {
             }
             Err(Failure::Because(why)) => self.fail(id, &why),
         }
+        false
     }
 
     /// Creates a guest's domain with vCPUs, console and channels. Its memory is taken, not filled.
