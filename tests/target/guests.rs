@@ -25,12 +25,6 @@ fn boot(system: &'static str) -> Result<Machine> {
     Scenario::system(system, MachineKind::Virt, 1).icount().boot()
 }
 
-/// Lets half a second of the machine's time pass: a guest that ended is taken down piece by piece.
-fn moment(running: &mut Machine) -> Result<()> {
-    let mark = running.mark();
-    running.wait_after(mark, r"^\[neighbour\] healthy").map(drop)
-}
-
 fn watchdog() -> Result<()> {
     let mut running = boot("watchdog")?;
     running.wait(r#"guest "watched": watchdog expired, no heartbeat for 300 ms"#)?;
@@ -65,7 +59,6 @@ fn preserve() -> Result<()> {
     // Its memory comes back when the operator has seen enough, and it can start anew.
     running.send("destroy kept\r")?;
     running.wait(r#"guest "kept": destroyed"#)?;
-    moment(&mut running)?;
     let mark = running.mark();
     running.send("create kept\r")?;
     running.wait_after(mark, r"^\[kept\] born")?;
@@ -100,7 +93,6 @@ fn limit() -> Result<()> {
     running.wait(r#"guest "rebooting": restarted 2 times in 60 s, not again"#)?;
     ensure!(running.all(r#"guest "rebooting": restarts in 0 ms"#)?.len() == 2, "a reboot does not wait");
     // The operator starts it anew, with a fresh count.
-    moment(&mut running)?;
     let mark = running.mark();
     running.send("create failing\r")?;
     running.wait_after(mark, r#"guest "failing": restarts in 100 ms \(restart 1\)"#).map(drop)

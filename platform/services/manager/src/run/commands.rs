@@ -119,7 +119,7 @@ impl Manager {
         let id = match self.find(&name) {
             Some(id) => {
                 let guest = self.guests.get_mut(id).ok_or_else(String::new)?;
-                if !matches!(guest.state, State::Absent) {
+                if !matches!(guest.state, State::Absent | State::Destroying(Next::Stay)) {
                     return Err(format!(
                         "guest `{name}` exists ({}); `reboot {name}` starts it afresh",
                         guest.state.word()

@@ -69,12 +69,15 @@ impl Manager {
         self.guests.len() - 1
     }
 
-    /// Lets a guest start as soon as it can.
+    /// Lets a guest start as soon as it can: one that is being taken down, when that is done.
     pub fn start(&mut self, id: usize, now: u64) {
         if let Some(guest) = self.guests.get_mut(id) {
             guest.restarts.reset();
             guest.last_end = None;
-            guest.state = State::Due(now);
+            guest.state = match guest.state {
+                State::Destroying(_) => State::Destroying(Next::StartAt(now)),
+                _ => State::Due(now),
+            };
         }
         self.save();
     }
