@@ -5,6 +5,7 @@
 #![no_main]
 
 mod boot;
+mod bringup;
 mod clock;
 mod dispatch;
 mod entropy;
@@ -29,11 +30,10 @@ mod trace;
 mod trap;
 mod vmid;
 
-use portico_arch::vectors;
-
 /// Where the entry code goes, on the first stack: `dtb` and `image` are physical addresses, `level` is the exception
 /// level of entry.
 #[unsafe(no_mangle)]
+#[unsafe(link_section = ".init.text")]
 extern "C" fn portico_boot(dtb: u64, image: u64, level: u64) -> ! {
     boot::own_tables(image, level);
     let mut boot = boot::Boot::default();
@@ -46,13 +46,5 @@ extern "C" fn portico_boot(dtb: u64, image: u64, level: u64) -> ! {
     boot::init_time();
     boot::start_others(&boot.machine, &mpidrs);
     boot::start_manager(&boot);
-    run_pcpu(0)
-}
-
-/// Leaves boot on this pCPU: it schedules for ever.
-fn run_pcpu(index: usize) -> ! {
-    boot::install_vectors();
-    let top = portico_arch::boot::stack_top(index) as u64;
-    // SAFETY: the stack is this pCPU's, its top is 16-byte aligned, and what runs on it now is never returned to.
-    unsafe { vectors::enter_idle(top - 16) }
+    bringup::run_first()
 }

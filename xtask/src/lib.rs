@@ -7,6 +7,7 @@
 //! It only ever stops processes it started itself.
 
 pub mod bench;
+pub mod bootcode;
 pub mod build;
 pub mod cc;
 pub mod ci;

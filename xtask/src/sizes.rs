@@ -10,16 +10,18 @@ use elf::abi::{SHF_ALLOC, SHF_EXECINSTR, SHF_WRITE, SHT_NOBITS};
 use elf::endian::LittleEndian;
 use serde::Serialize;
 
-use crate::{build, project, source};
+use crate::{bootcode, build, project, source};
 
-/// Text that the hypervisor should come down to, in bytes.
+/// Text that the hypervisor should have while guests run, in bytes.
 const TEXT_GOAL: u64 = 64 << 10;
 /// Lines of code that it should come down to.
 const LINES_GOAL: usize = 10_000;
 /// Most text that passes, in bytes: what it has now and a little, so that it only ever shrinks. Lower it with the text.
-const TEXT_LIMIT: u64 = 76_416;
+const TEXT_LIMIT: u64 = 62_208;
+/// Most text that only boot executes, in bytes. Lower it likewise.
+const BOOT_TEXT_LIMIT: u64 = 15_104;
 /// Most lines of code that pass. Lower it likewise.
-const LINES_LIMIT: usize = 11_840;
+const LINES_LIMIT: usize = 11_756;
 
 /// What is compiled into EL2: not the parts of the ABI that only guests use.
 const SOURCES: &[&str] = &[
@@ -60,8 +62,10 @@ pub struct Options {
 /// The sizes.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sizes {
-    /// Code, in bytes.
+    /// Code that stays, in bytes.
     pub text: u64,
+    /// Code that only boot executes and that is unmapped when it is over, in bytes.
+    pub boot_text: u64,
     /// Constants, in bytes.
     pub rodata: u64,
     /// Variables with a first value, in bytes.
@@ -78,6 +82,8 @@ pub struct Sizes {
     pub lines_goal: usize,
     /// Most text that is allowed.
     pub text_limit: u64,
+    /// Most text that only boot executes that is allowed.
+    pub boot_text_limit: u64,
     /// Most lines that are allowed.
     pub lines_limit: usize,
 }
@@ -85,7 +91,7 @@ pub struct Sizes {
 impl Sizes {
     /// Says whether all is within the limits.
     pub fn within_limits(&self) -> bool {
-        self.text <= self.text_limit && self.lines_total <= self.lines_limit
+        self.text <= self.text_limit && self.boot_text <= self.boot_text_limit && self.lines_total <= self.lines_limit
     }
 }
 
@@ -98,6 +104,7 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
         build::build(&build::Options { guests: Some(Vec::new()), verbose: false })?;
     }
     let sizes = measure()?;
+    bootcode::check()?;
     if options.json {
         println!("{}", serde_json::to_string_pretty(&sizes)?);
     } else {
@@ -117,13 +124,15 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
 pub fn measure() -> Result<Sizes> {
     let path = build::built().hyp_elf;
     let file = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-    let (mut text, mut rodata, mut data, mut bss) = (0, 0, 0, 0);
+    let (mut text, mut boot_text, mut rodata, mut data, mut bss) = (0, 0, 0, 0, 0);
     let parsed = ElfBytes::<LittleEndian>::minimal_parse(&file)?;
+    let boot = parsed.section_header_by_name(bootcode::SECTION)?.context("no boot text")?;
     for section in parsed.section_headers().context("no sections")?.iter() {
         let flag = |flag: u32| section.sh_flags & u64::from(flag) != 0;
         let sum = match section.sh_type {
             _ if !flag(SHF_ALLOC) => continue,
             SHT_NOBITS => &mut bss,
+            _ if section == boot => &mut boot_text,
             _ if flag(SHF_EXECINSTR) => &mut text,
             _ if flag(SHF_WRITE) => &mut data,
             _ => &mut rodata,
@@ -140,6 +149,7 @@ pub fn measure() -> Result<Sizes> {
     let lines_total = lines.values().sum();
     Ok(Sizes {
         text,
+        boot_text,
         rodata,
         data,
         bss,
@@ -148,6 +158,7 @@ pub fn measure() -> Result<Sizes> {
         text_goal: TEXT_GOAL,
         lines_goal: LINES_GOAL,
         text_limit: TEXT_LIMIT,
+        boot_text_limit: BOOT_TEXT_LIMIT,
         lines_limit: LINES_LIMIT,
     })
 }
@@ -155,6 +166,7 @@ pub fn measure() -> Result<Sizes> {
 /// Prints a table.
 pub fn print(sizes: &Sizes) {
     println!("{:<34}{:>9} bytes (goal {}, limit {})", "EL2 text", sizes.text, sizes.text_goal, sizes.text_limit);
+    println!("{:<34}{:>9} bytes (limit {})", "EL2 text of boot, then unmapped", sizes.boot_text, sizes.boot_text_limit);
     println!("{:<34}{:>9}", "EL2 read-only data", sizes.rodata);
     println!("{:<34}{:>9}", "EL2 data", sizes.data);
     println!("{:<34}{:>9}", "EL2 bss", sizes.bss);

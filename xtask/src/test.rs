@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 
 use crate::guests::{self, Kind};
 use crate::toolchain::{self, Toolchain};
-use crate::{bench, build, linux, project, setup, sizes};
+use crate::{bench, bootcode, build, linux, project, setup, sizes};
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -146,6 +146,7 @@ impl Step {
             Step::Sizes => {
                 build::build(&build::Options { guests: Some(Vec::new()), verbose: false })?;
                 let sizes = sizes::measure()?;
+                bootcode::check()?;
                 sizes::print(&sizes);
                 Ok(Count::one(sizes.within_limits()))
             }

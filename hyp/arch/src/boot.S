@@ -160,7 +160,7 @@ park:
     b       park
     .ltorg
 
-.section .text, "ax"
+.section .init.text, "ax"
 primary_high:
     ldr     x0, =__bss_start
     ldr     x1, =__bss_end
@@ -187,7 +187,9 @@ primary_high:
     mov     x2, x19
     bl      portico_boot
     b       .
+    .ltorg
 
+.section .text, "ax"
 secondary_high:
     mrs     x0, mpidr_el1
     ldr     x1, =0xff00ffffff

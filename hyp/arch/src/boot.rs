@@ -29,8 +29,8 @@ const _: () = assert!(SLOT_SIZE * MAX_PCPUS == 8 * 24 * 1024);
 static BOOT_PCPUS: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
 
 unsafe extern "C" {
-    static __image_start: u8;
     static __image_end: u8;
+    static __init_end: u8;
     static __image_l2: u8;
     static __image_l3: [AtomicU64; 512];
     static __stacks: u8;
@@ -43,7 +43,7 @@ pub const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
 /// Tells the bytes of memory that the image takes, statics and stacks included.
 #[must_use]
 pub fn image_size_bytes() -> u64 {
-    (&raw const __image_end as usize - &raw const __image_start as usize) as u64
+    (&raw const __image_end as usize - IMAGE_BASE) as u64
 }
 
 /// Tells the top of the EL2 stack of pCPU `index`.
@@ -78,11 +78,22 @@ pub(crate) fn image_l2_descriptor() -> u64 {
 
 /// Unmaps the page below each stack: an overflow faults instead of reaching what lies there.
 pub(crate) fn unmap_stack_guards() {
+    for index in 0..MAX_PCPUS {
+        unmap(fatal_stack_top(index) - FATAL_STACK_SIZE - GUARD, GUARD);
+        unmap(stack_top(index) - STACK_SIZE - GUARD, GUARD);
+    }
+}
+
+/// Unmaps what only boot executes. The caller invalidates the TLBs.
+pub(crate) fn unmap_boot_text() {
+    unmap(IMAGE_BASE, &raw const __init_end as usize - IMAGE_BASE);
+}
+
+/// Unmaps pages of the image.
+fn unmap(va: usize, bytes: usize) {
     // SAFETY: the table is a static of the image, written by the boot asm before and by nobody else.
     let table = unsafe { &__image_l3 };
-    let open = |va: usize| table[(va - IMAGE_BASE) >> 12 & 511].store(0, Relaxed);
-    for index in 0..MAX_PCPUS {
-        open(fatal_stack_top(index) - FATAL_STACK_SIZE - GUARD);
-        open(stack_top(index) - STACK_SIZE - GUARD);
+    for page in (va..va + bytes).step_by(4096) {
+        table[(page - IMAGE_BASE) >> 12 & 511].store(0, Relaxed);
     }
 }

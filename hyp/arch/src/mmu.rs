@@ -232,13 +232,13 @@ pub(crate) fn unmap_last_device_page() {
     tlb::el2_page_local(DEVICE_BASE + slot * 4096);
 }
 
-/// Maps `bytes` of memory from `pa` read-only for boot and gives them as a slice. Gone after [`end_boot_maps`].
+/// Maps `bytes` of memory from `pa` read-only for boot and gives them as a slice. Gone after [`end_boot`].
 ///
 /// # Errors
 /// [`MapError::Full`] if the GiB of boot addresses is used up.
 ///
 /// # Safety
-/// It is readable normal memory that nothing writes, and the slice is dropped before [`end_boot_maps`].
+/// It is readable normal memory that nothing writes, and the slice is dropped before [`end_boot`].
 pub unsafe fn boot_map(pa: Pa, bytes: usize) -> Result<&'static [u8], MapError> {
     let first = pa.raw() & !(BLOCK_SIZE - 1);
     let offset = (pa.raw() - first) as usize;
@@ -258,8 +258,9 @@ pub unsafe fn boot_map(pa: Pa, bytes: usize) -> Result<&'static [u8], MapError> 
     Ok(unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(va), bytes) })
 }
 
-/// Takes away all boot-time mappings, on all pCPUs.
-pub fn end_boot_maps() {
+/// Takes away all boot-time mappings and the text that only boot executes, on all pCPUs. Not to be called from there.
+pub fn end_boot() {
+    crate::boot::unmap_boot_text();
     for block in 0..BOOT_BLOCKS.swap(0, Relaxed) {
         BOOT_L2.entry(block).store(0, Relaxed);
     }

@@ -10,7 +10,6 @@ pub mod addr;
 pub mod entropy;
 pub mod esr;
 pub mod extent;
-pub mod fdt_writer;
 pub mod handle;
 pub mod idregs;
 pub mod image;

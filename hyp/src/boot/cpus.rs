@@ -1,19 +1,14 @@
 //! Bringing up the other pCPUs.
 
-use super::own_pcpu;
+use crate::bringup::{CLOSED, UP};
 use crate::log::{self, Part};
 use crate::percpu;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 use portico_arch::smp::{self, StartMethod};
-use portico_arch::{context, cpu, gic, mmu, timer};
+use portico_arch::{cpu, timer};
 use portico_boards::Machine;
 use portico_boards::machine::Psci;
 use portico_core::addr::Pa;
-
-/// How many pCPUs have come up, or [`CLOSED`].
-static UP: AtomicUsize = AtomicUsize::new(1);
-/// No pCPU is waited for any more. One that comes late would be counted by nobody: it stays out.
-const CLOSED: usize = usize::MAX;
 
 /// How long one pCPU is waited for. A board needs microseconds; an emulator on a busy host may need more than a second.
 const PATIENCE_S: u64 = 10;
@@ -54,22 +49,4 @@ fn start(machine: &Machine<'_>, index: usize, mpidr: u64) -> Result<(), &'static
         cpu::relax();
     }
     Ok(())
-}
-
-/// Where the other pCPUs enter Rust, on their own stack and the boot tables.
-#[unsafe(no_mangle)]
-extern "C" fn portico_secondary(index: u64) -> ! {
-    let index = index as usize;
-    // SAFETY: the entry code found this pCPU's index; the boot pCPU made the tables.
-    unsafe { mmu::activate_root(index) };
-    own_pcpu(index, portico_arch::cpu::mpidr());
-    context::init_cpu();
-    if gic::init_pcpu().is_err() {
-        cpu::halt();
-    }
-    super::init_pcpu_time();
-    if UP.compare_exchange(index, index + 1, Ordering::Release, Ordering::Relaxed).is_err() {
-        cpu::halt();
-    }
-    crate::run_pcpu(index)
 }

@@ -1,18 +1,19 @@
-//! The steps of boot, each called from `main.rs` in order.
+//! The steps of boot, each called from `main.rs` in order. They are linked apart (`hyp.ld`) and unmapped when the last is done: nothing else may call
+//! them, which `cargo xtask sizes` checks.
 
 mod cpus;
+mod manager;
 mod memory;
 
 pub use cpus::start_others;
 pub use memory::{Boot, plan_memory};
 
 use crate::log::Part;
-use crate::{clock, irq, log, machine, percpu, root, sched};
-use core::sync::atomic::{AtomicBool, Ordering};
+use crate::{bringup, clock, log, machine, sched};
+use core::sync::atomic::Ordering;
 use portico_abi::psci::ret;
 use portico_arch::gic::{self, GicLayout};
-use portico_arch::pcpu::{self, MAX_PCPUS, PcpuBase};
-use portico_arch::vectors::{self, VectorKind};
+use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::{boot, context, mmu, timer};
 use portico_boards::machine::{Gic, Psci, UartInfo, argument};
 use portico_boards::{List, Machine, Range, Uart, tree};
@@ -23,23 +24,8 @@ pub fn own_tables(image: u64, level: u64) {
     // SAFETY: the entry code calls this first and once, with the place of the image.
     unsafe { mmu::init(image, level) };
     if level == 2 {
-        own_pcpu(0, portico_arch::cpu::mpidr());
+        bringup::own_pcpu(0);
     }
-}
-
-/// Gives this pCPU its data and vectors.
-fn own_pcpu(index: usize, mpidr: u64) {
-    let base = PcpuBase {
-        stack_top: boot::stack_top(index) as u64,
-        fatal_sp: boot::fatal_stack_top(index) as u64,
-        index: index as u64,
-        mpidr: mpidr & boot::MPIDR_AFFINITY,
-    };
-    // SAFETY: this is pCPU `index`, and nothing has asked for its data yet.
-    unsafe { percpu::init(index, base) };
-    // SAFETY: an element of a static that belongs to this pCPU.
-    unsafe { pcpu::set_current(percpu::base(index)) };
-    vectors::install(VectorKind::Plain);
 }
 
 /// Reads the device tree at physical address `dtb` and opens the console. Stops, saying why, if this machine or this
@@ -152,7 +138,7 @@ pub fn init_guest_controls() {
 pub fn apply_options(machine: &Machine<'_>) {
     let value = |name: &[u8]| argument(machine.bootargs, name);
     let bhb = value(b"portico.bhb") != Some(b"off");
-    IS_PLAIN.store(!bhb, Ordering::Release);
+    bringup::IS_PLAIN.store(!bhb, Ordering::Release);
     sched::queue::ALWAYS_TRAP_WFI.store(value(b"portico.wfi") == Some(b"trap"), Ordering::Relaxed);
     if machine.psci == Psci::Smc {
         machine::find_firmware_workarounds(bhb);
@@ -161,36 +147,20 @@ pub fn apply_options(machine: &Machine<'_>) {
     }
 }
 
-static IS_PLAIN: AtomicBool = AtomicBool::new(false);
-
-/// Installs the vector table that the boot arguments chose, on this pCPU.
-pub fn install_vectors() {
-    vectors::install(if IS_PLAIN.load(Ordering::Acquire) { VectorKind::Plain } else { VectorKind::Bhb });
-}
-
 /// Tells the clock and the scheduler the counter's frequency, and turns on this pCPU's timer interrupts.
 pub fn init_time() {
     let hz = timer::frequency_hz();
     // SAFETY: the other pCPUs are started later.
     unsafe { clock::init(hz as u32) };
     sched::queue::init(hz);
-    init_pcpu_time();
-}
-
-/// Turns on the interrupts of this pCPU that EL2 takes for itself.
-fn init_pcpu_time() {
-    timer::clear_deadline();
-    gic::enable(irq::PPI_HYP_TIMER);
-    gic::enable(irq::PPI_VIRTUAL_TIMER);
-    percpu::this().up_since.store(timer::now(), Ordering::Relaxed);
+    bringup::init_time();
 }
 
 /// Starts the manager. Stops, saying why, if the bundle has none that can run. From here on the UART is the manager's.
 #[cold]
 #[inline(never)]
 pub fn start_manager(boot: &Boot) {
-    if let Err(why) = root::start_manager(boot) {
+    if let Err(why) = manager::start(boot) {
         stop(why);
     }
-    mmu::end_boot_maps();
 }

@@ -1,10 +1,11 @@
 //! Well-formed input for the targets. Random bytes alone never get past a magic number.
 
+use dtoolkit::ToPropertyValue;
+use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use portico_bundle::description::{
     Bridge, Channel, Disk, Guest, Part, Reservation, RestartLimit, Service, ServiceKind, System, Vif,
 };
 use portico_bundle::writer::Writer;
-use portico_core::fdt_writer::FdtWriter;
 use std::path::Path;
 
 /// Reads every file with one of these endings in a folder of the project, in order.
@@ -107,61 +108,84 @@ pub fn kernels() -> Vec<Vec<u8>> {
 /// Device trees: those of the boards' tests, and a small one like that of QEMU `virt`.
 pub fn device_trees() -> Vec<Vec<u8>> {
     let mut seeds = files("platform/boards/tests", "dtb");
-    let mut buffer = vec![0; 4096];
-    let mut tree = FdtWriter::new(&mut buffer);
-    tree.begin_node("");
-    tree.prop_u32("#address-cells", 2);
-    tree.prop_u32("#size-cells", 2);
-    tree.prop_u32("interrupt-parent", 1);
-    tree.begin_node("memory@40000000");
-    tree.prop_str("device_type", "memory");
-    tree.prop_reg(0x4000_0000, 0x4000_0000);
-    tree.end_node();
-    tree.begin_node("cpus");
-    tree.prop_u32("#address-cells", 1);
-    tree.prop_u32("#size-cells", 0);
-    tree.begin_node("cpu@0");
-    tree.prop_str("device_type", "cpu");
-    tree.prop_str("enable-method", "psci");
-    tree.prop_u32("reg", 0);
-    tree.end_node();
-    tree.end_node();
-    tree.begin_node("psci");
-    tree.prop_str("compatible", "arm,psci-1.0");
-    tree.prop_str("method", "smc");
-    tree.end_node();
-    tree.begin_node("timer");
-    tree.prop_str("compatible", "arm,armv8-timer");
-    tree.prop_bytes("interrupts", [1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4].map(u32::to_be_bytes).as_flattened());
-    tree.end_node();
-    tree.begin_node("intc@8000000");
-    tree.prop_str("compatible", "arm,gic-v3");
-    tree.prop_bytes("interrupt-controller", &[]);
-    tree.prop_u32("#interrupt-cells", 3);
-    tree.prop_u32("phandle", 1);
-    tree.prop_bytes(
-        "reg",
-        [0, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0xf6_0000].map(u32::to_be_bytes).as_flattened(),
+    let mut tree = DeviceTree::new();
+    tree.root = node(
+        "",
+        [property("#address-cells", 2u32), property("#size-cells", 2u32), property("interrupt-parent", 1u32)],
+        [
+            node(
+                "memory@40000000",
+                [property("device_type", "memory"), property("reg", [0u32, 0x4000_0000, 0, 0x4000_0000])],
+                [],
+            ),
+            node(
+                "cpus",
+                [property("#address-cells", 1u32), property("#size-cells", 0u32)],
+                [node(
+                    "cpu@0",
+                    [property("device_type", "cpu"), property("enable-method", "psci"), property("reg", 0u32)],
+                    [],
+                )],
+            ),
+            node("psci", [property("compatible", "arm,psci-1.0"), property("method", "smc")], []),
+            node(
+                "timer",
+                [
+                    property("compatible", "arm,armv8-timer"),
+                    property("interrupts", [1u32, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]),
+                ],
+                [],
+            ),
+            node(
+                "intc@8000000",
+                [
+                    property("compatible", "arm,gic-v3"),
+                    property("interrupt-controller", &b""[..]),
+                    property("#interrupt-cells", 3u32),
+                    property("phandle", 1u32),
+                    property("reg", [0u32, 0x0800_0000, 0, 0x1_0000, 0, 0x080a_0000, 0, 0xf6_0000]),
+                    property("interrupts", [1u32, 9, 4]),
+                ],
+                [],
+            ),
+            node(
+                "pl011@9000000",
+                [
+                    property("compatible", "arm,pl011"),
+                    property("reg", [0u32, 0x0900_0000, 0, 0x1000]),
+                    property("interrupts", [0u32, 1, 4]),
+                ],
+                [],
+            ),
+            node(
+                "chosen",
+                [
+                    property("bootargs", "portico.manager_memory=32M"),
+                    property("stdout-path", "/pl011@9000000"),
+                    property("linux,initrd-start", 0x4800_0000u64),
+                    property("linux,initrd-end", 0x4810_0000u64),
+                ],
+                [],
+            ),
+        ],
     );
-    tree.prop_bytes("interrupts", [1, 9, 4].map(u32::to_be_bytes).as_flattened());
-    tree.end_node();
-    tree.begin_node("pl011@9000000");
-    tree.prop_str("compatible", "arm,pl011");
-    tree.prop_reg(0x0900_0000, 0x1000);
-    tree.prop_bytes("interrupts", [0, 1, 4].map(u32::to_be_bytes).as_flattened());
-    tree.end_node();
-    tree.begin_node("chosen");
-    tree.prop_str("bootargs", "portico.manager_memory=32M");
-    tree.prop_str("stdout-path", "/pl011@9000000");
-    tree.prop_bytes("linux,initrd-start", &u64::to_be_bytes(0x4800_0000));
-    tree.prop_bytes("linux,initrd-end", &u64::to_be_bytes(0x4810_0000));
-    tree.end_node();
-    tree.end_node();
-    if let Ok(length) = tree.finish() {
-        buffer.truncate(length);
-        seeds.push(buffer);
-    }
+    seeds.push(tree.to_dtb());
     seeds
+}
+
+fn node<const P: usize, const C: usize>(
+    name: &str,
+    properties: [DeviceTreeProperty; P],
+    children: [DeviceTreeNode; C],
+) -> DeviceTreeNode {
+    let mut node = DeviceTreeNode::new_unchecked(name);
+    properties.into_iter().for_each(|property| node.add_property(property));
+    children.into_iter().for_each(|child| node.add_child(child));
+    node
+}
+
+fn property<T: ToPropertyValue>(name: &str, value: T) -> DeviceTreeProperty {
+    DeviceTreeProperty::new_unchecked(name, value)
 }
 
 /// Lines for the manager's prompt, and keys.
