@@ -219,8 +219,16 @@ extern "C" {
 #define PORTICO_CONSOLE_IN_HEAD 384u
 /* `tail` of the input ring (guest writes). */
 #define PORTICO_CONSOLE_IN_TAIL 448u
-/* Non-zero if the console wants a notification when output comes (console writes). */
+/*
+ * Non-zero if the console wants a notification when output comes; `WANT_LINES` if not of all (console
+ * writes).
+ */
 #define PORTICO_CONSOLE_OUT_WANT 324u
+/*
+ * Value of `OUT_WANT`: only when a line feed comes, or output that leaves less than half of the ring free. A
+ * guest may still tell of all.
+ */
+#define PORTICO_CONSOLE_WANT_LINES 2u
 /* Non-zero if the guest wants a notification when output space comes free (guest writes). */
 #define PORTICO_CONSOLE_OUT_SPACE_WANT 260u
 /* Counts break conditions of the line that came while the guest had the keyboard (console writes). */

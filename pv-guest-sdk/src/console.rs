@@ -31,6 +31,8 @@ struct Channel {
     out_want: Want,
     /// We want to hear of room.
     space_want: Want,
+    /// A line feed was written since the console was told, or needed not be.
+    has_line: bool,
     handle: Handle,
     port: Option<Port>,
 }
@@ -69,6 +71,7 @@ fn open(window: Window, handle: Handle) -> Option<Channel> {
         input,
         out_want: Want::new(window, layout::OUT_WANT),
         space_want: Want::new(window, layout::OUT_SPACE_WANT),
+        has_line: false,
         handle,
         port: Port::bind(handle).ok(),
     })
@@ -205,9 +208,9 @@ impl Console {
     }
 
     /// Notifies the console if it wants that.
-    fn tell(&self) {
+    fn tell(&mut self) {
         if let Console::Channel(channel) = self
-            && channel.out_want.is_set()
+            && channel.is_to_be_told()
         {
             let _ = hvc::port_notify(channel.handle);
         }
@@ -229,10 +232,27 @@ impl Channel {
                     self.wait_for_room();
                 }
                 Ok(count) => {
+                    self.note_line(bytes, count);
                     bytes = bytes.get(count..).unwrap_or(&[]);
                     give_up = None;
                 }
             }
+        }
+    }
+
+    /// Sees whether the first `count` of `bytes` have a line feed; most often it is the last one.
+    fn note_line(&mut self, bytes: &[u8], count: usize) {
+        let bytes = bytes.get(..count).unwrap_or(bytes);
+        self.has_line = self.has_line || bytes.last() == Some(&b'\n') || bytes.contains(&b'\n');
+    }
+
+    /// Whether the console wants to hear of what was written.
+    fn is_to_be_told(&mut self) -> bool {
+        let has_line = core::mem::take(&mut self.has_line);
+        match self.out_want.value() {
+            0 => false,
+            layout::WANT_LINES => has_line || self.out.room().is_ok_and(|room| (room as usize) < layout::OUT_BYTES / 2),
+            _ => true,
         }
     }
 
@@ -255,7 +275,10 @@ impl Channel {
             match self.out.write(rest) {
                 Err(_) => self.out.resynchronize(),
                 Ok(0) => break,
-                Ok(count) => written += count,
+                Ok(count) => {
+                    self.note_line(rest, count);
+                    written += count;
+                }
             }
         }
         written

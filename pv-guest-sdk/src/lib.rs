@@ -47,6 +47,7 @@ pub mod smp;
 #[cfg(all(target_os = "none", feature = "runtime"))]
 pub mod start;
 pub mod sync;
+pub mod text;
 pub mod time;
 pub mod trap;
 pub mod vcpu;

@@ -208,7 +208,12 @@ impl Want {
 
     /// Whether the other side asks. To be called after the work was published.
     pub fn is_set(&self) -> bool {
+        self.value() != 0
+    }
+
+    /// What the other side asks for, 0 for nothing. To be called after the work was published.
+    pub fn value(&self) -> u32 {
         fence(Ordering::SeqCst);
-        self.window.word(self.at).is_some_and(|word| word.load(Ordering::Relaxed) != 0)
+        self.window.word(self.at).map_or(0, |word| word.load(Ordering::Relaxed))
     }
 }

@@ -185,7 +185,7 @@ impl Window {
 
 /// Copies as many bytes as both have. A plain copy is a call: the compiler makes no unaligned accesses, and does not know what is aligned.
 #[inline]
-pub(crate) fn copy_private(from: &[u8], to: &mut [u8]) {
+pub fn copy_private(from: &[u8], to: &mut [u8]) {
     // SAFETY: both are slices, of which one is exclusively the caller's.
     unsafe { copy(from.as_ptr(), to.as_mut_ptr(), from.len().min(to.len())) };
 }

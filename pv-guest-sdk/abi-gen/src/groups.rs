@@ -182,7 +182,7 @@ fn layout() -> Result<Vec<Group>, String> {
             ("console", "Layout of a console window (offsets and sizes in bytes)", "PORTICO_CONSOLE_"),
             &Words(CHANNEL, "console"),
             &[],
-            numbers!(channel::console; OUT_HEAD, OUT_TAIL, IN_HEAD, IN_TAIL, OUT_WANT, OUT_SPACE_WANT, BREAKS, IN_OFFSET,
+            numbers!(channel::console; OUT_HEAD, OUT_TAIL, IN_HEAD, IN_TAIL, OUT_WANT, WANT_LINES, OUT_SPACE_WANT, BREAKS, IN_OFFSET,
                 IN_BYTES, OUT_OFFSET, WINDOW_BYTES, OUT_BYTES),
         )?,
         group(

@@ -70,8 +70,10 @@ pub mod console {
     pub const IN_HEAD: usize = 384;
     /// `tail` of the input ring (guest writes).
     pub const IN_TAIL: usize = 448;
-    /// Non-zero if the console wants a notification when output comes (console writes).
+    /// Non-zero if the console wants a notification when output comes; `WANT_LINES` if not of all (console writes).
     pub const OUT_WANT: usize = 324;
+    /// Value of `OUT_WANT`: only when a line feed comes, or output that leaves less than half of the ring free. A guest may still tell of all.
+    pub const WANT_LINES: u32 = 2;
     /// Non-zero if the guest wants a notification when output space comes free (guest writes).
     pub const OUT_SPACE_WANT: usize = 260;
     /// Counts break conditions of the line that came while the guest had the keyboard (console writes).

@@ -1,68 +1,83 @@
-//! The desk: everything that must outlive an instance of the service, and the journal by which it changes.
+//! The desk: everything that must outlive an instance of the service, and how it changes.
 //!
-//! Bytes of rings are written behind their index, where they mean nothing yet. Then the words that change together, indices of
-//! guests' rings among them, are written to the journal, the journal is made valid by one store, the words are stored, and the
-//! journal is made invalid. An instance that finds a valid journal stores the words again. So each commit happens once
-//! or not at all, at whichever instruction the last instance ended.
+//! All words that change together stand in one *state*, of which the desk has two; a word of the desk says which of them holds. A commit writes the
+//! other one, whole, and lets it hold by one store: so it happens or it does not, at whichever instruction an instance ends. Words that
+//! others read (indices of a guest's rings and of the box) or that are too many for a state (those of the guests' histories) follow the state: they are
+//! stored after it holds, and again by the next instance. A state has room for those of one guest, so a commit is about one guest at most.
+//! Bytes of rings are written before, behind their index, where they mean nothing yet.
 //!
-//! Bytes leave the output ring one by one: `SENDING` runs ahead of `SENT` while one is given to the UART. If an instance ended just there,
-//! nobody knows whether the byte has left; see [`Desk::recover`].
+//! *Rejected*: a journal of the words that change. It was written, stored and forgotten one by one, which cost ten times as much.
+//!
+//! Bytes leave the output ring one by one: `SENDING` runs ahead of `SENT` while some are given to the UART, and `SENT` moves behind each of them. If an
+//! instance ended in between, nobody knows whether the next byte has left; see [`Desk::recover`].
 
 use crate::history::Ring;
 use crate::layout::{self, ENTRY_BYTES, TABLE};
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 use portico_abi::channel::console;
 use portico_sdk::window::Window;
 
 /// Bytes that are copied from the output ring at once.
-const PIECE: usize = 64;
-/// Words at the beginning of the desk that the service alone writes: a copy of them is kept.
-const OWN_WORDS: usize = layout::LINE / 4;
+const PIECE: usize = 256;
+/// Words of a state.
+const WORDS: usize = layout::STATE_BYTES / 4;
+/// Words that follow the state: of the box, and of its guest.
+const LETTERS: u32 = bit(layout::INBOX) | bit(layout::OUTBOX);
+const OF_GUEST: u32 = bit(layout::HEAD) | bit(layout::OPEN) | bit(layout::TAIL) | bit(layout::INPUT);
 
-const _: () = assert!(OWN_WORDS == 32, "as many as `changed` has bits");
+const _: () = assert!(WORDS <= 32, "`changed` has so many bits");
+
+const fn bit(at: usize) -> u32 {
+    1 << (at / 4)
+}
 
 /// A word that only commits change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Word {
-    /// At an offset of the desk.
+    /// At an offset of the state.
     Desk(usize),
+    /// Bytes ever put into the history of a guest.
+    Head(usize),
+    /// Bytes of a guest's last line in its history, as long as that has no end.
+    Open(usize),
     /// `tail` of a guest's output.
     Tail(usize),
     /// `head` of a guest's input.
     Input(usize),
-    /// `tail` of what the manager says.
-    Inbox,
-    /// `head` of what the manager is told.
-    Outbox,
 }
 
 impl Word {
-    /// In the entry of a guest.
-    pub const fn entry(source: usize, at: usize) -> Word {
-        Word::Desk(TABLE + source * ENTRY_BYTES + at)
-    }
-
-    const fn encode(self) -> u32 {
+    /// Where it is in a state.
+    const fn at(self) -> usize {
         match self {
-            Word::Desk(at) => at as u32,
-            Word::Tail(source) => 1 << 28 | source as u32,
-            Word::Input(source) => 2 << 28 | source as u32,
-            Word::Inbox => 3 << 28,
-            Word::Outbox => 4 << 28,
+            Word::Desk(at) => at,
+            Word::Head(_) => layout::HEAD,
+            Word::Open(_) => layout::OPEN,
+            Word::Tail(_) => layout::TAIL,
+            Word::Input(_) => layout::INPUT,
         }
     }
 
-    const fn decode(raw: u32) -> Word {
-        let low = (raw & 0x0fff_ffff) as usize;
-        match raw >> 28 {
-            1 => Word::Tail(low),
-            2 => Word::Input(low),
-            3 => Word::Inbox,
-            4 => Word::Outbox,
-            _ => Word::Desk(low),
+    /// The guest whose it is.
+    const fn source(self) -> Option<usize> {
+        match self {
+            Word::Desk(_) => None,
+            Word::Head(source) | Word::Open(source) | Word::Tail(source) | Word::Input(source) => Some(source),
         }
+    }
+}
+
+/// A state, which is copied by pairs of words.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(8))]
+struct State([u32; WORDS]);
+
+impl State {
+    fn at(&self, at: usize) -> u32 {
+        self.0.get(at / 4).copied().unwrap_or(0)
     }
 }
 
@@ -86,13 +101,15 @@ pub struct Desk {
     pub out: Ring,
     /// Lines of all.
     pub log: Ring,
-    /// The words at the beginning, as they will be after the commit, and a bit for each that it changes.
-    own: [u32; OWN_WORDS],
+    /// The state as it will be after the commit, and a bit for each word that it changes.
+    state: State,
     changed: u32,
-    /// Other words that the commit changes.
-    changes: Vec<(Word, u32)>,
+    /// `HOLDS`.
+    holds: u32,
     /// `SENT`.
     sent: u32,
+    /// Memory for bytes on their way to the terminal.
+    piece: Vec<u8>,
 }
 
 impl Desk {
@@ -102,16 +119,11 @@ impl Desk {
         letters.part(0, layout::BOX_BYTES)?;
         let out = Ring::new(desk, layout::OUT, layout::OUT_BYTES)?;
         let log = Ring::new(desk, layout::LOG, layout::LOG_BYTES)?;
-        let (places, changes) = (Vec::new(), Vec::new());
-        let mut desk = Desk { desk, letters, places, out, log, own: [0; OWN_WORDS], changed: 0, changes, sent: 0 };
-        desk.read_own();
-        Some(desk)
-    }
-
-    /// Takes the copy of the words at the beginning anew. Nothing may have been set.
-    fn read_own(&mut self) {
-        self.own = core::array::from_fn(|index| self.load(Word::Desk(4 * index)));
-        self.sent = self.load(Word::Desk(layout::SENT));
+        let word = |at: usize| load(desk.word(at));
+        let (holds, sent) = (word(layout::HOLDS) & 1, word(layout::SENT));
+        let state = State(core::array::from_fn(|index| word(state_at(holds) + 4 * index)));
+        let piece = vec![0; PIECE];
+        Some(Desk { desk, letters, places: Vec::new(), out, log, state, changed: 0, holds, sent, piece })
     }
 
     /// The window of the box.
@@ -121,7 +133,7 @@ impl Desk {
 
     /// Kind of a guest as the manager's table says: 0 for nobody.
     pub fn kind(&self, source: usize) -> u32 {
-        if source < layout::MAX_SOURCES { self.load(Word::entry(source, layout::ENTRY_KIND)) } else { 0 }
+        if source < layout::MAX_SOURCES { load(self.entry(source, layout::ENTRY_KIND)) } else { 0 }
     }
 
     /// Name of a guest as the manager's table says.
@@ -154,92 +166,126 @@ impl Desk {
     /// If nobody knows whether the last byte has left: a line feed is sent again; of another byte of a line the whole line is drawn again, over itself,
     /// if `is_lines`; else the byte is sent again.
     pub fn recover(&mut self, is_lines: bool) -> (bool, &'static [u8]) {
-        let found = self.end_commit(is_lines);
-        self.read_own();
-        found
-    }
-
-    fn end_commit(&self, is_lines: bool) -> (bool, &'static [u8]) {
-        if self.get(Word::Desk(layout::MAGIC)) != layout::MAGIC_VALUE {
-            self.store(Word::Desk(layout::MAGIC), layout::MAGIC_VALUE);
+        let Some(magic) = self.desk.word(layout::MAGIC) else { return (false, b"") };
+        if magic.load(Ordering::Acquire) != layout::MAGIC_VALUE {
+            magic.store(layout::MAGIC_VALUE, Ordering::Release);
             return (false, b"");
         }
-        if self.load(Word::Desk(layout::JOURNAL)) == 1 {
-            let count = self.load(Word::Desk(layout::JOURNAL_COUNT)) as usize;
-            for entry in 0..count.min(layout::JOURNAL_MAX) {
-                let at = layout::JOURNAL_ENTRIES + 8 * entry;
-                self.store(Word::decode(self.load(Word::Desk(at))), self.load(Word::Desk(at + 4)));
+        self.follow(LETTERS | OF_GUEST);
+        if load(self.desk.word(layout::SENDING)) == self.sent {
+            return (true, b"");
+        }
+        let is_drawn = is_lines && self.out.byte(self.sent) != b'\n';
+        if is_drawn {
+            let oldest = self.get(Word::Desk(layout::OUT_HEAD)).wrapping_sub(layout::OUT_BYTES);
+            let mut start = self.sent;
+            while start != oldest && start != 0 && self.out.byte(start.wrapping_sub(1)) != b'\n' {
+                start = start.wrapping_sub(1);
             }
-            self.store(Word::Desk(layout::JOURNAL), 0);
+            self.sent = start;
+            store(self.desk.word(layout::SENT), start);
         }
-        let sent = self.load(Word::Desk(layout::SENT));
-        if self.load(Word::Desk(layout::SENDING)) == sent {
-            return (true, b"");
-        }
-        self.store(Word::Desk(layout::SENDING), sent);
-        if !is_lines || self.out.byte(sent) == b'\n' {
-            return (true, b"");
-        }
-        let oldest = self.load(Word::Desk(layout::OUT_HEAD)).wrapping_sub(layout::OUT_BYTES);
-        let mut start = sent;
-        while start != oldest && start != 0 && self.out.byte(start.wrapping_sub(1)) != b'\n' {
-            start = start.wrapping_sub(1);
-        }
-        self.store(Word::Desk(layout::SENDING), start);
-        self.store(Word::Desk(layout::SENT), start);
-        (true, b"\r\x1b[K")
+        store(self.desk.word(layout::SENDING), self.sent);
+        (true, if is_drawn { b"\r\x1b[K" } else { b"" })
     }
 
     /// A word, as it will be after the commit.
     #[inline]
     pub fn get(&self, word: Word) -> u32 {
-        match word {
-            Word::Desk(at) if at < layout::LINE => self.own.get(at / 4).copied().unwrap_or(0),
-            _ => self.changes.iter().find(|(of, _)| *of == word).map_or_else(|| self.load(word), |(_, value)| *value),
+        match word.source() {
+            Some(source) if !self.is_about(source) => load(self.follower(word)),
+            _ => self.state.at(word.at()),
         }
     }
 
-    /// Sets a word with the next commit.
+    /// Sets a word with the next commit. What was set of another guest is committed before.
     #[inline]
     pub fn set(&mut self, word: Word, value: u32) {
-        if let Word::Desk(at) = word
-            && let Some(own) = self.own.get_mut(at / 4)
+        if let Some(source) = word.source()
+            && !self.is_about(source)
         {
-            self.changed |= u32::from(*own != value) << (at / 4);
-            *own = value;
-            return;
+            self.turn_to(source);
         }
-        match self.changes.iter_mut().find(|(of, _)| *of == word) {
-            Some((_, old)) => *old = value,
-            None => self.changes.push((word, value)),
+        if let Some(old) = self.state.0.get_mut(word.at() / 4) {
+            self.changed |= u32::from(*old != value) << (word.at() / 4);
+            *old = value;
         }
     }
 
     /// Makes everything true that was set, at once.
     pub fn commit(&mut self) {
-        let mut changed = core::mem::take(&mut self.changed);
-        while changed != 0 {
-            let index = changed.trailing_zeros() as usize;
-            changed &= changed - 1;
-            self.changes.push((Word::Desk(4 * index), self.own.get(index).copied().unwrap_or(0)));
+        if self.changed == 0 {
+            return;
         }
-        if self.changes.len() > 1 {
-            for (entry, (word, value)) in self.changes.iter().enumerate().take(layout::JOURNAL_MAX) {
-                let entry = layout::JOURNAL_ENTRIES + 8 * entry;
-                let _ = self.desk.store(entry, u64::from(word.encode()) | u64::from(*value) << 32);
+        let changed = core::mem::take(&mut self.changed);
+        let next = self.holds ^ 1;
+        let pair = |at: usize| u64::from(self.state.at(8 * at)) | u64::from(self.state.at(8 * at + 4)) << 32;
+        let _ = self.desk.store_words::<{ WORDS / 2 }>(state_at(next), core::array::from_fn(pair));
+        store(self.desk.word(layout::HOLDS), next);
+        self.holds = next;
+        // What follows is not stored before.
+        compiler_fence(Ordering::SeqCst);
+        self.follow(changed);
+        // The other state is not written before.
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Stores what follows the state, of the words in `changed`.
+    fn follow(&self, changed: u32) {
+        if changed & LETTERS != 0 {
+            store(self.letters.word(console::OUT_TAIL), self.state.at(layout::INBOX));
+            store(self.letters.word(console::IN_HEAD), self.state.at(layout::OUTBOX));
+        }
+        if changed & OF_GUEST != 0
+            && let Some(source) = (self.state.at(layout::SOURCE) as usize).checked_sub(1)
+        {
+            store(self.entry(source, layout::ENTRY_HEAD), self.state.at(layout::HEAD));
+            store(self.entry(source, layout::ENTRY_OPEN), self.state.at(layout::OPEN));
+            if let Some(console) = self.console(source) {
+                store(console.word(console::OUT_TAIL), self.state.at(layout::TAIL));
+                store(console.word(console::IN_HEAD), self.state.at(layout::INPUT));
             }
-            self.store(Word::Desk(layout::JOURNAL_COUNT), self.changes.len() as u32);
-            self.store(Word::Desk(layout::JOURNAL), 1);
         }
-        for (word, value) in &self.changes {
-            self.store(*word, *value);
+    }
+
+    fn is_about(&self, source: usize) -> bool {
+        self.state.at(layout::SOURCE) as usize == source + 1
+    }
+
+    /// Takes the words of a guest into the state.
+    #[cold]
+    fn turn_to(&mut self, source: usize) {
+        if self.changed & OF_GUEST != 0 {
+            self.commit();
         }
-        if self.changes.len() > 1 {
-            self.store(Word::Desk(layout::JOURNAL), 0);
-            // The next entries are not written before.
-            compiler_fence(Ordering::SeqCst);
+        for word in [Word::Head(source), Word::Open(source), Word::Tail(source), Word::Input(source)] {
+            let value = load(self.follower(word));
+            if let Some(slot) = self.state.0.get_mut(word.at() / 4) {
+                *slot = value;
+            }
         }
-        self.changes.clear();
+        if let Some(slot) = self.state.0.get_mut(layout::SOURCE / 4) {
+            *slot = source as u32 + 1;
+        }
+    }
+
+    /// Where a word of a guest stands for the time in which the state is about another.
+    fn follower(&self, word: Word) -> Option<&AtomicU32> {
+        match word {
+            Word::Desk(_) => None,
+            Word::Head(source) => self.entry(source, layout::ENTRY_HEAD),
+            Word::Open(source) => self.entry(source, layout::ENTRY_OPEN),
+            Word::Tail(source) => self.console(source)?.word(console::OUT_TAIL),
+            Word::Input(source) => self.console(source)?.word(console::IN_HEAD),
+        }
+    }
+
+    fn entry(&self, source: usize, at: usize) -> Option<&AtomicU32> {
+        self.desk.word(TABLE + source * ENTRY_BYTES + at)
+    }
+
+    fn console(&self, source: usize) -> Option<&Window> {
+        self.places.get(source).and_then(Option::as_ref).map(|places| &places.console)
     }
 
     /// Bytes that wait for the terminal, those of the commit in preparation included.
@@ -262,15 +308,14 @@ impl Desk {
     pub fn send(&mut self, limit: usize, mut room: impl FnMut() -> usize, mut put: impl FnMut(u8)) -> usize {
         let words = self.desk.word(layout::SENDING).zip(self.desk.word(layout::SENT));
         let Some((sending, done)) = words else { return 0 };
-        let head = self.load(Word::Desk(layout::OUT_HEAD));
         let first = self.sent;
         // The other index may be anything.
-        let end = first.wrapping_add(head.wrapping_sub(first).min(limit.min(layout::OUT_BYTES as usize) as u32));
+        let end = first.wrapping_add(self.waiting().min(limit.min(layout::OUT_BYTES as usize) as u32));
         let mut sent = first;
         let mut has_room = true;
         while sent != end && has_room {
-            let mut piece = [0; PIECE];
-            let mut piece = piece.get_mut(..(end.wrapping_sub(sent) as usize).min(PIECE)).unwrap_or_default();
+            let length = (end.wrapping_sub(sent) as usize).min(PIECE);
+            let mut piece = self.piece.get_mut(..length).unwrap_or_default();
             self.out.get(sent, piece);
             while !piece.is_empty() {
                 let (now, later) = piece.split_at_mut(room().min(piece.len()));
@@ -278,13 +323,15 @@ impl Desk {
                 if !has_room {
                     break;
                 }
+                // An instance ends between two instructions, and what it stored before is there: nothing but the compiler must keep the order.
+                sending.store(sent.wrapping_add(now.len() as u32), Ordering::Relaxed);
+                compiler_fence(Ordering::SeqCst);
                 for &byte in &*now {
-                    sent = sent.wrapping_add(1);
-                    sending.store(sent, Ordering::Release);
-                    compiler_fence(Ordering::SeqCst);
                     put(byte);
                     compiler_fence(Ordering::SeqCst);
-                    done.store(sent, Ordering::Release);
+                    sent = sent.wrapping_add(1);
+                    done.store(sent, Ordering::Relaxed);
+                    compiler_fence(Ordering::SeqCst);
                 }
                 piece = later;
             }
@@ -308,27 +355,21 @@ impl Desk {
         let len = self.get(Word::Desk(layout::LINE_LEN)) as usize;
         String::from_utf8_lossy(bytes.get(..len).unwrap_or_default()).into_owned()
     }
+}
 
-    fn word(&self, word: Word) -> Option<&AtomicU32> {
-        let console = |source: usize| self.places.get(source).and_then(Option::as_ref).map(|places| &places.console);
-        match word {
-            Word::Desk(at) => self.desk.word(at),
-            Word::Tail(source) => console(source)?.word(console::OUT_TAIL),
-            Word::Input(source) => console(source)?.word(console::IN_HEAD),
-            Word::Inbox => self.letters.word(console::OUT_TAIL),
-            Word::Outbox => self.letters.word(console::IN_HEAD),
-        }
-    }
+/// Where a state is in the desk.
+const fn state_at(number: u32) -> usize {
+    layout::STATES + (number & 1) as usize * layout::STATE_BYTES
+}
 
-    fn load(&self, word: Word) -> u32 {
-        self.word(word).map_or(0, |word| word.load(Ordering::Acquire))
-    }
+fn load(word: Option<&AtomicU32>) -> u32 {
+    word.map_or(0, |word| word.load(Ordering::Acquire))
+}
 
-    fn store(&self, word: Word, value: u32) {
-        // Release: no earlier store is made after this one.
-        if let Some(word) = self.word(word) {
-            word.store(value, Ordering::Release);
-        }
+fn store(word: Option<&AtomicU32>, value: u32) {
+    // Release: no earlier store is made after this one.
+    if let Some(word) = word {
+        word.store(value, Ordering::Release);
     }
 }
 
@@ -336,6 +377,7 @@ impl Desk {
 pub(crate) mod tests {
     use super::{Desk, Word};
     use crate::layout;
+    use portico_abi::channel::console;
     use portico_sdk::window::Window;
 
     /// Memory that stays for ever, as a window.
@@ -349,27 +391,75 @@ pub(crate) mod tests {
         (memory(layout::DESK_BYTES), memory(layout::BOX_BYTES))
     }
 
+    const FOCUS: Word = Word::Desk(layout::FOCUS);
+    const INBOX: Word = Word::Desk(layout::INBOX);
+
+    fn taken(letters: &Window) -> u32 {
+        super::load(letters.word(console::OUT_TAIL))
+    }
+
     #[test]
     fn a_commit_happens_once_or_not_at_all() {
         let (window, letters) = desk();
         let mut desk = Desk::new(window, letters).expect("windows");
         assert_eq!(desk.recover(true), (false, b"".as_slice()));
-        desk.set(Word::Desk(layout::FOCUS), 3);
-        desk.set(Word::Inbox, 9);
-        assert_eq!(desk.get(Word::Inbox), 9);
+        desk.set(FOCUS, 3);
+        desk.set(INBOX, 9);
+        assert_eq!((desk.get(INBOX), taken(&letters)), (9, 0));
         drop(desk);
         let mut desk = Desk::new(window, letters).expect("windows");
         assert!(desk.recover(true).0);
-        assert_eq!((desk.get(Word::Desk(layout::FOCUS)), desk.get(Word::Inbox)), (0, 0));
-        desk.set(Word::Desk(layout::FOCUS), 3);
-        desk.set(Word::Inbox, 9);
-        desk.commit();
-        // As if the instance had ended before the words were stored.
-        desk.store(Word::Desk(layout::JOURNAL), 1);
-        desk.store(Word::Inbox, 0);
-        let mut desk = Desk::new(window, letters).expect("windows");
-        desk.recover(true);
-        assert_eq!((desk.get(Word::Desk(layout::FOCUS)), desk.get(Word::Inbox)), (3, 9));
+        assert_eq!((desk.get(FOCUS), desk.get(INBOX), taken(&letters)), (0, 0, 0));
+        for round in 3..6 {
+            desk.set(FOCUS, round);
+            desk.set(INBOX, 9 * round);
+            desk.commit();
+            assert_eq!(taken(&letters), 9 * round);
+            // As if the instance had ended before that was stored.
+            super::store(letters.word(console::OUT_TAIL), 0);
+            desk = Desk::new(window, letters).expect("windows");
+            desk.recover(true);
+            assert_eq!((desk.get(FOCUS), desk.get(INBOX), taken(&letters)), (round, 9 * round, 9 * round));
+        }
+    }
+
+    /// Wherever an instance ends in a commit, all of it is true or nothing of it, words of the guest among them.
+    #[test]
+    fn a_state_holds_whole() {
+        let (window, letters) = desk();
+        let (console, history) = (memory(console::WINDOW_BYTES), memory(layout::HISTORY_BYTES));
+        let open = || {
+            let mut desk = Desk::new(window, letters).expect("windows");
+            for source in 0..2 {
+                desk.add(source, console, history).expect("windows");
+            }
+            desk.recover(true);
+            desk
+        };
+        let mut desk = open();
+        for (source, value) in [(0, 5), (1, 6), (0, 7)] {
+            desk.set(Word::Head(source), value);
+            desk.set(Word::Tail(source), value + 1);
+            desk.set(FOCUS, value);
+            desk.commit();
+        }
+        assert_eq!([0, 1].map(|source| desk.get(Word::Head(source))), [7, 6]);
+        // A commit that had not come to the store that makes it hold.
+        desk.set(Word::Head(0), 99);
+        desk.set(FOCUS, 99);
+        let other = super::state_at(desk.holds ^ 1);
+        super::store(window.word(other + layout::FOCUS), 99);
+        let desk = open();
+        assert_eq!((desk.get(FOCUS), desk.get(Word::Head(0)), desk.get(Word::Head(1))), (7, 7, 6));
+        // One that had not come further.
+        super::store(window.word(other + layout::SOURCE), 2);
+        super::store(window.word(other + layout::HEAD), 98);
+        super::store(window.word(other + layout::TAIL), 97);
+        super::store(window.word(layout::HOLDS), desk.holds ^ 1);
+        let desk = open();
+        assert_eq!((desk.get(FOCUS), desk.get(Word::Head(0)), desk.get(Word::Head(1))), (99, 7, 98));
+        assert_eq!(super::load(console.word(console::OUT_TAIL)), 97);
+        assert_eq!(super::load(desk.entry(1, layout::ENTRY_HEAD)), 98);
     }
 
     #[test]
@@ -398,7 +488,7 @@ pub(crate) mod tests {
         desk.print(b"one\r\ntwo\r\n");
         desk.commit();
         assert_eq!(desk.send(7, || 3, |_| {}), 7);
-        desk.store(Word::Desk(layout::SENDING), 8);
+        super::store(window.word(layout::SENDING), 9);
         let mut desk = Desk::new(window, letters).expect("windows");
         assert_eq!(desk.recover(true), (true, b"\r\x1b[K".as_slice()));
         let mut rest = Vec::new();

@@ -31,7 +31,9 @@ impl Ring {
         let start = (index & (self.size - 1)) as usize;
         let (first, second) = bytes.split_at(bytes.len().min(self.size as usize - start));
         let _ = self.window.write(self.at + start, first);
-        let _ = self.window.write(self.at, second.get(..self.size as usize).unwrap_or(second));
+        if !second.is_empty() {
+            let _ = self.window.write(self.at, second.get(..self.size as usize).unwrap_or(second));
+        }
     }
 
     /// Copies bytes from an index on.
@@ -39,7 +41,9 @@ impl Ring {
         let start = (index & (self.size - 1)) as usize;
         let (first, second) = bytes.split_at_mut(bytes.len().min(self.size as usize - start));
         let _ = self.window.read(self.at + start, first);
-        let _ = self.window.read(self.at, second);
+        if !second.is_empty() {
+            let _ = self.window.read(self.at, second);
+        }
     }
 
     /// The byte at an index.

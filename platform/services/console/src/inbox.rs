@@ -16,13 +16,13 @@ impl Mux {
     /// Whether the manager has said nothing more.
     pub(crate) fn inbox_is_empty(&self) -> bool {
         self.desk.letters().word(console::OUT_HEAD).map_or(0, |word| word.load(Ordering::Acquire))
-            == self.desk.get(Word::Inbox)
+            == self.desk.get(Word::Desk(layout::INBOX))
     }
 
     /// Does what the next message says. Returns whether anything was done.
     pub(crate) fn inbox_step(&mut self, now_ns: u64) -> bool {
         let letters = self.desk.letters();
-        let tail = self.desk.get(Word::Inbox);
+        let tail = self.desk.get(Word::Desk(layout::INBOX));
         let head = letters.word(console::OUT_HEAD).map_or(tail, |word| word.load(Ordering::Acquire));
         if head == tail || self.desk.waiting() >= MANAGER_BELOW || self.word(layout::JOB) != 0 {
             return false;
@@ -41,7 +41,7 @@ impl Mux {
             // The manager does not do that.
             None => head,
         };
-        self.desk.set(Word::Inbox, next);
+        self.desk.set(Word::Desk(layout::INBOX), next);
         self.desk.commit();
         true
     }

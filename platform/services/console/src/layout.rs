@@ -44,52 +44,66 @@ pub const DESK_BYTES: usize = LOG + LOG_BYTES as usize;
 pub const MAGIC: usize = 0;
 /// The value of [`MAGIC`].
 pub const MAGIC_VALUE: u32 = u32::from_le_bytes(*b"PDSK");
-/// The guest that gets the keyboard when they were shown, plus 1.
-pub const JOB_NEXT: usize = 60;
-/// Bytes ever put into the output ring.
-pub const OUT_HEAD: usize = 64;
-/// What `SENT` is about to be: differs from it only while a byte is being given to the UART.
-pub const SENDING: usize = 68;
-/// Bytes that the UART has taken.
-pub const SENT: usize = 72;
-/// Bytes ever put into the log of all guests and of the manager.
-pub const LOG_HEAD: usize = 76;
-/// Lines ever put into it.
-pub const LOG_LINES: usize = 80;
-/// 0: the manager has the keyboard; n + 1: guest n.
-pub const FOCUS: usize = 84;
-/// The guest that had it last, plus 1.
-pub const LAST: usize = 88;
-/// `LOG_HEAD` when a guest got the keyboard.
-pub const UNSEEN: usize = 92;
-/// `LOG_LINES` at that time.
-pub const UNSEEN_LINES: usize = 96;
-/// What is with the prompt.
-pub const PROMPT: usize = 100;
-/// Kept lines are being shown: what for, see `mux`.
-pub const JOB: usize = 104;
-/// From which ring: 0 the log, n + 1 the history of guest n.
-pub const JOB_RING: usize = 108;
-/// Where the next line begins.
-pub const JOB_AT: usize = 112;
-/// Where the last one ends.
-pub const JOB_END: usize = 116;
-/// The guest that it is about, plus 1.
-pub const JOB_SOURCE: usize = 120;
-/// Bytes of the line that is being typed.
-pub const LINE_LEN: usize = 124;
+/// Which of the two states holds: 0 or 1.
+pub const HOLDS: usize = 4;
+/// Where `SENT` will be when the UART has all that it is being given now; equal to it while it is given nothing.
+pub const SENDING: usize = 8;
+/// Bytes of the output ring that the UART has taken.
+pub const SENT: usize = 12;
 /// The line that is being typed.
 pub const LINE: usize = 128;
 /// Its room.
 pub const LINE_BYTES: usize = 256;
-/// 1: the entries of the journal are to be applied.
-pub const JOURNAL: usize = 512;
-/// How many there are.
-pub const JOURNAL_COUNT: usize = 516;
-/// The first, of 8 bytes each.
-pub const JOURNAL_ENTRIES: usize = 520;
-/// Room for so many.
-pub const JOURNAL_MAX: usize = 64;
+/// The first state, and the second behind it.
+pub const STATES: usize = 512;
+/// Bytes of a state: numbers of 32 bits, those from [`OUT_HEAD`] to [`INPUT`].
+pub const STATE_BYTES: usize = 96;
+
+/// In a state: bytes ever put into the output ring.
+pub const OUT_HEAD: usize = 0;
+/// Bytes ever put into the log of all guests and of the manager.
+pub const LOG_HEAD: usize = 4;
+/// Lines ever put into it.
+pub const LOG_LINES: usize = 8;
+/// 0: the manager has the keyboard; n + 1: guest n.
+pub const FOCUS: usize = 12;
+/// The guest that had it last, plus 1.
+pub const LAST: usize = 16;
+/// `LOG_HEAD` when a guest got the keyboard.
+pub const UNSEEN: usize = 20;
+/// `LOG_LINES` at that time.
+pub const UNSEEN_LINES: usize = 24;
+/// What is with the prompt.
+pub const PROMPT: usize = 28;
+/// Kept lines are being shown: what for, see `mux`.
+pub const JOB: usize = 32;
+/// From which ring: 0 the log, n + 1 the history of guest n.
+pub const JOB_RING: usize = 36;
+/// Where the next line begins.
+pub const JOB_AT: usize = 40;
+/// Where the last one ends.
+pub const JOB_END: usize = 44;
+/// The guest that it is about, plus 1.
+pub const JOB_SOURCE: usize = 48;
+/// The guest that gets the keyboard when they were shown, plus 1.
+pub const JOB_NEXT: usize = 52;
+/// Bytes of the line that is being typed.
+pub const LINE_LEN: usize = 56;
+/// `tail` of what the manager says.
+pub const INBOX: usize = 60;
+/// `head` of what the manager is told.
+pub const OUTBOX: usize = 64;
+/// The guest to which the rest belongs, plus 1; 0: it means nothing.
+pub const SOURCE: usize = 68;
+/// Its [`ENTRY_HEAD`].
+pub const HEAD: usize = 72;
+/// Its [`ENTRY_OPEN`].
+pub const OPEN: usize = 76;
+/// `tail` of its output ring.
+pub const TAIL: usize = 80;
+/// `head` of its input ring.
+pub const INPUT: usize = 84;
+
 /// The table of guests, by number.
 pub const TABLE: usize = 4096;
 /// Bytes of an entry: name, kind, and words of the service.
@@ -115,5 +129,5 @@ pub const LOG: usize = OUT + OUT_BYTES as usize;
 /// Room for so many: a power of two.
 pub const LOG_BYTES: u32 = 64 << 10;
 
-const _: () = assert!(JOURNAL_ENTRIES + JOURNAL_MAX * 8 <= TABLE && LINE + LINE_BYTES <= JOURNAL);
+const _: () = assert!(STATES + 2 * STATE_BYTES <= TABLE && LINE + LINE_BYTES <= STATES && INPUT < STATE_BYTES);
 const _: () = assert!(WINDOW_BYTES as u64 <= CONSOLE_STRIDE && DESK_BYTES.is_multiple_of(4096));

@@ -37,6 +37,8 @@ pub const KEY_ESCAPE: u8 = 0x1c;
 /// What stands before the manager's own lines.
 pub const OWN_PREFIX: &str = "portico: ";
 const PROMPT: &str = "portico> ";
+/// Takes the prompt away.
+pub(crate) const ERASE: &[u8] = b"\r\x1b[K";
 /// The prompt comes back after this time even if output never pauses, in nanoseconds.
 const PROMPT_NS: u64 = 500_000_000;
 /// Bytes that wait for the terminal, from which on nothing is taken from guests, from the manager, from the keyboard.
@@ -55,7 +57,7 @@ const ASLEEP: u32 = 1;
 /// It was overwritten: draw it when output pauses.
 const DUE: u32 = 2;
 /// It is the last thing on the terminal.
-const SHOWN: u32 = 3;
+pub(crate) const SHOWN: u32 = 3;
 /// A command is running.
 const WAITING: u32 = 4;
 
@@ -73,8 +75,14 @@ pub struct Mux {
     pub(crate) words: Vec<String>,
     /// The guest that is looked at first in the next turn.
     pub(crate) next: usize,
-    /// Memory for a line with its guest's name.
+    /// Memory for what is taken from a guest.
+    pub(crate) piece: Vec<u8>,
+    /// Memory for a line: [`ERASE`], the name of guest `named_of`, which ends at `name_ends`, and the line.
     pub(crate) named: Vec<u8>,
+    pub(crate) named_of: Option<usize>,
+    pub(crate) name_ends: usize,
+    /// Guests are to be asked to notify: see [`Mux::rest`].
+    pub(crate) has_unasked: bool,
     /// Guests that want to hear of room or input.
     pub(crate) notices: Vec<usize>,
     pub(crate) is_closing: bool,
@@ -82,6 +90,8 @@ pub struct Mux {
     is_letter_sent: bool,
     is_escaped: bool,
     prompt_at: u64,
+    /// Nothing waited for the terminal when the turn began.
+    was_quiet: bool,
     /// Sent before everything else.
     first: &'static [u8],
 }
@@ -96,7 +106,12 @@ impl Mux {
             editor: LineEditor::default(),
             words: Vec::new(),
             next: 0,
+            piece: Vec::new(),
             named: Vec::new(),
+            named_of: None,
+            name_ends: 0,
+            has_unasked: true,
+            was_quiet: true,
             notices: Vec::new(),
             is_closing: false,
             is_letter_sent: true,
@@ -132,6 +147,7 @@ impl Mux {
 
     /// Does a bounded piece of what there is to do. Returns whether anything was done.
     pub fn turn(&mut self, now_ns: u64) -> bool {
+        self.was_quiet = !self.has_output();
         let mut is_busy = self.repeat(Self::job_step);
         if self.has_job() {
             return is_busy;
@@ -242,11 +258,15 @@ impl Mux {
         self.has_job() || !self.inbox_is_empty() || self.sources.iter().flatten().any(Source::has_output)
     }
 
+    /// Whether the prompt is to be drawn, now or later.
+    pub fn is_prompt_wanted(&self) -> bool {
+        matches!((self.word(layout::PROMPT), self.focus()), (DUE | WAITING, None))
+    }
+
     /// When [`Mux::turn`] has something to do, if nothing else comes.
     pub fn deadline(&self) -> Option<u64> {
         let partial = self.sources.iter().flatten().filter_map(Source::deadline).min();
-        let is_due = matches!((self.word(layout::PROMPT), self.focus()), (DUE | WAITING, None));
-        partial.into_iter().chain(is_due.then_some(self.prompt_at.saturating_add(PROMPT_NS))).min()
+        partial.into_iter().chain(self.is_prompt_wanted().then_some(self.prompt_at.saturating_add(PROMPT_NS))).min()
     }
 
     /// Guests in the table, by number.
@@ -326,7 +346,7 @@ impl Mux {
 
     pub(crate) fn hide_prompt(&mut self) {
         if self.word(layout::PROMPT) == SHOWN {
-            self.raw(b"\r\x1b[K");
+            self.raw(ERASE);
             self.due(0);
         }
     }
@@ -361,7 +381,7 @@ impl Mux {
         let text =
             format!("{OWN_PREFIX}keyboard and screen of guest \"{}\"; Ctrl-] returns to the manager", self.name(id));
         self.show(&text);
-        let head = self.desk.get(Word::entry(id, layout::ENTRY_HEAD));
+        let head = self.desk.get(Word::Head(id));
         let from = places.history.last(REPLAY_LINES, head).0;
         self.begin_job(FOCUS, id + 1, from, head, id + 1);
     }
@@ -370,6 +390,7 @@ impl Mux {
     pub(crate) fn focus_manager(&mut self, next: Option<usize>, now_ns: u64) {
         let Some(id) = self.focus() else { return };
         self.set(layout::FOCUS, 0);
+        self.has_unasked = true;
         self.is_escaped = false;
         let head = self.word(layout::LOG_HEAD);
         let from = self.desk.log.kept_from(self.word(layout::UNSEEN), head);
@@ -392,7 +413,7 @@ impl Mux {
             None => (Some(self.desk.log), 0, self.word(layout::LOG_HEAD)),
             Some(id) => {
                 let ring = self.desk.places(id).map(|places| places.history);
-                (ring, id + 1, self.desk.get(Word::entry(id, layout::ENTRY_HEAD)))
+                (ring, id + 1, self.desk.get(Word::Head(id)))
             }
         };
         if let Some(ring) = ring {
@@ -453,6 +474,7 @@ impl Mux {
         match (job, source) {
             (FOCUS, Some(id)) => {
                 self.set(layout::FOCUS, id as u32 + 1);
+                self.has_unasked = true;
                 self.set(layout::LAST, id as u32 + 1);
                 self.set(layout::UNSEEN, self.word(layout::LOG_HEAD));
                 self.set(layout::UNSEEN_LINES, self.word(layout::LOG_LINES));
@@ -476,7 +498,8 @@ impl Mux {
             return;
         }
         let is_late = now_ns >= self.prompt_at.saturating_add(PROMPT_NS);
-        let is_calm = !self.has_output() && self.inbox_is_empty();
+        // Behind what comes now, if that is all.
+        let is_calm = (self.was_quiet || !self.has_output()) && !self.has_input();
         let is_wanted = match self.word(layout::PROMPT) {
             DUE => is_calm || is_late,
             WAITING => is_late,
@@ -484,8 +507,7 @@ impl Mux {
         };
         if is_wanted && self.desk.waiting() < KEYS_BELOW {
             self.raw(PROMPT.as_bytes());
-            let line = String::from(self.editor.line());
-            self.raw(line.as_bytes());
+            self.desk.print(self.editor.line().as_bytes());
             self.set(layout::PROMPT, SHOWN);
         }
         self.desk.commit();
@@ -538,14 +560,14 @@ impl Mux {
         let bytes = Message::new(kind, 0, payload).to_bytes();
         let letters = self.desk.letters();
         let Some(ring) = Ring::new(letters, console::IN_OFFSET, console::IN_BYTES as u32) else { return false };
-        let head = self.desk.get(Word::Outbox);
+        let head = self.desk.get(Word::Desk(layout::OUTBOX));
         let tail = letters.word(console::IN_TAIL).map_or(head, |word| word.load(core::sync::atomic::Ordering::Acquire));
         let used = head.wrapping_sub(tail) as usize;
         if used + bytes.len() > console::IN_BYTES {
             return false;
         }
         ring.put(head, &bytes);
-        self.desk.set(Word::Outbox, head.wrapping_add(bytes.len() as u32));
+        self.desk.set(Word::Desk(layout::OUTBOX), head.wrapping_add(bytes.len() as u32));
         self.is_letter_sent = true;
         true
     }

@@ -2,27 +2,39 @@
 //!
 //! A guest's ring is read ahead up to the end of a line, privately; its `tail` moves with the commit that prints and keeps the line. So what
 //! an instance had read and not printed is read again by the next one.
+//!
+//! A guest that has nothing to say notifies when it has: of whole lines, or of everything while it has the screen. One that writes often is not to:
+//! the service looks by itself, until the guest pauses. So a flood costs the guest and the service no notifications.
 
 use alloc::string::String;
-use core::sync::atomic::Ordering;
+use alloc::vec::Vec;
+use core::sync::atomic::{Ordering, fence};
 
 use portico_abi::channel::console;
+use portico_sdk::text::copy;
 use portico_sdk::window::Window;
 
 use crate::desk::Word;
 use crate::history::Ring;
 use crate::layout;
-use crate::mux::{GUESTS_BELOW, Mux};
+use crate::mux::{ERASE, GUESTS_BELOW, Mux, SHOWN};
 use crate::text::LineCleaner;
 
 /// A line that was begun is shown after this time, in nanoseconds.
 const PARTIAL_NS: u64 = 100_000_000;
 /// Bytes taken from one guest before another has its turn.
 const PER_TURN: usize = 1024;
-/// Bytes copied at once: as lines they must not fill what a commit may overwrite of the kept ones.
-const PIECE: usize = 64;
+/// Bytes copied at once.
+const PIECE: usize = 256;
 /// Most bytes that are read ahead without a line in them.
 const AHEAD: u32 = 2048;
+
+/// Value of [`console::OUT_WANT`]: all output.
+const WANT_ALL: u32 = 1;
+/// A guest that writes again within this time writes often; nanoseconds.
+const OFTEN_NS: u64 = 500_000;
+/// When one that writes often is looked at again, and after how long without output it is to notify again.
+const PAUSE_NS: u64 = 1_000_000;
 
 /// A guest, as its output goes.
 #[derive(Debug)]
@@ -37,12 +49,17 @@ pub(crate) struct Source {
     /// Up to where it was read.
     read: u32,
     partial_since: Option<u64>,
+    /// When something was taken last.
+    taken_at: u64,
+    /// What it is to notify of: the value of [`console::OUT_WANT`].
+    want: u32,
 }
 
 impl Source {
+    /// A guest that is to notify of lines.
     pub(crate) fn new(name: String, console: Window) -> Source {
         let tail = load(&console, console::OUT_TAIL);
-        let source = Source {
+        let mut source = Source {
             name,
             console,
             cleaner: LineCleaner::default(),
@@ -50,11 +67,20 @@ impl Source {
             tail,
             read: tail,
             partial_since: None,
+            taken_at: 0,
+            want: 0,
         };
-        if let Some(want) = console.word(console::OUT_WANT) {
-            want.store(1, Ordering::Release);
-        }
+        source.ask(console::WANT_LINES);
         source
+    }
+
+    /// Lets it notify of what `want` says. Look for output afterwards.
+    fn ask(&mut self, want: u32) {
+        self.want = want;
+        if let Some(word) = self.console.word(console::OUT_WANT) {
+            word.store(want, Ordering::Relaxed);
+        }
+        fence(Ordering::SeqCst);
     }
 
     /// Forgets what was read ahead.
@@ -78,6 +104,16 @@ impl Source {
         let filled = head.wrapping_sub(self.tail);
         (filled as usize <= console::OUT_BYTES && filled >= self.read.wrapping_sub(self.tail)).then_some(head)
     }
+}
+
+/// Puts text at an index, which moves behind it.
+fn put(to: &mut Vec<u8>, at: &mut usize, text: &[u8]) {
+    let end = *at + text.len();
+    if to.len() < end {
+        to.resize(end, 0);
+    }
+    copy(text, to.get_mut(*at..end).unwrap_or_default());
+    *at = end;
 }
 
 fn load(window: &Window, at: usize) -> u32 {
@@ -107,17 +143,19 @@ impl Mux {
     /// Takes output of a guest, up to index `limit`. Returns whether anything was taken.
     pub(crate) fn take_output(&mut self, id: usize, limit: Option<u32>, now_ns: u64) -> bool {
         let is_raw = self.focus() == Some(id);
+        let mut memory = core::mem::take(&mut self.piece);
+        memory.resize(PIECE, 0);
         let mut taken = 0;
         while taken < PER_TURN {
             let Some(source) = self.source(id) else { break };
             let Some(head) = source.head() else {
                 self.skip_lies(id);
-                return true;
+                taken += 1;
+                break;
             };
             let end = limit.unwrap_or(head);
             let count = end.wrapping_sub(source.read).min(head.wrapping_sub(source.read)) as usize;
-            let mut piece = [0; PIECE];
-            let bytes = piece.get_mut(..count.min(PIECE)).unwrap_or_default();
+            let bytes = memory.get_mut(..count.min(PIECE)).unwrap_or_default();
             if bytes.is_empty() || self.desk.waiting() >= GUESTS_BELOW {
                 break;
             }
@@ -126,7 +164,41 @@ impl Mux {
             }
             taken += if is_raw { self.pass(id, bytes) } else { self.take_lines(id, bytes, now_ns) };
         }
+        self.piece = memory;
+        if taken > 0
+            && let Some(source) = self.source_mut(id)
+        {
+            let is_often = now_ns.saturating_sub(core::mem::replace(&mut source.taken_at, now_ns)) < OFTEN_NS;
+            if is_often && source.want != 0 {
+                source.ask(0);
+                self.has_unasked = true;
+            }
+        }
         taken > 0
+    }
+
+    /// Asks guests that have paused to notify again, and those whose kind of output has changed. To be called before a wait; there may be output afterwards.
+    /// Returns when it is to be called again at the latest.
+    pub fn rest(&mut self, now_ns: u64) -> Option<u64> {
+        if !self.has_unasked {
+            return None;
+        }
+        let focus = self.focus();
+        let mut again = None;
+        for (id, source) in self.sources.iter_mut().enumerate() {
+            let Some(source) = source else { continue };
+            let look_at = source.taken_at.saturating_add(PAUSE_NS);
+            if source.want == 0 && now_ns < look_at {
+                again = again.into_iter().chain([look_at]).min();
+                continue;
+            }
+            let wanted = if focus == Some(id) { WANT_ALL } else { console::WANT_LINES };
+            if source.want != wanted {
+                source.ask(wanted);
+            }
+        }
+        self.has_unasked = again.is_some();
+        again
     }
 
     /// Whether everything before index `end` was taken.
@@ -143,7 +215,7 @@ impl Mux {
         source.cleaner = LineCleaner::default();
         source.early = LineCleaner::default();
         source.partial_since = None;
-        if line.is_some() || self.desk.get(Word::entry(id, layout::ENTRY_OPEN)) > 0 {
+        if line.is_some() || self.desk.get(Word::Open(id)) > 0 {
             self.record(id, &line.unwrap_or_default());
         }
         if let Some(early) = early {
@@ -208,6 +280,19 @@ impl Mux {
         let mut count = 0;
         while let Some(rest) = bytes.get(count..).filter(|rest| !rest.is_empty()) {
             let Some(source) = self.source_mut(id) else { return count };
+            if let Some((length, end)) = source.cleaner.whole_line(rest) {
+                if self.desk.waiting() >= GUESTS_BELOW {
+                    return count;
+                }
+                let Some(source) = self.source_mut(id) else { return count };
+                source.read = source.read.wrapping_add(end as u32);
+                source.partial_since = None;
+                count += end;
+                self.record(id, rest.get(..length).unwrap_or_default());
+                self.move_tail(id);
+                self.commit_output(id);
+                continue;
+            }
             let plain = source.cleaner.take_plain(rest);
             source.read = source.read.wrapping_add(plain as u32);
             count += plain;
@@ -260,13 +345,13 @@ impl Mux {
     /// Keeps what there is of a line; it goes on.
     fn keep_open(&mut self, id: usize) {
         let Some(text) = self.source_mut(id).map(|source| source.cleaner.take()) else { return };
-        let open = self.desk.get(Word::entry(id, layout::ENTRY_OPEN)) as usize + text.len();
+        let open = self.desk.get(Word::Open(id)) as usize + text.len();
         if open >= LineCleaner::MAX_LINE {
             self.record(id, &text);
             return;
         }
         self.append(id, &text);
-        self.desk.set(Word::entry(id, layout::ENTRY_OPEN), open as u32);
+        self.desk.set(Word::Open(id), open as u32);
         if let Some(source) = self.source_mut(id) {
             source.partial_since = None;
         }
@@ -275,33 +360,43 @@ impl Mux {
     /// Keeps a complete line of a guest and shows it, unless it waits or was shown as it came.
     fn record(&mut self, id: usize, line: &[u8]) {
         let Some(places) = self.desk.places(id) else { return };
-        let head = self.desk.get(Word::entry(id, layout::ENTRY_HEAD));
-        let open = self.desk.get(Word::entry(id, layout::ENTRY_OPEN)).min(LineCleaner::MAX_LINE as u32);
         let mut named = core::mem::take(&mut self.named);
-        named.clear();
-        named.push(b'[');
-        named.extend_from_slice(self.name(id).as_bytes());
-        named.extend_from_slice(b"] ");
+        let mut end = self.name_ends;
+        if self.named_of != Some(id) {
+            end = 0;
+            for part in [ERASE, b"[", self.name(id).as_bytes(), b"] "] {
+                put(&mut named, &mut end, part);
+            }
+            (self.named_of, self.name_ends) = (Some(id), end);
+        }
+        let open = self.desk.get(Word::Open(id)).min(LineCleaner::MAX_LINE as u32);
         if open > 0 {
+            let head = self.desk.get(Word::Head(id));
             let begun = places.history.copy(head.wrapping_sub(open), head);
-            named.extend_from_slice(String::from_utf8_lossy(&begun).as_bytes());
+            put(&mut named, &mut end, String::from_utf8_lossy(&begun).as_bytes());
+            self.desk.set(Word::Open(id), 0);
         }
-        named.extend_from_slice(line);
-        named.push(b'\n');
-        // With its end.
-        let kept = named.get(named.len() - line.len() - 1..).unwrap_or_default();
-        self.append(id, kept);
-        self.desk.set(Word::entry(id, layout::ENTRY_OPEN), 0);
+        let from = end;
+        put(&mut named, &mut end, line);
+        put(&mut named, &mut end, b"\n");
+        self.append(id, named.get(from..end).unwrap_or_default());
+        self.keep(named.get(ERASE.len()..end).unwrap_or_default());
         if self.focus().is_none() {
-            self.show(named.strip_suffix(b"\n").unwrap_or(&named));
+            end -= 1;
+            put(&mut named, &mut end, b"\r\n");
+            // Above the prompt.
+            let from = if self.word(layout::PROMPT) == SHOWN { 0 } else { ERASE.len() };
+            self.raw(named.get(from..end).unwrap_or_default());
+            if from == 0 {
+                self.due(0);
+            }
         }
-        self.keep(&named);
         self.named = named;
     }
 
     fn append(&mut self, id: usize, text: &[u8]) {
         let Some(places) = self.desk.places(id) else { return };
-        let word = Word::entry(id, layout::ENTRY_HEAD);
+        let word = Word::Head(id);
         let head = self.desk.get(word);
         places.history.put(head, text);
         self.desk.set(word, head.wrapping_add(text.len() as u32));
@@ -317,7 +412,7 @@ impl Mux {
 
     fn commit_output(&mut self, id: usize) {
         self.desk.commit();
-        core::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if self.source(id).is_some_and(|source| load(&source.console, console::OUT_SPACE_WANT) != 0)
             && !self.notices.contains(&id)
         {

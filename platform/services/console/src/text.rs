@@ -5,6 +5,7 @@
 //! escape sequences (whole), C1 controls, and bytes that are not UTF-8.
 
 use alloc::vec::Vec;
+use portico_sdk::text::printable;
 
 /// Splits a guest's bytes into clean lines, which are UTF-8.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +94,21 @@ impl LineCleaner {
         (self.line.len() >= Self::MAX_LINE).then(|| core::mem::take(&mut self.line))
     }
 
+    /// The line that `bytes` begin with, if it is plain and whole, and nothing comes before it: its length, and that with its end. Then there is nothing to
+    /// clean.
+    pub fn whole_line(&self, bytes: &[u8]) -> Option<(usize, usize)> {
+        if self.escape != Escape::None || self.utf8.have > 0 || self.has_partial() {
+            return None;
+        }
+        let length = printable(bytes);
+        let end = match bytes.get(length..)? {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => return None,
+        };
+        (length < Self::MAX_LINE).then_some((length, length + end))
+    }
+
     /// Takes the plain characters that `bytes` begin with, for as long as they do not complete a line. Returns how many it took.
     pub fn take_plain(&mut self, bytes: &[u8]) -> usize {
         if self.escape != Escape::None || self.utf8.have > 0 {
@@ -100,13 +116,7 @@ impl LineCleaner {
         }
         let room = (Self::MAX_LINE - 1).saturating_sub(self.line.len());
         let bytes = bytes.get(..room).unwrap_or(bytes);
-        let is_plain = |byte: &u8| matches!(byte, 0x20..=0x7e);
-        // Eight at a time, without a branch for each.
-        let (pieces, _) = bytes.as_chunks::<8>();
-        let whole =
-            pieces.iter().take_while(|piece| piece.iter().fold(true, |all, byte| all & is_plain(byte))).count() * 8;
-        let rest = bytes.get(whole..).unwrap_or_default();
-        let count = whole + rest.iter().position(|byte| !is_plain(byte)).unwrap_or(rest.len());
+        let count = printable(bytes);
         self.line.extend_from_slice(bytes.get(..count).unwrap_or_default());
         count
     }
@@ -199,6 +209,11 @@ mod tests {
             let mut all = Vec::new();
             let mut at = 0;
             while at < bytes.len() {
+                if let Some((length, end)) = cleaner.whole_line(&bytes[at..]) {
+                    all.push(String::from_utf8(bytes[at..][..length].to_vec()).expect("UTF-8"));
+                    at += end;
+                    continue;
+                }
                 at += cleaner.take_plain(&bytes[at..]);
                 if let Some(&byte) = bytes.get(at) {
                     if let Some(line) = cleaner.push(byte) {

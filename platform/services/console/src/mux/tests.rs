@@ -272,6 +272,45 @@ fn the_next_instance_goes_on() {
 }
 
 #[test]
+fn who_writes_often_need_not_notify_until_it_pauses() {
+    let mut machine = two(true);
+    let wanted = |machine: &Machine, id: usize| {
+        machine.consoles[id].word(console::OUT_WANT).unwrap().load(core::sync::atomic::Ordering::Relaxed)
+    };
+    let rest = |machine: &mut Machine| machine.mux.rest(machine.now);
+    machine.now = 1_000_000_000;
+    assert_eq!(rest(&mut machine), None);
+    assert_eq!([WEB, DB].map(|id| wanted(&machine, id)), [console::WANT_LINES; 2]);
+    machine.write(WEB, "now\n");
+    machine.run();
+    assert_eq!((wanted(&machine, WEB), rest(&mut machine)), (console::WANT_LINES, None));
+    machine.now += 10_000;
+    machine.write(WEB, "and again\n");
+    machine.run();
+    assert_eq!((wanted(&machine, WEB), wanted(&machine, DB)), (0, console::WANT_LINES));
+    let again = rest(&mut machine);
+    assert_eq!((again, wanted(&machine, WEB)), (Some(machine.now + 1_000_000), 0));
+    // It is looked at then, and has written more; and then it has not.
+    machine.now += 1_000_000;
+    machine.write(WEB, "and more\n");
+    assert_eq!(machine.run(), "[web] and more\r\n");
+    machine.now += 900_000;
+    assert_eq!((rest(&mut machine), wanted(&machine, WEB)), (Some(machine.now + 100_000), 0));
+    machine.now += 100_000;
+    assert_eq!((rest(&mut machine), wanted(&machine, WEB)), (None, console::WANT_LINES));
+    // The guest that has the screen is to tell of everything, the others of lines.
+    machine.say(Kind::Focus, DB, b"");
+    machine.run();
+    assert_eq!((rest(&mut machine), wanted(&machine, WEB), wanted(&machine, DB)), (None, console::WANT_LINES, 1));
+    machine.key(KEY_SWITCH);
+    assert_eq!((rest(&mut machine), wanted(&machine, DB)), (None, console::WANT_LINES));
+    // Another instance asks anew, of whatever it finds.
+    machine.consoles[WEB].word(console::OUT_WANT).unwrap().store(0, core::sync::atomic::Ordering::Relaxed);
+    machine.restart();
+    assert_eq!(wanted(&machine, WEB), console::WANT_LINES);
+}
+
+#[test]
 fn breaks_are_counted_for_whom_has_the_keyboard() {
     let mut machine = two(true);
     machine.mux.take_notices();

@@ -98,8 +98,8 @@ impl Server {
         is_busy |= self.mux.turn(now_ns);
         if self.send() {
             is_busy = true;
-            if !self.mux.has_output() {
-                // The prompt, below what has just left.
+            if self.mux.is_prompt_wanted() && !self.mux.has_output() {
+                // Below what has just left.
                 self.mux.tick(now_ns);
                 self.send();
             }
@@ -167,10 +167,11 @@ impl Server {
 
     /// Blocks until something happens.
     fn sleep(&mut self) {
-        let is_polled = self.terminal.needs_polling() || self.mux.has_output() || self.mux.has_input();
         let now_ns = time::now_ns();
+        let again = self.mux.rest(now_ns);
+        let is_polled = self.terminal.needs_polling() || self.mux.has_output() || self.mux.has_input();
         let poll = is_polled.then(|| now_ns.saturating_add(POLL_NS));
-        let due = poll.into_iter().chain(self.mux.deadline()).min().map(|at| {
+        let due = poll.into_iter().chain(again).chain(self.mux.deadline()).min().map(|at| {
             let ticks = time::Scale::read().ticks(at.saturating_sub(now_ns));
             time::now().saturating_add(ticks)
         });
