@@ -5,7 +5,7 @@
 //! (As Linux's `bcm2835_wdt` does it; there is no public manual of the block.)
 
 use crate::machine::Range;
-use crate::tree::Tree;
+use crate::tree;
 use core::ptr;
 
 /// `compatible` of the block.
@@ -28,14 +28,7 @@ const TICKS: u32 = 10;
 /// Finds the controller's registers in a device tree.
 #[must_use]
 pub fn find(dtb: &[u8]) -> Option<Range> {
-    let mut found = None;
-    // What was found before a malformed part is as good.
-    let _ = Tree::new(dtb).ok()?.walk(&mut |node| {
-        if node.enabled() && node.compatible().any(|name| name == COMPATIBLE) {
-            found = found.or(node.reg(0));
-        }
-    });
-    found.filter(|registers: &Range| registers.len > WDOG as u64)
+    tree::registers_of(dtb, COMPATIBLE, WDOG as u64 + 4)
 }
 
 /// A controller at a virtual address.

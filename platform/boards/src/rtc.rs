@@ -1,7 +1,7 @@
 //! The clock of the day of boards that have a PL031. (ARM PrimeCell Real Time Clock PL031 TRM, "Programmers Model")
 
 use crate::machine::Range;
-use crate::tree::Tree;
+use crate::tree;
 use core::ptr;
 
 /// `compatible` of the clock.
@@ -12,14 +12,7 @@ const DATA: usize = 0;
 /// Finds the clock's registers in a device tree.
 #[must_use]
 pub fn find(dtb: &[u8]) -> Option<Range> {
-    let mut found = None;
-    // What was found before a malformed part is as good.
-    let _ = Tree::new(dtb).ok()?.walk(&mut |node| {
-        if node.enabled() && node.compatible().any(|name| name == COMPATIBLE) {
-            found = found.or(node.reg(0));
-        }
-    });
-    found.filter(|registers: &Range| registers.len >= 4)
+    tree::registers_of(dtb, COMPATIBLE, 4)
 }
 
 /// Reads the clock whose registers are mapped at `base`: seconds since 1970-01-01 00:00 UTC.
