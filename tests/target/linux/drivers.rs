@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use portico_ctl::MachineKind;
-use portico_tests::{Machine, Scenario};
+use portico_tests::Machine;
 
-use super::shell::{ask, focus, hand_over, leave};
+use super::shell::{ask, focus, hand_over, leave, shells};
 
 /// The kernel found nothing wrong with itself. What is written to a disk that is read-only fails as it should, so that is not looked for.
 fn sound(running: &mut Machine) -> Result<()> {
@@ -16,14 +16,8 @@ fn sound(running: &mut Machine) -> Result<()> {
     Ok(())
 }
 
-/// Boots both guests to their shells, and gives the first one the keyboard.
 fn boot(machine: MachineKind, cpus: u32) -> Result<Machine> {
-    let mut running = Scenario::system("linux-drivers", machine, cpus).seconds(240).boot()?;
-    for guest in ["one", "two"] {
-        running.wait(&format!(r"^\[{guest}\] Linux 6\.12\.\d+ on \d vCPUs, \d+ MiB: {guest}$"))?;
-    }
-    focus(&mut running, "one")?;
-    Ok(running)
+    shells("linux-drivers", [2, 1], machine, cpus)
 }
 
 /// The kernel says where it runs, and takes its random numbers from there.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use portico_tests::Machine;
+use portico_ctl::MachineKind;
+use portico_tests::{Machine, Scenario};
 
 /// Gives a key sequence to the console service: the keyboard to the manager.
 const SWITCH: u8 = 0x1d;
@@ -54,6 +55,16 @@ pub fn sound(running: &mut Machine) -> Result<()> {
         bail!("the kernel complains\n{}", running.last_lines());
     }
     Ok(())
+}
+
+/// Boots a system of two guests with a RAM disk and so many vCPUs to their shells, and gives the first one the keyboard.
+pub fn shells(system: &'static str, vcpus: [u32; 2], machine: MachineKind, cpus: u32) -> Result<Machine> {
+    let mut running = Scenario::system(system, machine, cpus).seconds(240).boot()?;
+    for (guest, vcpus) in ["one", "two"].into_iter().zip(vcpus) {
+        running.wait(&format!(r"^\[{guest}\] Linux 6\.12\.\d+ on {vcpus} vCPUs, \d+ MiB: {guest}$"))?;
+    }
+    focus(&mut running, "one")?;
+    Ok(running)
 }
 
 /// Waits until these Debian guests ask who is there. The keyboard is the manager's.

@@ -2,18 +2,12 @@
 
 use anyhow::{Result, ensure};
 use portico_ctl::MachineKind;
-use portico_tests::{Machine, Scenario};
+use portico_tests::Machine;
 
-use super::shell::{ask, focus, leave, sound};
+use super::shell::{ask, focus, leave, shells, sound};
 
-/// Boots both guests to their shells, and gives the first one the keyboard.
 fn boot(machine: MachineKind, cpus: u32) -> Result<Machine> {
-    let mut running = Scenario::system("linux-small", machine, cpus).seconds(240).boot()?;
-    for guest in ["one", "two"] {
-        running.wait(&format!(r"^\[{guest}\] Linux 6\.12\.\d+ on 2 vCPUs, \d+ MiB: {guest}$"))?;
-    }
-    focus(&mut running, "one")?;
-    Ok(running)
+    shells("linux-small", [2, 2], machine, cpus)
 }
 
 /// Both processors work, can be switched off and on, and interrupt each other.
