@@ -215,8 +215,7 @@ fn curl(port: u16) -> Result<()> {
     Ok(())
 }
 
-/// Has tshark look at the frames too, if it is installed. It is not among what `cargo xtask setup` installs: it comes with some twenty packages and a question
-/// about who may listen to the machine's network, and what it is asked here (lengths, sums, what cannot be parsed) [`capture::check`] answers by itself.
+/// Has tshark look at the frames too, which knows nothing of us. It is there if `cargo xtask setup` or the whole suite has installed what tests need.
 fn tshark(frames: &Path) -> Result<()> {
     let mut command = Command::new("tshark");
     command.args(["-o", "tcp.check_checksum:TRUE", "-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE"]);

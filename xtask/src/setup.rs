@@ -46,6 +46,8 @@ pub enum Part {
     Linux,
     /// GDB for AArch64.
     Gdb,
+    /// What reads captured frames.
+    Frames,
     /// The formatter of the toolchain that runs us.
     Format,
     /// The linter of the toolchain that runs us.
@@ -77,7 +79,7 @@ const LINUX_PROGRAMS: [(&str, &str); 8] = [
 const FILE_SYSTEMS: &str = "e2fsprogs";
 
 /// What testing needs beside.
-const TESTS: &[Part] = &[Part::Gdb, Part::Format, Part::LintHost, Part::LintBare, Part::Linux];
+const TESTS: &[Part] = &[Part::Gdb, Part::Frames, Part::Format, Part::LintHost, Part::LintBare, Part::Linux];
 
 /// Runs the subcommand.
 ///
@@ -188,6 +190,7 @@ fn lacks(part: Part) -> Option<String> {
             (!missing.is_empty()).then(|| format!("what builds a Linux kernel: {}", missing.join(", ")))
         }
         Part::Gdb => find_in_path("gdb-multiarch").is_none().then(|| "gdb-multiarch".to_string()),
+        Part::Frames => find_in_path("tshark").is_none().then(|| "tshark, which reads captured frames".to_string()),
     }
 }
 
@@ -220,6 +223,7 @@ fn plan(missing: &[Part]) -> Result<Vec<Step>> {
             Part::C => packages.push("gcc-aarch64-linux-gnu"),
             Part::Qemu => packages.push("qemu-system-arm"),
             Part::Gdb => packages.push("gdb-multiarch"),
+            Part::Frames => packages.push("tshark"),
             Part::Linux => {
                 packages.extend(missing_linux_packages());
                 // Its headers are for the programs that the kernel's build makes for itself.
