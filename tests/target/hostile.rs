@@ -47,6 +47,7 @@ fn survivable(machine: MachineKind, cpus: u32) -> Result<()> {
     let mut running = Scenario::system("hostile", machine, cpus).seconds(180).boot()?;
     running.tap("hostile")?;
     running.wait(r#"guest "hostile": exited with code 0"#)?;
+    running.never(r#"guest "console":"#)?;
     healthy(&mut running)
 }
 

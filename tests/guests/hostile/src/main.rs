@@ -12,6 +12,8 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod calls;
 #[cfg(target_os = "none")]
+mod console;
+#[cfg(target_os = "none")]
 mod cpu;
 #[cfg(target_os = "none")]
 mod el0;
@@ -56,6 +58,7 @@ fn hostile() -> u64 {
         fuzz::run(&mut tap, seed.parse().unwrap_or(1), rounds);
         return tap.finish();
     }
+    console::attempts(&mut tap);
     calls::attempts(&mut tap);
     handles::attempts(&mut tap);
     ports::attempts(&mut tap);
