@@ -36,10 +36,11 @@ const MACHINES: [(MachineKind, u32); 4] =
 type Test = fn(MachineKind, u32) -> anyhow::Result<()>;
 
 /// What the step `linux` of the whole suite runs, with a RAM disk: a kernel is built for it, but no root.
-const QUICK: [(&str, Test); 10] = [
+const QUICK: [(&str, Test); 11] = [
     ("processors", small::processors),
     ("disk", small::disk),
     ("network", small::network),
+    ("offload", small::offload),
     ("ends", small::ends),
     ("hypervisor", drivers::hypervisor),
     ("queues", drivers::queues),

@@ -144,14 +144,10 @@ fn check(frame: &[u8], whole: &Made) -> Vec<u8> {
     assert_eq!(sum(&[addresses, &[0, protocol], &length, &frame[start..]]), 0xffff, "sum of TCP or UDP");
     // What is not a segment's own is as it was.
     let mut same = frame[..payload].to_vec();
-    let own = if whole.is_v6 { vec![18..20] } else { vec![16..20, 24..26] };
-    for range in own {
-        same[range.clone()].copy_from_slice(&whole.bytes[range]);
-    }
-    let rest = if whole.is_tcp { vec![4..8, 13..14, 16..18] } else { vec![6..8] };
-    for range in rest {
-        let range = start + range.start..start + range.end;
-        same[range.clone()].copy_from_slice(&whole.bytes[range]);
+    let own: &[_] = if whole.is_v6 { &[(18, 20)] } else { &[(16, 20), (24, 26)] };
+    let rest: &[_] = if whole.is_tcp { &[(4, 8), (13, 14), (16, 18)] } else { &[(6, 8)] };
+    for (from, to) in own.iter().copied().chain(rest.iter().map(|(from, to)| (start + from, start + to))) {
+        same[from..to].copy_from_slice(&whole.bytes[from..to]);
     }
     assert_eq!(same, whole.bytes[..payload]);
     frame[payload..].to_vec()
@@ -180,7 +176,7 @@ proptest! {
             let sequence = 0xffff_ff00_u32.wrapping_add(joined.len() as u32);
             prop_assert_eq!(&tcp[4..8], &sequence.to_be_bytes());
             let (is_first, is_last) = (index == 0, index + 1 == frames.len());
-            let flags = 0xff & if is_first { 0xff } else { 0x7f } & if is_last { 0xff } else { 0xf6 };
+            let flags = if is_first { 0xff } else { 0x7f } & if is_last { 0xff } else { 0xf6 };
             prop_assert_eq!(tcp[13], flags);
             if !is_v6 {
                 prop_assert_eq!(&frame[18..20], &0xfffe_u16.wrapping_add(index as u16).to_be_bytes());
@@ -246,7 +242,8 @@ fn what_does_not_fit_is_refused() {
     let good = whole.header(1000);
     let sane = |header: FrameHeader, bytes: &[u8]| read(&Ring::new().pass(header, bytes)).is_some();
     assert!(sane(good, &whole.bytes) && sane(whole.header(0), &whole.bytes));
-    let wrong: [(&str, fn(&mut FrameHeader)); 12] = [
+    type Damage = fn(&mut FrameHeader);
+    let wrong: [(&str, Damage); 12] = [
         ("no PARTIAL", |header| header.flags = frame::TCP4),
         ("the other IP", |header| header.flags = frame::PARTIAL | frame::TCP6),
         ("both", |header| header.flags |= frame::TCP6),
