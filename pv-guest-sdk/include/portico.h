@@ -424,10 +424,35 @@ extern "C" {
 #define PORTICO_NET_STATISTICS_BYTES 128u
 /* Bytes of `FrameHeader`. */
 #define PORTICO_NET_HEADER 16u
+/* Longest frame that stands for segments: an Ethernet header, and the longest IPv4 packet. */
+#define PORTICO_NET_LARGE 0x1000du
+/* Most segments that a frame stands for. */
+#define PORTICO_NET_MAX_SEGMENTS 64u
 
 /* Flags of an interface */
 /* The bridge has an uplink that is up. */
 #define PORTICO_NET_FLAG_UPLINK 1u
+
+/* Features of an interface */
+/* Frames may have `PARTIAL`. */
+#define PORTICO_NET_FEATURE_CHECKSUM 1u
+/* Frames may have `TCP4` or `TCP6`, and are then up to `max_large` bytes long. Not without `CHECKSUM`. */
+#define PORTICO_NET_FEATURE_SEGMENTS 2u
+
+/* Flags of a frame */
+/*
+ * The checksum of TCP or UDP, `checksum_offset` behind `checksum_start`, is that of the pseudo-header alone;
+ * the rest, from `checksum_start` to the frame's end, is still to be added. The frame has no VLAN tag, and is
+ * IPv4 without fragments or IPv6 without extension headers.
+ */
+#define PORTICO_NET_FRAME_PARTIAL 1u
+/*
+ * Segments of TCP over IPv4 in one: `header_bytes` of headers, which each of them has, and `segment_bytes` of
+ * payload for each but the last. Only with `PARTIAL`.
+ */
+#define PORTICO_NET_FRAME_TCP4 2u
+/* As `TCP4`, over IPv6. */
+#define PORTICO_NET_FRAME_TCP6 4u
 
 /* Layout of a control page */
 /* Counts changes of a service's ports; the manager adds 1 and notifies. */
@@ -897,13 +922,15 @@ struct portico_net_interface {
 	uint16_t mtu;
 	uint32_t max_frame;
 	uint32_t flags;
-	uint32_t _reserved[4];
+	uint32_t max_large;
+	uint32_t _reserved[3];
 };
 _Static_assert(sizeof(struct portico_net_interface) == 32, "size");
 _Static_assert(offsetof(struct portico_net_interface, mac) == 0, "mac");
 _Static_assert(offsetof(struct portico_net_interface, mtu) == 6, "mtu");
 _Static_assert(offsetof(struct portico_net_interface, max_frame) == 8, "max_frame");
 _Static_assert(offsetof(struct portico_net_interface, flags) == 12, "flags");
+_Static_assert(offsetof(struct portico_net_interface, max_large) == 16, "max_large");
 
 /* What a network back-end counted at an interface. */
 struct portico_net_statistics {
@@ -918,7 +945,9 @@ struct portico_net_statistics {
 	uint64_t unknown;
 	uint64_t no_room;
 	uint64_t waited;
-	uint64_t _reserved[5];
+	uint64_t bad_offload;
+	uint64_t held;
+	uint64_t _reserved[3];
 };
 _Static_assert(sizeof(struct portico_net_statistics) == 128, "size");
 _Static_assert(offsetof(struct portico_net_statistics, sent) == 0, "sent");
@@ -932,16 +961,25 @@ _Static_assert(offsetof(struct portico_net_statistics, limited) == 56, "limited"
 _Static_assert(offsetof(struct portico_net_statistics, unknown) == 64, "unknown");
 _Static_assert(offsetof(struct portico_net_statistics, no_room) == 72, "no_room");
 _Static_assert(offsetof(struct portico_net_statistics, waited) == 80, "waited");
+_Static_assert(offsetof(struct portico_net_statistics, bad_offload) == 88, "bad_offload");
+_Static_assert(offsetof(struct portico_net_statistics, held) == 96, "held");
 
 /* First bytes of a frame in a ring. */
 struct portico_net_frame {
 	uint32_t bytes;
 	uint32_t flags;
-	uint64_t _reserved;
+	uint16_t checksum_start;
+	uint16_t checksum_offset;
+	uint16_t segment_bytes;
+	uint16_t header_bytes;
 };
 _Static_assert(sizeof(struct portico_net_frame) == 16, "size");
 _Static_assert(offsetof(struct portico_net_frame, bytes) == 0, "bytes");
 _Static_assert(offsetof(struct portico_net_frame, flags) == 4, "flags");
+_Static_assert(offsetof(struct portico_net_frame, checksum_start) == 8, "checksum_start");
+_Static_assert(offsetof(struct portico_net_frame, checksum_offset) == 10, "checksum_offset");
+_Static_assert(offsetof(struct portico_net_frame, segment_bytes) == 12, "segment_bytes");
+_Static_assert(offsetof(struct portico_net_frame, header_bytes) == 14, "header_bytes");
 
 /* What a device has moved since its service started. */
 struct portico_control_counters {

@@ -151,6 +151,19 @@ impl Window {
         Some(())
     }
 
+    /// The one's complement sum of bytes, each read once, as 16-bit words in memory's order; an odd one at the end counts as if a 0 followed. `None` if
+    /// the range is not inside. (RFC 1071)
+    #[must_use]
+    pub fn sum(&self, offset: usize, bytes: usize) -> Option<u16> {
+        if offset.checked_add(bytes)? > self.len {
+            return None;
+        }
+        // SAFETY: inside, as just checked.
+        let from = unsafe { self.base.as_ptr().add(offset) };
+        // SAFETY: inside, as just checked.
+        Some(unsafe { sum(from, bytes) })
+    }
+
     /// Copies bytes out. `None`, and nothing copied, if the range is not inside.
     #[must_use]
     pub fn read(&self, offset: usize, to: &mut [u8]) -> Option<()> {
@@ -220,25 +233,29 @@ unsafe fn copy_pieces(from: *const u8, to: *mut u8, bytes: usize) -> usize {
             core::arch::asm!(
                 "subs {left}, {left}, #64",
                 "b.lo 3f",
-                "2: ldp {a}, {b}, [{from}]",
-                "ldp {c}, {d}, [{from}, #16]",
-                "stp {a}, {b}, [{to}]",
-                "stp {c}, {d}, [{to}, #16]",
-                "ldp {a}, {b}, [{from}, #32]",
-                "ldp {c}, {d}, [{from}, #48]",
-                "add {from}, {from}, #64",
-                "stp {a}, {b}, [{to}, #32]",
-                "stp {c}, {d}, [{to}, #48]",
-                "add {to}, {to}, #64",
+                "2: ldp {a}, {b}, [{from}], #16",
+                "ldp {c}, {d}, [{from}], #16",
+                "stp {a}, {b}, [{to}], #16",
+                "stp {c}, {d}, [{to}], #16",
+                "ldp {a}, {b}, [{from}], #16",
+                "ldp {c}, {d}, [{from}], #16",
+                "stp {a}, {b}, [{to}], #16",
+                "stp {c}, {d}, [{to}], #16",
                 "subs {left}, {left}, #64",
                 "b.hs 2b",
-                "3: adds {left}, {left}, #64",
-                "b.eq 5f",
-                "4: ldr {a}, [{from}], #8",
+                // What is left is less than 64, whose bits say of which pieces it is made.
+                "3: tbz {left}, #5, 4f",
+                "ldp {a}, {b}, [{from}], #16",
+                "ldp {c}, {d}, [{from}], #16",
+                "stp {a}, {b}, [{to}], #16",
+                "stp {c}, {d}, [{to}], #16",
+                "4: tbz {left}, #4, 5f",
+                "ldp {a}, {b}, [{from}], #16",
+                "stp {a}, {b}, [{to}], #16",
+                "5: tbz {left}, #3, 6f",
+                "ldr {a}, [{from}], #8",
                 "str {a}, [{to}], #8",
-                "subs {left}, {left}, #8",
-                "b.ne 4b",
-                "5:",
+                "6:",
                 a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
                 from = inout(reg) from => _,
                 to = inout(reg) to => _,
@@ -248,6 +265,72 @@ unsafe fn copy_pieces(from: *const u8, to: *mut u8, bytes: usize) -> usize {
         }
     }
     whole
+}
+
+/// The one's complement sum of bytes that may change meanwhile: each is read once.
+///
+/// # Safety
+/// `from` must be readable for `bytes` bytes of Normal memory.
+unsafe fn sum(from: *const u8, bytes: usize) -> u16 {
+    // SAFETY: the caller's promise.
+    let (mut sum, mut at) = unsafe { sum_pieces(from, bytes) };
+    while at < bytes {
+        // SAFETY: `at < bytes`.
+        let low = unsafe { ptr::read_volatile(from.add(at)) };
+        // SAFETY: as above.
+        let high = if at + 1 < bytes { unsafe { ptr::read_volatile(from.add(at + 1)) } } else { 0 };
+        let (next, carry) = sum.overflowing_add(u64::from(u16::from_ne_bytes([low, high])));
+        sum = next + u64::from(carry);
+        at += 2;
+    }
+    fold(sum)
+}
+
+/// A sum of 64 bits as one of 16: 2^16 is 1.
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+/// Sums whole pieces of 16 bytes, as one's complement of 64 bits; returns the sum and how many bytes that were.
+///
+/// # Safety
+/// As [`sum`].
+#[cfg(target_arch = "aarch64")]
+unsafe fn sum_pieces(from: *const u8, bytes: usize) -> (u64, usize) {
+    let whole = bytes & !15;
+    let mut sum = 0_u64;
+    if whole > 0 {
+        // SAFETY: reads `whole` bytes, as the caller allows.
+        unsafe {
+            core::arch::asm!(
+                "adds {sum}, {sum}, xzr",
+                "2: ldp {a}, {b}, [{from}], #16",
+                "adcs {sum}, {sum}, {a}",
+                "adcs {sum}, {sum}, {b}",
+                "sub {left}, {left}, #16",
+                "cbnz {left}, 2b",
+                "adc {sum}, {sum}, xzr",
+                a = out(reg) _, b = out(reg) _,
+                sum = inout(reg) sum,
+                from = inout(reg) from => _,
+                left = inout(reg) whole => _,
+                options(nostack, readonly),
+            );
+        }
+    }
+    (sum, whole)
+}
+
+/// Elsewhere nothing is gained by pieces.
+///
+/// # Safety
+/// None.
+#[cfg(not(target_arch = "aarch64"))]
+unsafe fn sum_pieces(_from: *const u8, _bytes: usize) -> (u64, usize) {
+    (0, 0)
 }
 
 /// Elsewhere nothing is gained by pieces.
@@ -262,6 +345,31 @@ unsafe fn copy_pieces(_from: *const u8, _to: *mut u8, _bytes: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::Window;
+
+    /// The sum by its definition.
+    fn naive(bytes: &[u8]) -> u16 {
+        let mut sum = 0_u32;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(u16::from_ne_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        sum as u16
+    }
+
+    #[test]
+    fn sums_are_ones_complement() {
+        let mut memory = [u64::MAX; 64];
+        // SAFETY: `memory` outlives the window and is not touched otherwise meanwhile.
+        let window = unsafe { Window::new(memory.as_mut_ptr().expose_provenance() as u64, 512) }.unwrap();
+        assert_eq!((window.sum(0, 512), window.sum(3, 0), window.sum(1, 512)), (Some(0xffff), Some(0), None));
+        let text: Vec<u8> = (0..512_u32).map(|byte| (byte * 37 + 5) as u8).collect();
+        window.write(0, &text).unwrap();
+        for from in 0..20 {
+            for bytes in 0..400 {
+                assert_eq!(window.sum(from, bytes), Some(naive(&text[from..from + bytes])), "{bytes} from {from}");
+            }
+        }
+    }
 
     #[test]
     fn copies_stay_inside() {

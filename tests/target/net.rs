@@ -195,7 +195,7 @@ fn serve(machine: MachineKind) -> Result<()> {
 }
 
 /// Reads a page by a socket.
-fn get(port: u16, path: &str) -> Result<String> {
+pub fn get(port: u16, path: &str) -> Result<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_read_timeout(Some(Duration::from_secs(20)))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: portico\r\n\r\n")?;
@@ -290,7 +290,8 @@ memory = "16M"
 vif = ["lan"]
 "#;
 
-fn crc(bytes: &[u8]) -> u32 {
+/// The CRC-32 of bytes.
+pub fn crc(bytes: &[u8]) -> u32 {
     let step = |crc: u32, _| if crc & 1 != 0 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
     !bytes.iter().fold(u32::MAX, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), step))
 }

@@ -190,7 +190,7 @@ fn every_device_arrives() {
         burst: 32 << 10,
         pages: 16,
     };
-    assert_eq!((web.vifs[0].name.as_str(), web.vifs[0].bridge, web.vifs[0].pages), ("net0", 0, 32));
+    assert_eq!((web.vifs[0].name.as_str(), web.vifs[0].bridge, web.vifs[0].pages), ("net0", 0, 128));
     assert_eq!(web.vifs[1], front);
     assert_eq!((db.vifs[0].bytes_per_s, db.vifs[0].burst), (10 << 10, 64 << 10));
     let [block, net, console] = description.services.as_slice() else { panic!("three services") };

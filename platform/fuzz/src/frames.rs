@@ -6,9 +6,10 @@
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use portico_abi::channel::ChannelHeader;
-use portico_abi::device::net::{MIN_FRAME, Shape, VERSION, shape_of_window};
+use portico_abi::device::net::{FrameHeader, MAX_SEGMENTS, MIN_FRAME, Shape, VERSION, feature, frame, shape_of_window};
 use portico_abi::device::{ACCEPT, OFFER, Offer, kind};
 use portico_abi::{dt, ring};
+use portico_net::offload::Cut;
 use portico_net::switch::Reason;
 use portico_net::traffic::{Traffic, Uplink};
 use portico_net::vif::{Settings, Vif};
@@ -29,6 +30,8 @@ const STEPS: usize = 200;
 const MTU: u16 = 1500;
 /// Longest frame.
 const LONGEST: usize = MTU as usize + 18;
+/// Longest frame that stands for segments: half of a ring.
+const LARGEST: usize = 2048 - 16;
 /// Turns in which the switch takes everything that there can be in rings so small.
 const TURNS: usize = 64;
 /// Lives after which an end that keeps to the protocol must be served.
@@ -117,10 +120,10 @@ impl Victim {
     fn damage_header(&self, slot: u8, value: u8, how: u8) {
         let ring = if how & 1 == 0 { self.shape.transmit } else { self.shape.receive };
         let bytes = u64::from(value) * if how & 2 == 0 { 1 } else { 16 };
-        let flags = if how & 12 == 12 { u64::from(value) << 32 } else { 0 };
+        let flags = if how & 12 == 12 { u64::from(value % 16) << 32 } else { 0 };
         let at = ring.slot(u32::from(slot));
         let _ = self.window.store(at, bytes | flags);
-        let _ = self.window.store(at + 8, u64::from(how & 48 == 48));
+        let _ = self.window.store(at + 8, u64::from(how & 48 == 48) << (value % 64));
     }
 
     /// Changes eight bytes anywhere.
@@ -143,6 +146,10 @@ impl Uplink for NoUplink {
     }
 
     fn put(&mut self, _: &Head, _: &Span) {
+        match *self {}
+    }
+
+    fn put_cut(&mut self, _: &Cut, _: usize) {
         match *self {}
     }
 
@@ -208,7 +215,7 @@ impl Bridge {
         let traffic = Arc::new(Mutex::new(Traffic::new(interfaces, None, refused)));
         let server = traffic.clone();
         machine.on_block(move || turn(&server));
-        let guests = NAMES.map(|name| match Interface::open(name, soon()) {
+        let guests = NAMES.map(|name| match open(name) {
             Ok(guest) => guest,
             Err(error) => panic!("{error:?}"),
         });
@@ -231,8 +238,7 @@ impl Bridge {
         let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
         traffic.vifs().iter_mut().for_each(Vif::ports_have_changed);
         drop(traffic);
-        let node = dtb::devices(dt::NET).find(|node| node.name == NAMES[0]);
-        let Some(Ok(guest)) = node.map(|node| Interface::new(&node)) else { unreachable!("it was there before") };
+        let Ok(guest) = interface(NAMES[0]) else { unreachable!("it was there before") };
         self.guests[0] = guest;
         let sent = frame(mac(1), mac(0), KIND, 444);
         let c = self.guests[0].connect(soon());
@@ -247,15 +253,18 @@ impl Bridge {
 
     /// Takes all frames of a guest that does what it should, and looks at them.
     fn drain(&mut self, guest: u8) {
-        let mut buffer = [0xaa; LONGEST + 8];
+        let mut buffer = [0xaa; LARGEST + 8];
         loop {
-            let bytes = match self.guests[usize::from(guest)].receive(&mut buffer) {
-                Ok(Some(bytes)) => bytes,
+            let taken =
+                self.guests[usize::from(guest)].receive_with(|frame| (frame.head.header(), frame.read(&mut buffer)));
+            let (header, bytes) = match taken {
+                Ok(Some(taken)) => taken,
                 Ok(None) => return,
                 Err(error) => panic!("guest {guest} lost the switch by another's doing: {error:?}"),
             };
-            assert!((MIN_FRAME as usize..=LONGEST).contains(&bytes), "{bytes}");
+            assert!((MIN_FRAME as usize..=LARGEST).contains(&bytes), "{bytes}");
             let frame = &buffer[..bytes];
+            check_header(&header, frame, guest == 2);
             assert!(frame[..6] == mac(guest) || frame[0] & 1 == 1, "{frame:x?}");
             assert!(frame[..5] != [1, 0x80, 0xc2, 0, 0] || frame[5] > 15, "{frame:x?}");
             let from = frame[6..12].first_chunk().copied().unwrap_or_default();
@@ -268,6 +277,79 @@ impl Bridge {
             }
         }
     }
+}
+
+/// Opens an interface: the first and the last guest do themselves what others leave to them.
+fn open(name: &'static str) -> Result<Interface, DeviceError> {
+    let mut interface = interface(name)?;
+    interface.connect(soon())?;
+    Ok(interface)
+}
+
+fn interface(name: &str) -> Result<Interface, DeviceError> {
+    let node = dtb::devices(dt::NET).find(|node| node.name == name).ok_or(DeviceError::NotFound)?;
+    let mut interface = Interface::new(&node)?;
+    if name != NAMES[1] {
+        interface.take_features(feature::CHECKSUM | feature::SEGMENTS);
+    }
+    Ok(interface)
+}
+
+/// Whoever gets a frame can do what its header leaves to him, and only one who said so is left anything.
+fn check_header(header: &FrameHeader, frame: &[u8], has_features: bool) {
+    let FrameHeader { flags, checksum_start, checksum_offset, segment_bytes, header_bytes, .. } = *header;
+    if flags == 0 {
+        assert!(frame.len() <= LONGEST && header.words()[1] == 0, "{header:?}");
+        return;
+    }
+    let is_segmented = flags != frame::PARTIAL;
+    assert!(has_features && flags & frame::PARTIAL != 0 && flags < 8 && flags != 7, "{header:?}");
+    assert!(frame[12..14] == [8, 0] || frame[12..14] == [0x86, 0xdd], "{frame:x?}");
+    let (start, payload) = (usize::from(checksum_start), usize::from(header_bytes));
+    assert!((34..=74).contains(&start) && start + usize::from(checksum_offset) + 2 <= frame.len(), "{header:?}");
+    assert!(is_segmented || (frame.len() <= LONGEST && segment_bytes == 0 && header_bytes == 0), "{header:?}");
+    if is_segmented {
+        assert!(payload >= start + 20 && payload < frame.len() && segment_bytes > 0, "{header:?}");
+        assert!((frame.len() - payload).div_ceil(usize::from(segment_bytes)) <= MAX_SEGMENTS as usize, "{header:?}");
+        assert!(frame.len().min(payload + usize::from(segment_bytes)) <= LONGEST, "{header:?}");
+    }
+}
+
+/// A frame of TCP or UDP that leaves something to others, or says so: the bits of `how` say what is wrong with it.
+fn left(to: [u8; 6], value: u8, how: u8) -> (FrameHeader, Vec<u8>) {
+    let (is_v6, is_udp) = (how & 1 != 0, how & 2 != 0);
+    let mut made = [&to[..], &mac(0)].concat();
+    let next = if is_udp { 17 } else { 6 };
+    if is_v6 {
+        made.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 0, next, 64]);
+        made.extend([7; 32]);
+    } else {
+        made.extend([8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, next, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    }
+    let start = made.len();
+    made.extend([1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x18, 1, 1, 0, 0, 0, 0]);
+    made.extend((0..usize::from(value) * 8).map(|at| at as u8));
+    let flag = if is_v6 { frame::TCP6 } else { frame::TCP4 };
+    let is_segmented = how & 4 != 0;
+    let mut header = FrameHeader {
+        bytes: made.len() as u32,
+        flags: frame::PARTIAL | if is_segmented { flag } else { 0 },
+        checksum_start: start as u16,
+        checksum_offset: if is_udp { 6 } else { 16 },
+        segment_bytes: if is_segmented { u16::from(value) * 4 } else { 0 },
+        header_bytes: if is_segmented { start as u16 + 20 } else { 0 },
+    };
+    match how >> 3 {
+        1 => header.flags ^= 1 << (value % 3),
+        2 => header.checksum_start ^= 1 << (value % 16),
+        3 => header.checksum_offset ^= 1 << (value % 16),
+        4 => header.segment_bytes ^= 1 << (value % 16),
+        5 => header.header_bytes ^= 1 << (value % 16),
+        6 => made[usize::from(value) % 64] ^= 1 << (value % 8),
+        7 => made[start + 12] = value,
+        _ => {}
+    }
+    (header, made)
 }
 
 /// Lets the switch do all that there is to do.
@@ -286,7 +368,7 @@ pub fn of_guest(bytes: &[u8]) {
     let mut bridge = Bridge::new();
     for step in bytes.chunks_exact(4).take(STEPS) {
         let [what, a, b, c] = [step[0], step[1], step[2], step[3]];
-        match what % 10 {
+        match what % 12 {
             0 | 1 => bridge.victim.damage_word(a, b, c),
             2 => bridge.victim.damage_header(a, b, c),
             3 => bridge.victim.damage_bytes(a, b, c),
@@ -303,6 +385,13 @@ pub fn of_guest(bytes: &[u8]) {
             }
             7 => {
                 let _ = bridge.guests[0].receive(&mut [0; LONGEST]);
+            }
+            10 | 11 => {
+                let (header, made) = left([mac(1), mac(2), [0xff; 6], mac(3)][usize::from(a) % 4], b, c);
+                let _ = bridge.guests[0].try_send_as(&header, |span| {
+                    let _ = span.write(0, &made);
+                });
+                bridge.guests[0].publish();
             }
             8 => {
                 let to = [mac(0), mac(2), [0xff; 6]][usize::from(a) % 3];
@@ -336,7 +425,7 @@ pub fn of_service(bytes: &[u8]) {
     let echo = Arc::new(Mutex::new(Echo::new(&machine)));
     let server = echo.clone();
     machine.on_block(move || step(&server));
-    let Ok(mut guest) = Interface::open(NAMES[0], soon()) else { unreachable!("nobody has lied yet") };
+    let Ok(mut guest) = open(NAMES[0]) else { unreachable!("nobody has lied yet") };
     let mut victim = Victim::new(&echo.lock().unwrap_or_else(PoisonError::into_inner).link);
     victim.remember();
     for what in bytes.chunks_exact(4).take(STEPS) {
@@ -357,7 +446,12 @@ pub fn of_service(bytes: &[u8]) {
             ),
         }
         // What it believes can be: no frame is longer than the ring.
-        assert!(guest.info().max_frame as usize <= 4096 - 16 && usize::from(guest.mtu()) <= LONGEST * 3);
+        let info = guest.info();
+        assert!(
+            info.max_large as usize <= 4096 - 16
+                && info.max_frame as usize <= 4096 - 16
+                && usize::from(guest.mtu()) <= LONGEST * 3
+        );
     }
     // The next life of the service is one that keeps to the protocol.
     victim.mend();
@@ -424,7 +518,9 @@ impl Echo {
         details[..6].copy_from_slice(&mac(0));
         details[6..8].copy_from_slice(&MTU.to_le_bytes());
         details[8..12].copy_from_slice(&(LONGEST as u32).to_le_bytes());
-        link.offer(&Offer { kind: kind::NET, version: VERSION, ..Offer::default() }, &details);
+        details[16..20].copy_from_slice(&(LARGEST as u32).to_le_bytes());
+        let features = feature::CHECKSUM | feature::SEGMENTS;
+        link.offer(&Offer { kind: kind::NET, version: VERSION, features, ..Offer::default() }, &details);
         Echo { link, rings: None }
     }
 }
@@ -439,6 +535,9 @@ fn step(echo: &Mutex<Echo>) {
             let window = link.window();
             let Some(shape) = shape_of_window(window.len()) else { unreachable!("the window has a legal size") };
             *rings = FrameReceiver::start(window, shape.transmit).zip(FrameSender::start(window, shape.receive));
+            if let Some((receiver, _)) = rings {
+                receiver.allow(7);
+            }
             link.welcome();
         }
     }

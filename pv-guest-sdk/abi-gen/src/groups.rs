@@ -267,13 +267,25 @@ fn devices() -> Result<Vec<Group>, String> {
             ("net", "Network interfaces", "PORTICO_NET_"),
             &Words(NET, ""),
             &[],
-            numbers!(net; VERSION, SLOT, MIN_FRAME, MIN_PAGES, MAX_PAGES, CONTROL_PAGES, STATISTICS, STATISTICS_BYTES, HEADER),
+            numbers!(net; VERSION, SLOT, MIN_FRAME, MIN_PAGES, MAX_PAGES, CONTROL_PAGES, STATISTICS, STATISTICS_BYTES, HEADER, LARGE, MAX_SEGMENTS),
         )?,
         group(
             ("net_flag", "Flags of an interface", "PORTICO_NET_FLAG_"),
             &Words(NET, "flag"),
             &[],
             numbers!(net::flag; UPLINK),
+        )?,
+        group(
+            ("net_feature", "Features of an interface", "PORTICO_NET_FEATURE_"),
+            &Words(NET, "feature"),
+            &[],
+            numbers!(net::feature; CHECKSUM, SEGMENTS),
+        )?,
+        group(
+            ("net_frame", "Flags of a frame", "PORTICO_NET_FRAME_"),
+            &Words(NET, "frame"),
+            &[],
+            numbers!(net::frame; PARTIAL, TCP4, TCP6),
         )?,
         group(
             ("control", "Layout of a control page", "PORTICO_CONTROL_"),

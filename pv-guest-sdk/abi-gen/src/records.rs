@@ -139,15 +139,17 @@ fn devices() -> Vec<Record> {
         }),
         record!(Response as "block_response", "A disk's answer." { "uint32_t" id, "uint32_t" status, "uint64_t" _reserved, }),
         record!(Interface as "net_interface", "What a network back-end adds to the offer." {
-            "uint8_t" mac[6], "uint16_t" mtu, "uint32_t" max_frame, "uint32_t" flags, "uint32_t" _reserved[4],
+            "uint8_t" mac[6], "uint16_t" mtu, "uint32_t" max_frame, "uint32_t" flags, "uint32_t" max_large,
+            "uint32_t" _reserved[3],
         }),
         record!(Statistics as "net_statistics", "What a network back-end counted at an interface." {
             "uint64_t" sent, "uint64_t" sent_bytes, "uint64_t" received, "uint64_t" received_bytes, "uint64_t" bad_size,
             "uint64_t" spoofed, "uint64_t" reserved, "uint64_t" limited, "uint64_t" unknown, "uint64_t" no_room,
-            "uint64_t" waited, "uint64_t" _reserved[5],
+            "uint64_t" waited, "uint64_t" bad_offload, "uint64_t" held, "uint64_t" _reserved[3],
         }),
         record!(FrameHeader as "net_frame", "First bytes of a frame in a ring." {
-            "uint32_t" bytes, "uint32_t" flags, "uint64_t" _reserved,
+            "uint32_t" bytes, "uint32_t" flags, "uint16_t" checksum_start, "uint16_t" checksum_offset,
+            "uint16_t" segment_bytes, "uint16_t" header_bytes,
         }),
         record!(Counters as "control_counters", "What a device has moved since its service started." {
             "uint64_t" requests, "uint64_t" bytes_in, "uint64_t" bytes_out, "uint64_t" failed, "uint64_t" notified,

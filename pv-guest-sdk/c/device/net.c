@@ -236,7 +236,9 @@ int64_t portico_net_receive(struct portico_net *net, void *to, size_t room, size
 	slot = portico_ring_slot(&net->receive, net->consumer.tail);
 	/* Once: what is checked is what is used. */
 	portico_copy_out(&header, slot, sizeof header);
-	if (header.flags != 0 || header._reserved != 0 || slots_of(header.bytes) > filled)
+	/* No feature was accepted that gives the rest of it a meaning. */
+	if (header.flags != 0 || header.checksum_start != 0 || header.checksum_offset != 0 || header.segment_bytes != 0 ||
+	    header.header_bytes != 0 || slots_of(header.bytes) > filled)
 		return leave(net);
 	wanted = header.bytes < room ? header.bytes : room;
 	run = before_the_end(&net->receive, net->consumer.tail, wanted);

@@ -106,6 +106,34 @@ impl Span {
         Some(())
     }
 
+    /// The one's complement sum of `bytes` bytes from `at` on, in memory's order. `None` if the frame does not have so many.
+    pub fn sum(&self, at: usize, bytes: usize) -> Option<u16> {
+        self.has(at, bytes)?;
+        let (offset, run) = self.place(at);
+        if run >= bytes {
+            return self.window.sum(offset, bytes);
+        }
+        let (first, second) = (self.window.sum(offset, run)?, self.window.sum(self.wrap, bytes - run)?);
+        // Behind an odd number of bytes the others are high where they were low.
+        let second = if run.is_multiple_of(2) { second } else { second.swap_bytes() };
+        let (sum, carry) = first.overflowing_add(second);
+        Some(sum + u16::from(carry))
+    }
+
+    /// Copies `bytes` bytes from `at` on to `to_at` of another frame. `None`, and perhaps a part copied, if one of them does not have so many.
+    pub fn copy_part(&self, at: usize, to: &Span, to_at: usize, bytes: usize) -> Option<()> {
+        self.has(at, bytes)?;
+        to.has(to_at, bytes)?;
+        let mut done = 0;
+        while done < bytes {
+            let ((from_offset, from_run), (to_offset, to_run)) = (self.place(at + done), to.place(to_at + done));
+            let run = from_run.min(to_run).min(bytes - done);
+            self.window.copy_to(from_offset, &to.window, to_offset, run)?;
+            done += run;
+        }
+        Some(())
+    }
+
     /// Its bytes as one window or two, to fill or read them in place. The first begins at a multiple of 8.
     pub fn pieces(&self) -> (Option<Window>, Option<Window>) {
         let (offset, run) = self.place(0);
@@ -152,6 +180,24 @@ impl Head {
         if frame.len() > HEAD { frame.copy_to(HEAD, &to) } else { Some(()) }
     }
 
+    /// The header that was before it in the ring.
+    #[inline]
+    pub fn header(&self) -> FrameHeader {
+        FrameHeader::from_words([self.slot_word::<0>(), self.slot_word::<1>()])
+    }
+
+    /// Whether the header has no flags.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.slot_word::<0>() >> 32 == 0
+    }
+
+    #[inline]
+    fn slot_word<const INDEX: usize>(&self) -> u64 {
+        const { assert!(8 * INDEX + 8 <= SLOT) };
+        self.slot.get(8 * INDEX..).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+
     /// The first bytes of the frame: [`HEAD`], of which a shorter frame has set only its own.
     #[inline]
     pub fn bytes(&self) -> &[u8; HEAD] {
@@ -165,10 +211,8 @@ impl Head {
     #[inline]
     pub fn word<const INDEX: usize>(&self) -> u64 {
         const { assert!(8 * INDEX + 8 <= HEAD) };
-        self.bytes()
-            .get(8 * INDEX..)
-            .and_then(|bytes| bytes.first_chunk())
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+        let bytes = self.bytes().get(8 * INDEX..).and_then(|bytes| bytes.first_chunk());
+        bytes.map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 }
 
@@ -199,13 +243,20 @@ impl FrameSender {
     /// The other side's index lies.
     #[inline]
     pub fn claim(&mut self, bytes: u32) -> Result<Option<Span>, Corrupt> {
-        let Some(index) = self.ring.claim(slots_of(bytes))? else { return Ok(None) };
+        self.claim_as(&FrameHeader { bytes, ..FrameHeader::default() })
+    }
+
+    /// As [`FrameSender::claim`], for a frame with this header.
+    ///
+    /// # Errors
+    /// The other side's index lies.
+    #[inline]
+    pub fn claim_as(&mut self, header: &FrameHeader) -> Result<Option<Span>, Corrupt> {
+        let Some(index) = self.ring.claim(slots_of(header.bytes))? else { return Ok(None) };
         self.is_unpublished = true;
-        let at = self.layout.slot(index);
         // Inside: `control` checked the whole ring.
-        let _ = self.window.store(at, u64::from(bytes));
-        let _ = self.window.store(at + 8, 0);
-        Ok(Some(Span::in_ring(self.window, &self.layout, index, bytes)))
+        let _ = self.window.store_words(self.layout.slot(index), header.words());
+        Ok(Some(Span::in_ring(self.window, &self.layout, index, header.bytes)))
     }
 
     /// Puts a frame in that is somewhere else, of which `head` was copied and checked. `false` if there is no room.
@@ -221,6 +272,14 @@ impl FrameSender {
             let _ = from.copy_to(HEAD, &Span::in_ring(self.window, &self.layout, index, from.bytes));
         }
         Ok(true)
+    }
+
+    /// Whether half of the ring is free.
+    ///
+    /// # Errors
+    /// The other side's index lies.
+    pub fn is_half_free(&mut self) -> Result<bool, Corrupt> {
+        Ok(self.ring.room()? >= self.layout.slots / 2)
     }
 
     /// Whether there is room for a frame of `bytes` bytes.
@@ -249,6 +308,11 @@ impl FrameSender {
         }
         self.ring.arm_for(slots_of(bytes).max(self.layout.slots / 4))
     }
+}
+
+/// Longest frame that takes no more than half of a ring.
+pub fn half_capacity(layout: &Layout) -> u32 {
+    ((layout.slots / 2) as usize * SLOT).saturating_sub(HEADER).min(u32::MAX as usize) as u32
 }
 
 /// Longest frame for which a ring has slots.
@@ -306,13 +370,20 @@ pub struct FrameReceiver {
     filled: u32,
     /// Slots that were taken and not given back.
     held: u32,
+    /// Flags that headers may have.
+    flags: u32,
 }
 
 impl FrameReceiver {
     /// Starts the ring anew: the consumer's words are set. `None` if it is not inside the window.
     pub fn start(window: Window, layout: Layout) -> Option<FrameReceiver> {
         let ring = Consumer::start(window.control(&layout)?, layout.slots, 0);
-        Some(FrameReceiver { ring, window, layout, filled: 0, held: 0 })
+        Some(FrameReceiver { ring, window, layout, filled: 0, held: 0, flags: 0 })
+    }
+
+    /// Lets headers have these flags. What else they say is the caller's to check.
+    pub fn allow(&mut self, flags: u32) {
+        self.flags = flags;
     }
 
     /// Looks at the next frame, if there is one: `frame` is set to it.
@@ -326,7 +397,7 @@ impl FrameReceiver {
         }
         // Inside: `control` checked the whole ring.
         let _ = self.window.read(self.layout.slot(self.ring.next()), &mut frame.head.slot);
-        frame.span = self.span_of(frame.head.slot.first_chunk().and_then(FrameHeader::length_of))?;
+        frame.span = self.span_of(frame.head.slot_word::<0>(), frame.head.slot_word::<1>())?;
         Ok(true)
     }
 
@@ -342,7 +413,7 @@ impl FrameReceiver {
         let at = self.layout.slot(self.ring.next());
         // Inside: `control` checked the whole ring.
         let [first, second] = [at, at + 8].map(|at| self.window.load(at).unwrap_or(u64::MAX));
-        self.span_of(FrameHeader::length_of_words(first, second)).map(Some)
+        self.span_of(first, second).map(Some)
     }
 
     #[inline]
@@ -353,11 +424,11 @@ impl FrameReceiver {
         Ok(self.filled > 0)
     }
 
-    /// The next frame, whose header says this length.
+    /// The next frame, with this header.
     #[inline]
-    fn span_of(&self, bytes: Option<u32>) -> Result<Span, Corrupt> {
+    fn span_of(&self, first: u64, second: u64) -> Result<Span, Corrupt> {
         // The head moves by whole frames: what is not all there never will be.
-        match bytes {
+        match FrameHeader::length_of_words(first, second, self.flags) {
             Some(bytes) if slots_of(bytes) <= self.filled => {
                 Ok(Span::in_ring(self.window, &self.layout, self.ring.next(), bytes))
             }

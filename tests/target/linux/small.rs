@@ -1,10 +1,16 @@
 //! Two guests with a RAM disk.
 
-use anyhow::{Result, ensure};
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, ensure};
 use portico_ctl::MachineKind;
-use portico_tests::Machine;
+use portico_tests::{Machine, Scenario, capture};
 
 use super::shell::{ask, focus, leave, shells, sound};
+use crate::net::{crc, get, number};
+
+/// Bytes of a page that is fetched.
+const PAGE_BYTES: usize = 3_000_000;
 
 fn boot(machine: MachineKind, cpus: u32) -> Result<Machine> {
     shells("linux-small", [2, 2], machine, cpus)
@@ -74,6 +80,42 @@ pub fn network(machine: MachineKind, cpus: u32) -> Result<()> {
     let received = ask(&mut running, "wget -q -O - http://10.0.2.15/a | md5sum", "^[0-9a-f]{32}  -$")?;
     ensure!(sent.as_ref() == Some(&received), "sent {sent:?}, received {received}");
     sound(&mut running)
+}
+
+/// What Linux leaves to others is done for those who do not do it themselves: a guest on the SDK, and this computer behind the uplink, where every frame's sums are
+/// looked at.
+pub fn offload(machine: MachineKind, cpus: u32) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let frames = folder.path().join("uplink.pcap");
+    let mut running = Scenario::system("linux-offload", machine, cpus).seconds(240).capture(&frames).boot()?;
+    running.wait(r"^\[one\] Linux 6\.12\.\d+ on 2 vCPUs, \d+ MiB: one$")?;
+    focus(&mut running, "one")?;
+    let page: Vec<u8> = b"0123456789abcdefghijklmnopqrstuvwxyz.\n".iter().copied().cycle().take(PAGE_BYTES).collect();
+    let make = format!("yes 0123456789abcdefghijklmnopqrstuvwxyz. | head -c {PAGE_BYTES} > /tmp/page");
+    ask(&mut running, &format!("{make}; httpd -h /tmp; echo ser''ving"), "^serving$")?;
+    leave(&mut running)?;
+    running.send("create fetch\r")?;
+    let line = running.wait(r"^\[fetch\] fetch")?;
+    ensure!(line == format!("[fetch] fetched {PAGE_BYTES} bytes, crc {:08x}", crc(&page)), "{line}");
+    let port = running.port("10.0.2.15:80")?;
+    let reader = std::thread::spawn(move || get(port, "/page"));
+    // The guest's output must be taken while it works.
+    while !reader.is_finished() {
+        running.take_for(Duration::from_millis(100));
+    }
+    let got = reader.join().map_err(|_| anyhow!("the reader has panicked"))??;
+    ensure!(got.ends_with(std::str::from_utf8(&page)?), "{} bytes came, and other ones", got.len());
+    // Frames that stand for several segments are what it sent.
+    focus(&mut running, "one")?;
+    let statistics = "/sys/class/net/eth0/statistics";
+    let average = format!("echo average-$(($(cat {statistics}/tx_bytes) / $(cat {statistics}/tx_packets)))");
+    let line = ask(&mut running, &average, r"^average-\d+$")?;
+    ensure!(number(&line, r"(\d+)$")? > 1600, "{line}");
+    sound(&mut running)?;
+    running.kill();
+    let counts = capture::check(&std::fs::read(&frames)?)?;
+    ensure!(counts.tcp as usize > PAGE_BYTES / 1500, "{counts:?}");
+    Ok(())
 }
 
 /// Restarting, powering off and panicking are what the manager hears of.

@@ -30,8 +30,8 @@ pub(crate) const KEYS: Keys = Keys {
 const HELP: &str = "write a list such as [\"lan\"] or [{ bridge = \"lan\", rate = \"10M\" }]";
 const BRIDGE_HELP: &str = "write `bridge = \"...\"`, the name of a `[[bridge]]`";
 
-/// Size of a window for which none was written, in bytes.
-const DEFAULT_WINDOW: u64 = 128 << 10;
+/// Size of a window for which none was written, in bytes: four frames that stand for segments in each direction.
+const DEFAULT_WINDOW: u64 = 512 << 10;
 /// `burst` of an interface with a rate for which none was written, in bytes.
 const DEFAULT_BURST: u32 = 64 << 10;
 

@@ -42,6 +42,8 @@ pub enum Reason {
     Limited,
     /// To nobody.
     Unknown,
+    /// What its header leaves to others does not fit it.
+    Offload,
 }
 
 /// What is done with a frame.

@@ -1,12 +1,15 @@
 //! The back-end of one guest's interface.
 
 use crate::header::Mac;
+use crate::offload::{Cut, Offload};
 use crate::switch::Reason;
 use portico_abi::device::control::Counters;
-use portico_abi::device::net::{Interface as Details, STATISTICS, Shape, Statistics, VERSION, flag, shape_of_window};
+use portico_abi::device::net::{
+    Interface as Details, LARGE, STATISTICS, Shape, Statistics, VERSION, feature, flag, flags_of, shape_of_window,
+};
 use portico_abi::device::{Offer, kind, refusal};
 use portico_abi::dt::service as property;
-use portico_sdk::device::frames::{FrameReceiver, FrameSender, Head, Incoming, Span};
+use portico_sdk::device::frames::{FrameReceiver, FrameSender, Incoming, half_capacity};
 use portico_sdk::device::{DeviceError, Event, Link};
 use portico_sdk::doorbell::Doorbell;
 use portico_sdk::dtb::DeviceNode;
@@ -14,6 +17,10 @@ use portico_service::limit::Limit;
 
 /// Bytes of a frame besides its payload: an Ethernet header, and a VLAN tag.
 const OVERHEAD: u32 = 18;
+/// Features that are offered.
+const FEATURES: u64 = feature::CHECKSUM | feature::SEGMENTS;
+/// How long senders wait for room in a guest's ring, in nanoseconds: long enough for a guest that has to wait for its processor.
+pub const PATIENCE_NS: u64 = 10_000_000;
 /// Payload of a frame where nothing is said.
 const DEFAULT_MTU: u16 = 1500;
 
@@ -59,10 +66,36 @@ impl Settings {
     }
 }
 
+/// Whether there is room in a guest's ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// There is.
+    Now,
+    /// Not yet: until this time, in nanoseconds, it is worth waiting for. The guest notifies when it has made some.
+    Until(u64),
+    /// Nobody waits for it.
+    Never,
+}
+
+/// A frame of the guest's that waits for room.
+#[derive(Clone, Copy, Debug)]
+pub struct Hold {
+    /// In whose ring.
+    pub to: u16,
+    /// For so many bytes.
+    pub bytes: u32,
+    /// Segments of it that had room.
+    pub done: usize,
+    /// Until then, in nanoseconds.
+    pub until_ns: u64,
+}
+
 #[derive(Debug)]
 struct Rings {
     from_guest: FrameReceiver,
     to_guest: FrameSender,
+    /// Features that the guest took.
+    features: u64,
 }
 
 /// An interface.
@@ -73,6 +106,13 @@ pub struct Vif {
     link: Link,
     shape: Shape,
     rings: Option<Rings>,
+    /// Longest frame that the guest takes, and longest one that stands for segments.
+    longest: usize,
+    large: usize,
+    /// What the guest's next frame waits for.
+    hold: Option<Hold>,
+    /// Since when, in nanoseconds, senders have found the guest's ring too full, and half of it has not been free.
+    full_since: Option<u64>,
     rate: Limit,
     /// Not before this time, in nanoseconds: above its rate.
     not_before: u64,
@@ -90,20 +130,26 @@ impl Vif {
     /// `BadWindow`.
     pub fn new(number: usize, link: Link, settings: &Settings, is_uplink_up: bool) -> Result<Vif, DeviceError> {
         let shape = shape_of_window(link.window().len()).ok_or(DeviceError::BadWindow)?;
+        let large = LARGE.min(half_capacity(&shape.receive));
         let details = Details {
             mac: settings.mac,
             mtu: settings.mtu,
             max_frame: settings.longest(),
             flags: if settings.has_uplink && is_uplink_up { flag::UPLINK } else { 0 },
+            max_large: large,
             ..Details::default()
         };
-        let offer = Offer { kind: kind::NET, version: VERSION, ..Offer::default() };
+        let offer = Offer { kind: kind::NET, version: VERSION, features: FEATURES, ..Offer::default() };
         link.offer(&offer, &bytes_of(&details));
         Ok(Vif {
             number,
             link,
             shape,
             rings: None,
+            longest: settings.longest() as usize,
+            large: large as usize,
+            hold: None,
+            full_since: None,
             rate: Limit::new(settings.rate, settings.burst),
             not_before: 0,
             is_active: true,
@@ -158,16 +204,19 @@ impl Vif {
         if accept.version >> 16 != VERSION >> 16 {
             return self.link.refuse(refusal::VERSION);
         }
-        if accept.features != 0 {
+        let is_known = accept.features & !FEATURES == 0;
+        if !is_known || accept.features & FEATURES == feature::SEGMENTS {
             return self.link.refuse(refusal::FEATURES);
         }
         let window = self.link.window();
         let from_guest = FrameReceiver::start(window, self.shape.transmit);
         let to_guest = FrameSender::start(window, self.shape.receive);
-        let Some((from_guest, to_guest)) = from_guest.zip(to_guest) else {
+        let Some((mut from_guest, to_guest)) = from_guest.zip(to_guest) else {
             return self.link.refuse(refusal::PROTOCOL);
         };
-        self.rings = Some(Rings { from_guest, to_guest });
+        from_guest.allow(flags_of(accept.features));
+        self.rings = Some(Rings { from_guest, to_guest, features: accept.features });
+        (self.hold, self.full_since) = (None, None);
         self.link.welcome();
     }
 
@@ -214,23 +263,136 @@ impl Vif {
             Reason::Reserved => &mut self.counts.reserved,
             Reason::Limited => &mut self.counts.limited,
             Reason::Unknown => &mut self.counts.unknown,
+            Reason::Offload => &mut self.counts.bad_offload,
         };
         *count += 1;
         self.is_unshown = true;
     }
 
-    /// Puts a frame into the guest's ring, for [`Vif::publish`]. A guest without room loses it.
+    /// Longest frame of the guest's that stands for segments.
+    pub fn large(&self) -> usize {
+        self.large
+    }
+
+    /// Puts a frame into the guest's ring, for [`Vif::publish`]. `false` if there is no room for it.
     #[inline]
-    pub fn put(&mut self, head: &Head, span: &Span) {
+    pub fn put(&mut self, frame: &Incoming) -> bool {
         self.is_unshown = true;
-        match self.rings.as_mut().map(|rings| rings.to_guest.forward(head, span)) {
+        if self.full_since.is_some() {
+            self.look_whether_free();
+        }
+        // Its length was judged where it comes from: another interface, or the uplink, may have longer ones.
+        if frame.span.len() > self.longest && frame.head.is_plain() {
+            self.counts.no_room += 1;
+            return true;
+        }
+        match self.rings.as_mut().map(|rings| rings.to_guest.forward(&frame.head, &frame.span)) {
             Some(Ok(true)) => {
                 self.counts.received += 1;
-                self.counts.received_bytes += span.len() as u64;
+                self.counts.received_bytes += frame.span.len() as u64;
+                true
             }
-            Some(Ok(false)) | None => self.counts.no_room += 1,
-            Some(Err(_)) => self.give_up(),
+            Some(Ok(false)) => false,
+            None => {
+                self.counts.no_room += 1;
+                true
+            }
+            Some(Err(_)) => {
+                self.give_up();
+                true
+            }
         }
+    }
+
+    /// Whether the guest does itself what is left to do with a frame.
+    pub fn does(&self, offload: &Offload, bytes: usize) -> bool {
+        let needs = offload.needs();
+        let longest = if offload.has_segments() { self.large } else { self.longest };
+        self.rings.as_ref().is_some_and(|rings| rings.features & needs == needs) && bytes <= longest
+    }
+
+    /// Puts the frames that are made of one into the guest's ring, from number `first` on, as far as there is room. Returns the number of the next.
+    pub fn put_cut(&mut self, cut: &Cut, first: usize) -> usize {
+        self.is_unshown = true;
+        if self.full_since.is_some() {
+            self.look_whether_free();
+        }
+        for index in first..cut.count() {
+            let bytes = cut.length(index);
+            let claimed = match &mut self.rings {
+                Some(rings) if bytes <= self.longest => rings.to_guest.claim(bytes as u32),
+                _ => {
+                    self.counts.no_room += (cut.count() - index) as u64;
+                    return cut.count();
+                }
+            };
+            match claimed {
+                Ok(Some(span)) => {
+                    let _ = cut.make(index, &span);
+                    self.counts.received += 1;
+                    self.counts.received_bytes += bytes as u64;
+                }
+                Ok(None) => return index,
+                Err(_) => {
+                    self.give_up();
+                    return cut.count();
+                }
+            }
+        }
+        cut.count()
+    }
+
+    /// Counts frames for the guest that are lost, since it had no room.
+    pub fn lose(&mut self, frames: usize) {
+        self.counts.no_room += frames as u64;
+    }
+
+    /// Whether it is worth waiting for room for `bytes` bytes in the guest's ring. What was put in must be published.
+    #[cold]
+    pub fn room(&mut self, bytes: u32, now_ns: u64) -> Room {
+        let Some(rings) = &mut self.rings else { return Room::Never };
+        // More than half is not sure to be free when it is said that half is.
+        if bytes > half_capacity(&self.shape.receive) {
+            return Room::Never;
+        }
+        match rings.to_guest.arm(bytes) {
+            Ok(false) => Room::Now,
+            Ok(true) => {
+                let until = self.full_since.get_or_insert(now_ns).saturating_add(PATIENCE_NS);
+                if now_ns < until { Room::Until(until) } else { Room::Never }
+            }
+            Err(_) => {
+                self.give_up();
+                Room::Never
+            }
+        }
+    }
+
+    /// Ends what [`Vif::room`] began, if half of the ring is free.
+    #[cold]
+    fn look_whether_free(&mut self) {
+        if self.rings.as_mut().is_some_and(|rings| rings.to_guest.is_half_free() == Ok(true)) {
+            self.full_since = None;
+        }
+    }
+
+    /// Lets the guest's next frame wait.
+    pub fn hold(&mut self, hold: Hold) {
+        self.counts.held += 1;
+        self.hold = Some(hold);
+        self.is_unshown = true;
+    }
+
+    /// What the guest's next frame waits for.
+    #[inline]
+    pub fn held(&self) -> Option<Hold> {
+        self.hold
+    }
+
+    /// Lets it wait no longer.
+    #[inline]
+    pub fn let_go(&mut self) -> Option<Hold> {
+        self.hold.take()
     }
 
     /// Publishes what was put in, and owes the guest a notification if it wants to know.
@@ -262,6 +424,9 @@ impl Vif {
                 return false;
             }
         }
+        if self.hold.is_some() {
+            return false;
+        }
         if rings.from_guest.has_more() {
             return true;
         }
@@ -279,7 +444,8 @@ impl Vif {
 
     /// When it has to be looked at again though nobody notifies, in nanoseconds.
     pub fn due(&self) -> Option<u64> {
-        (self.is_active && self.rings.is_some()).then_some(self.not_before)
+        let at = self.hold.map_or(0, |hold| hold.until_ns).max(self.not_before);
+        (self.is_active && self.rings.is_some()).then_some(at)
     }
 
     /// An index or a header makes no sense: the front-end has begun anew meanwhile, or it lies.
@@ -327,9 +493,11 @@ impl Vif {
 
 fn bytes_of(details: &Details) -> [u8; 32] {
     let mut bytes = [0; 32];
-    let fields =
-        [&details.mac[..], &details.mtu.to_le_bytes(), &details.max_frame.to_le_bytes(), &details.flags.to_le_bytes()];
-    for (to, from) in bytes.iter_mut().zip(fields.into_iter().flatten()) {
+    let Details { mac, mtu, max_frame, flags, max_large, .. } = details;
+    let mtu = mtu.to_le_bytes();
+    let numbers = [max_frame, flags, max_large].map(|number| number.to_le_bytes());
+    let fields = [&mac[..], &mtu].into_iter().chain(numbers.iter().map(|number| &number[..]));
+    for (to, from) in bytes.iter_mut().zip(fields.flatten()) {
         *to = *from;
     }
     bytes

@@ -10,7 +10,12 @@
 //! *Who may send what*: the back-end drops frames whose source address is not the interface's own. Frames of less than [`MIN_FRAME`] bytes
 //! or more than the interface's `max_frame` are dropped too.
 //!
-//! *A side that lies*: a header whose slots are not all there, or with bits that mean nothing, closes the device.
+//! *What a sender leaves to others*: with [`feature::CHECKSUM`] a frame of TCP or UDP may come without its checksum, and with [`feature::SEGMENTS`] a frame
+//! may stand for many segments of one TCP stream. Both hold in both directions. Who takes neither never sees such a frame: the back-end computes and
+//! divides for it.
+//!
+//! *A side that lies*: a header whose slots are not all there, or with bits that mean nothing, closes the device. What fits the frame is checked by both
+//! sides: the back-end drops a frame whose header does not, and so does a front-end.
 //!
 //! *Statistics*: the back-end writes what it counted to [`STATISTICS`], now and then, for the guest to read. It never reads them there.
 
@@ -41,6 +46,31 @@ pub mod flag {
     pub const UPLINK: u32 = 1 << 0;
 }
 
+/// Features of an interface.
+pub mod feature {
+    /// Frames may have [`super::frame::PARTIAL`].
+    pub const CHECKSUM: u64 = 1 << 0;
+    /// Frames may have [`super::frame::TCP4`] or [`super::frame::TCP6`], and are then up to `max_large` bytes long. Not without `CHECKSUM`.
+    pub const SEGMENTS: u64 = 1 << 1;
+}
+
+/// Flags of a frame: bits of [`FrameHeader::flags`].
+pub mod frame {
+    /// The checksum of TCP or UDP, `checksum_offset` behind `checksum_start`, is that of the pseudo-header alone; the rest, from `checksum_start`
+    /// to the frame's end, is still to be added. The frame has no VLAN tag, and is IPv4 without fragments or IPv6 without extension headers.
+    pub const PARTIAL: u32 = 1 << 0;
+    /// Segments of TCP over IPv4 in one: `header_bytes` of headers, which each of them has, and `segment_bytes` of payload for each but
+    /// the last. Only with `PARTIAL`.
+    pub const TCP4: u32 = 1 << 1;
+    /// As `TCP4`, over IPv6.
+    pub const TCP6: u32 = 1 << 2;
+}
+
+/// Longest frame that stands for segments: an Ethernet header, and the longest IPv4 packet.
+pub const LARGE: u32 = 14 + 65535;
+/// Most segments that a frame stands for.
+pub const MAX_SEGMENTS: u32 = 64;
+
 /// What a network back-end adds to the [`super::Offer`], behind it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -53,8 +83,10 @@ pub struct Interface {
     pub max_frame: u32,
     /// Bits of [`flag`].
     pub flags: u32,
+    /// Largest frame that stands for segments, in bytes; 0 without [`feature::SEGMENTS`]. Never more than half of a ring holds.
+    pub max_large: u32,
     /// Zero.
-    pub _reserved: [u32; 4],
+    pub _reserved: [u32; 3],
 }
 
 /// What the back-end counted at an interface since it started; directions are the guest's.
@@ -79,12 +111,16 @@ pub struct Statistics {
     pub limited: u64,
     /// Sent frames that were dropped: nobody has the address.
     pub unknown: u64,
-    /// Frames for the guest that were dropped: its receive ring was full, or it was not there.
+    /// Frames for the guest that were dropped: its receive ring was full, or it was not there, or they were longer than it takes.
     pub no_room: u64,
     /// How often the transmit ring had to wait, since the guest was above its rate. Nothing is dropped then.
     pub waited: u64,
+    /// Sent frames that were dropped: the header does not fit the frame, or a group was to get segments.
+    pub bad_offload: u64,
+    /// How often the transmit ring had to wait, since the receiver's ring was full.
+    pub held: u64,
     /// Zero.
-    pub _reserved: [u64; 5],
+    pub _reserved: [u64; 3],
 }
 
 /// Bytes of [`Statistics`].
@@ -96,16 +132,23 @@ pub const STATISTICS_BYTES: usize = size_of::<Statistics>();
 pub struct FrameHeader {
     /// Bytes of the frame, without this header.
     pub bytes: u32,
-    /// Zero.
+    /// Bits of [`frame`]. Without any, what follows is zero.
     pub flags: u32,
-    /// Zero.
-    pub _reserved: u64,
+    /// With `PARTIAL`: where the header of TCP or UDP begins, from the frame's beginning.
+    pub checksum_start: u16,
+    /// With `PARTIAL`: where the checksum is, from there.
+    pub checksum_offset: u16,
+    /// With `TCP4` or `TCP6`: bytes of payload of each segment but the last; else zero.
+    pub segment_bytes: u16,
+    /// With `TCP4` or `TCP6`: bytes of all headers together; else zero.
+    pub header_bytes: u16,
 }
 
 /// Bytes of [`FrameHeader`].
 pub const HEADER: usize = size_of::<FrameHeader>();
 
 const _: () = assert!(size_of::<Interface>() == 32 && offset_of!(Interface, max_frame) == 8 && HEADER == 16);
+const _: () = assert!(offset_of!(Interface, max_large) == 16 && offset_of!(FrameHeader, checksum_start) == 8);
 const _: () = assert!(size_of::<Statistics>() == 128 && STATISTICS == 768);
 const _: () = assert!(STATISTICS + STATISTICS_BYTES <= (CONTROL_PAGES * PAGE_SIZE) as usize);
 const _: () = assert!(super::OFFER + size_of::<super::Offer>() + size_of::<Interface>() <= super::ACCEPT);
@@ -113,38 +156,52 @@ const _: () = assert!(super::OFFER + size_of::<super::Offer>() + size_of::<Inter
 impl FrameHeader {
     /// Its bytes, as in the ring.
     pub fn to_bytes(&self) -> [u8; HEADER] {
+        let [first, second] = self.words();
         let mut bytes = [0; HEADER];
         if let Some(low) = bytes.first_chunk_mut::<8>() {
-            *low = (u64::from(self.bytes) | u64::from(self.flags) << 32).to_le_bytes();
+            *low = first.to_le_bytes();
+        }
+        if let Some(high) = bytes.last_chunk_mut::<8>() {
+            *high = second.to_le_bytes();
         }
         bytes
     }
 
-    /// Takes a header out of its bytes.
-    pub fn from_bytes(bytes: &[u8; HEADER]) -> FrameHeader {
-        let word = bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-        let reserved = bytes.last_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-        FrameHeader { bytes: word as u32, flags: (word >> 32) as u32, _reserved: reserved }
+    /// Its two little-endian words.
+    #[inline]
+    pub const fn words(&self) -> [u64; 2] {
+        let second = self.checksum_start as u64
+            | (self.checksum_offset as u64) << 16
+            | (self.segment_bytes as u64) << 32
+            | (self.header_bytes as u64) << 48;
+        [self.bytes as u64 | (self.flags as u64) << 32, second]
     }
 
-    /// Takes the length out of the bytes of a header. `None` if bits are set that mean nothing.
+    /// Takes a header out of its two words.
     #[inline]
-    pub fn length_of(bytes: &[u8; HEADER]) -> Option<u32> {
-        let FrameHeader { bytes, flags, _reserved } = Self::from_bytes(bytes);
-        (flags == 0 && _reserved == 0).then_some(bytes)
+    pub const fn from_words([first, second]: [u64; 2]) -> FrameHeader {
+        FrameHeader {
+            bytes: first as u32,
+            flags: (first >> 32) as u32,
+            checksum_start: second as u16,
+            checksum_offset: (second >> 16) as u16,
+            segment_bytes: (second >> 32) as u16,
+            header_bytes: (second >> 48) as u16,
+        }
     }
 
-    /// As [`FrameHeader::length_of`], of the header's two little-endian words.
+    /// Takes the length out of the two words of a header with no flags but these. `None` if it has others, or says something without a flag.
     #[inline]
-    pub fn length_of_words(first: u64, second: u64) -> Option<u32> {
-        u32::try_from(first).ok().filter(|_| second == 0)
+    pub fn length_of_words(first: u64, second: u64, flags: u32) -> Option<u32> {
+        let has = (first >> 32) as u32;
+        (has & !flags == 0 && (has != 0 || second == 0)).then_some(first as u32)
     }
 }
 
 impl Statistics {
     /// Its words, in the order of the fields.
     pub fn words(&self) -> [u64; STATISTICS_BYTES / 8] {
-        let [a, b, c, d, e] = self._reserved;
+        let [a, b, c] = self._reserved;
         [
             self.sent,
             self.sent_bytes,
@@ -157,11 +214,11 @@ impl Statistics {
             self.unknown,
             self.no_room,
             self.waited,
+            self.bad_offload,
+            self.held,
             a,
             b,
             c,
-            d,
-            e,
         ]
     }
 
@@ -169,7 +226,7 @@ impl Statistics {
     pub fn from_words(words: [u64; STATISTICS_BYTES / 8]) -> Statistics {
         let [sent, sent_bytes, received, received_bytes, bad_size, spoofed, reserved, limited, unknown, rest @ ..] =
             words;
-        let [no_room, waited, _reserved @ ..] = rest;
+        let [no_room, waited, bad_offload, held, _reserved @ ..] = rest;
         Statistics {
             sent,
             sent_bytes,
@@ -182,14 +239,25 @@ impl Statistics {
             unknown,
             no_room,
             waited,
+            bad_offload,
+            held,
             _reserved,
         }
     }
 
     /// Frames that the guest sent and that were dropped.
     pub fn dropped(&self) -> u64 {
-        [self.bad_size, self.spoofed, self.reserved, self.limited, self.unknown].into_iter().fold(0, u64::wrapping_add)
+        [self.bad_size, self.spoofed, self.reserved, self.limited, self.unknown, self.bad_offload]
+            .into_iter()
+            .fold(0, u64::wrapping_add)
     }
+}
+
+/// Flags that frames may have with these features.
+pub const fn flags_of(features: u64) -> u32 {
+    let checksum = if features & feature::CHECKSUM != 0 { frame::PARTIAL } else { 0 };
+    let segments = if features & feature::SEGMENTS != 0 { frame::TCP4 | frame::TCP6 } else { 0 };
+    checksum | segments
 }
 
 /// Slots that a frame of so many bytes takes.
@@ -227,29 +295,46 @@ pub const fn shape_of_window(bytes: usize) -> Option<Shape> {
 
 #[cfg(test)]
 mod tests {
-    use super::{FrameHeader, Statistics, shape, shape_of_window, slots_of};
+    use super::{FrameHeader, Statistics, frame, shape, shape_of_window, slots_of};
 
     #[test]
     fn frames_take_whole_slots() {
         assert_eq!([slots_of(14), slots_of(48), slots_of(49), slots_of(64), slots_of(1514)], [1, 1, 2, 2, 24]);
         assert_eq!(slots_of(u32::MAX), (1 << 26) + 1);
-        let header = FrameHeader { bytes: 1514, flags: 0, _reserved: 0 };
-        assert_eq!(FrameHeader::from_bytes(&header.to_bytes()), header);
-        assert_eq!(FrameHeader::length_of(&header.to_bytes()), Some(1514));
-        for byte in 4..16 {
-            let mut bytes = header.to_bytes();
-            bytes[byte] = 1;
-            assert_eq!(FrameHeader::length_of(&bytes), None);
+        let header = FrameHeader { bytes: 1514, ..FrameHeader::default() };
+        assert_eq!(header.to_bytes(), [0xea, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        let [first, second] = header.words();
+        assert_eq!(FrameHeader::length_of_words(first, second, 0), Some(1514));
+        for bit in 0..96 {
+            let (first, second) =
+                (first | 1_u64.unbounded_shl(32 + bit), second | 1_u64.unbounded_shl(bit.wrapping_sub(32)));
+            assert_eq!(FrameHeader::length_of_words(first, second, 0), None);
+            let is_known = bit < 3;
+            assert_eq!(FrameHeader::length_of_words(first, second, 7), is_known.then_some(1514));
         }
+    }
+
+    #[test]
+    fn headers_are_words() {
+        let header = FrameHeader {
+            bytes: 65_000,
+            flags: frame::PARTIAL | frame::TCP4,
+            checksum_start: 34,
+            checksum_offset: 16,
+            segment_bytes: 1448,
+            header_bytes: 66,
+        };
+        assert_eq!(FrameHeader::from_words(header.words()), header);
+        assert_eq!(header.to_bytes(), [0xe8, 0xfd, 0, 0, 3, 0, 0, 0, 34, 0, 16, 0, 0xa8, 5, 66, 0]);
     }
 
     #[test]
     fn statistics_are_words() {
         let words = core::array::from_fn(|index| index as u64 + 1);
         let statistics = Statistics::from_words(words);
-        assert_eq!((statistics.sent, statistics.no_room, statistics.waited), (1, 10, 11));
+        assert_eq!((statistics.sent, statistics.no_room, statistics.waited, statistics.held), (1, 10, 11, 13));
         assert_eq!(statistics.words(), words);
-        assert_eq!(statistics.dropped(), 5 + 6 + 7 + 8 + 9);
+        assert_eq!(statistics.dropped(), 5 + 6 + 7 + 8 + 9 + 12);
     }
 
     #[test]

@@ -13,6 +13,9 @@
 //! }
 //! ```
 //!
+//! A guest whose own TCP leaves checksums and segments to others says so by [`Interface::take_features`], sends by [`Interface::try_send_as`], and receives by
+//! [`Interface::receive_with`], where the head has the header. For all others the back-end does what senders left.
+//!
 //! Sending and taking only move bytes; the back-end hears of it with [`Interface::publish`], which [`Interface::wait`] does too: once for many frames, and only
 //! if the back-end sleeps.
 
@@ -21,8 +24,10 @@ use super::{DeviceError, Event, Link, wait};
 use crate::doorbell::Doorbell;
 use crate::dtb::{self, DeviceNode};
 use crate::port::Port;
+use core::mem::offset_of;
 use portico_abi::device::net::{
-    Interface as Details, MIN_FRAME, STATISTICS, Shape, Statistics, VERSION, flag, shape_of_window,
+    FrameHeader, Interface as Details, LARGE, MIN_FRAME, STATISTICS, Shape, Statistics, VERSION, feature, flag,
+    flags_of, frame, shape_of_window,
 };
 use portico_abi::device::{Accept, kind, refusal};
 use portico_abi::dt;
@@ -57,6 +62,23 @@ pub struct Info {
     pub max_frame: u32,
     /// The bridge has an uplink that is up.
     pub has_uplink: bool,
+    /// Features that are used.
+    pub features: u64,
+    /// Longest frame that stands for segments, in bytes.
+    pub max_large: u32,
+}
+
+impl Info {
+    /// Longest frame with these flags; 0 if one of them is not to be used.
+    fn longest(&self, flags: u32) -> u32 {
+        if flags & !flags_of(self.features) != 0 {
+            0
+        } else if flags & (frame::TCP4 | frame::TCP6) != 0 {
+            self.max_large
+        } else {
+            self.max_frame
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +96,8 @@ pub struct Interface {
     shape: Shape,
     info: Info,
     rings: Option<Rings>,
+    /// Features that are taken if they are offered.
+    wanted: u64,
     /// An offer was accepted: a refusal that is read now is the answer to that.
     has_accepted: bool,
     /// Times that the back-end was lost.
@@ -106,10 +130,16 @@ impl Interface {
             shape,
             info: Info::default(),
             rings: None,
+            wanted: 0,
             has_accepted: false,
             lost: 0,
             bell: Doorbell::new(),
         })
+    }
+
+    /// Takes these features ([`feature`]) when the back-end is met, if it offers them. To be called before [`Interface::connect`].
+    pub fn take_features(&mut self, features: u64) {
+        self.wanted = features;
     }
 
     /// The names of all interfaces.
@@ -189,13 +219,23 @@ impl Interface {
     /// As [`Interface::try_send`].
     #[inline]
     pub fn try_send_with(&mut self, bytes: usize, fill: impl FnOnce(&Span)) -> Result<bool, NetError> {
+        let bytes = u32::try_from(bytes).map_err(|_| NetError::Size)?;
+        self.try_send_as(&FrameHeader { bytes, ..FrameHeader::default() }, fill)
+    }
+
+    /// As [`Interface::try_send_with`], for a frame whose header says what is left to do with it. Whether that fits the frame the back-end sees.
+    ///
+    /// # Errors
+    /// As [`Interface::try_send`]; `Size` also if its features were not taken.
+    #[inline]
+    pub fn try_send_as(&mut self, header: &FrameHeader, fill: impl FnOnce(&Span)) -> Result<bool, NetError> {
         self.step()?;
         let Some(rings) = &mut self.rings else { return Ok(false) };
-        let bytes = u32::try_from(bytes).map_err(|_| NetError::Size)?;
-        if bytes < MIN_FRAME || bytes > self.info.max_frame {
+        let longest = if header.flags == 0 { self.info.max_frame } else { self.info.longest(header.flags) };
+        if header.bytes < MIN_FRAME || header.bytes > longest {
             return Err(NetError::Size);
         }
-        match rings.transmit.claim(bytes) {
+        match rings.transmit.claim_as(header) {
             Ok(Some(span)) => {
                 fill(&span);
                 Ok(true)
@@ -413,7 +453,8 @@ impl Interface {
     fn start_rings(&self) -> Result<Rings, DeviceError> {
         let window = self.link.window();
         let transmit = FrameSender::start(window, self.shape.transmit).ok_or(DeviceError::BadWindow)?;
-        let receive = FrameReceiver::start(window, self.shape.receive).ok_or(DeviceError::BadWindow)?;
+        let mut receive = FrameReceiver::start(window, self.shape.receive).ok_or(DeviceError::BadWindow)?;
+        receive.allow(flags_of(self.info.features));
         Ok(Rings { transmit, receive, frame: Incoming::default() })
     }
 
@@ -430,23 +471,30 @@ impl Interface {
             self.link.refuse(refusal::NONE);
             return Err(DeviceError::Incompatible);
         }
-        self.info = self.read_info(&raw);
+        self.info = self.read_info(offer.features & self.wanted, &raw);
         self.start_rings()?;
         self.has_accepted = true;
-        self.link.accept(&Accept { version: VERSION, ..Accept::default() });
+        self.link.accept(&Accept { version: VERSION, features: self.info.features, ..Accept::default() });
         Ok(())
     }
 
     /// What the offer says, as far as it can be.
-    fn read_info(&self, raw: &[u8; size_of::<Details>()]) -> Info {
-        let [m0, m1, m2, m3, m4, m5, t0, t1, f0, f1, f2, f3, g0, g1, g2, g3, ..] = *raw;
-        let max_frame = u32::from_le_bytes([f0, f1, f2, f3]).min(capacity(&self.shape.transmit));
+    fn read_info(&self, features: u64, raw: &[u8; size_of::<Details>()]) -> Info {
+        let [m0, m1, m2, m3, m4, m5, t0, t1, ..] = *raw;
+        let number =
+            |at: usize| raw.get(at..).and_then(|raw| raw.first_chunk()).map_or(0, |raw| u32::from_le_bytes(*raw));
+        let max_frame = number(offset_of!(Details, max_frame)).min(capacity(&self.shape.transmit));
+        let max_large = number(offset_of!(Details, max_large)).min(LARGE).min(capacity(&self.shape.transmit));
         let payload = u16::try_from(max_frame.saturating_sub(ETHERNET_HEADER)).unwrap_or(u16::MAX);
+        // Segments without checksums are nothing that anybody offers.
+        let features = if features & feature::CHECKSUM != 0 { features } else { features & !feature::SEGMENTS };
         Info {
             mac: [m0, m1, m2, m3, m4, m5],
             mtu: u16::from_le_bytes([t0, t1]).min(payload),
             max_frame,
-            has_uplink: u32::from_le_bytes([g0, g1, g2, g3]) & flag::UPLINK != 0,
+            has_uplink: number(offset_of!(Details, flags)) & flag::UPLINK != 0,
+            features,
+            max_large: if features & feature::SEGMENTS != 0 { max_large } else { 0 },
         }
     }
 

@@ -85,7 +85,7 @@ fn soon() -> u64 {
 fn frames_go_and_come() {
     let (machine, echo) = machine();
     let mut net = Interface::open("net0", soon()).unwrap();
-    assert_eq!(net.info(), Info { mac: MAC, mtu: 1500, max_frame: 1518, has_uplink: true });
+    assert_eq!(net.info(), Info { mac: MAC, mtu: 1500, max_frame: 1518, has_uplink: true, features: 0, max_large: 0 });
     let calls = machine.calls();
     let mut buffer = [0; 1600];
     for round in 0..300_u32 {

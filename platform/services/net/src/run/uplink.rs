@@ -1,8 +1,10 @@
 //! A virtio network device. (VIRTIO 1.2, "Network Device")
 
+use portico_net::offload::Cut;
 use portico_net::switch::Reason;
 use portico_net::traffic::Uplink;
 use portico_sdk::device::frames::{Head, Incoming, Span};
+use portico_sdk::window::Window;
 use portico_service::machine::{Interrupt, MachineDevice};
 use portico_virtio::{Area, Device, DeviceError, Dma, Kind, Part, Queue, config::net};
 
@@ -150,11 +152,13 @@ impl Uplink for VirtioUplink {
     }
 
     fn put(&mut self, head: &Head, span: &Span) {
-        while self.transmit.queue.pop().is_some() {}
-        let is_put = span.len() <= self.longest && self.send(head, span).is_some();
-        if !is_put && let [lost, _] = &mut self.dropped {
-            *lost += 1;
-        }
+        let fill = |to: &Window, at: usize| head.write_to(to, at, span);
+        self.send(span.len(), fill);
+    }
+
+    fn put_cut(&mut self, cut: &Cut, index: usize) {
+        let bytes = cut.length(index);
+        self.send(bytes, |to, at| cut.make(index, &Span::flat(*to, at, bytes as u32)?));
     }
 
     fn publish(&mut self) {
@@ -176,15 +180,24 @@ impl Uplink for VirtioUplink {
 }
 
 impl VirtioUplink {
-    fn send(&mut self, head: &Head, span: &Span) -> Option<()> {
+    /// Sends a frame of `bytes` bytes that `fill` writes to a place in a window, or loses it.
+    fn send(&mut self, bytes: usize, fill: impl FnOnce(&Window, usize) -> Option<()>) {
+        while self.transmit.queue.pop().is_some() {}
+        let is_sent = bytes <= self.longest && self.try_send(bytes, fill).is_some();
+        if !is_sent && let [lost, _] = &mut self.dropped {
+            *lost += 1;
+        }
+    }
+
+    fn try_send(&mut self, bytes: usize, fill: impl FnOnce(&Window, usize) -> Option<()>) -> Option<()> {
         let buffer = self.transmit.next()?;
         // No offloads: the header is all zero but the number of buffers, which a driver leaves at 0.
         buffer.window.store(0, 0)?;
         buffer.window.store(8, 0)?;
-        head.write_to(&buffer.window, FRAME, span)?;
+        fill(&buffer.window, FRAME)?;
         let machine = buffer.machine + (FRAME - HEADER) as u64;
-        let bytes = (HEADER + span.len()) as u32;
-        self.transmit.queue.add(1, core::iter::once(Part { machine, bytes, is_written: false }))?;
+        let part = Part { machine, bytes: (HEADER + bytes) as u32, is_written: false };
+        self.transmit.queue.add(1, core::iter::once(part))?;
         Some(())
     }
 }
