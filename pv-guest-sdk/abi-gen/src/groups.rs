@@ -279,7 +279,7 @@ fn devices() -> Result<Vec<Group>, String> {
             ("control", "Layout of a control page", "PORTICO_CONTROL_"),
             &Words(CONTROL, ""),
             &[],
-            numbers!(control; CHANGES, ASK, WALL_NS, READY, BEAT, ABLE, TAKEN, WATCHDOG_MS, COUNTERS, MAX_DEVICES),
+            numbers!(control; CHANGES, ASK, WALL_NS, READY, BEAT, ABLE, TAKEN, WATCHDOG_MS, ASLEEP, COUNTERS, MAX_DEVICES),
         )?,
         group(
             ("ask", "What a domain can be asked for", "PORTICO_ASK_"),

@@ -237,3 +237,31 @@ fn ends(running: &mut Machine) -> Result<()> {
     ask(running, "echo c > /proc/sysrq-trigger", r#"guest "two": panicked"#)?;
     running.wait_after(mark, "keyboard of the manager").map(drop)
 }
+
+/// The operator lets the guest sleep and wakes it, with its devices busy; it says what it does, also when it sleeps by itself.
+pub fn sleep(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    ask(&mut running, "dd if=/dev/urandom of=/tmp/a bs=64k count=16 2>/dev/null; echo ma''de", "^made$")?;
+    let busy = "while :; do dd if=/dev/pvda of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null; done & ping 10.0.2.16 >/dev/null & echo bu''sy";
+    ask(&mut running, busy, "^busy$")?;
+    leave(&mut running)?;
+    for _ in 0..2 {
+        let mark = running.mark();
+        running.send("suspend one\r")?;
+        running.wait_after(mark, r#"guest "one": asleep"#)?;
+        ask(&mut running, "list", r"^one +\d+ +asleep ")?;
+        // It stays so: its devices, which were busy, wake nobody.
+        running.take_for(Duration::from_secs(3));
+        ask(&mut running, "info one", "^guest +one, asleep$")?;
+        ask(&mut running, "wake one", r#"guest "one": awake"#)?;
+        focus(&mut running, "one")?;
+        works(&mut running)?;
+        leave(&mut running)?;
+    }
+    focus(&mut running, "one")?;
+    fall_asleep(&mut running, "mem", 7)?;
+    leave(&mut running)?;
+    ask(&mut running, "list", r"^one +\d+ +asleep ")?;
+    // What else is asked of it wakes it.
+    ask(&mut running, "stop one", r#"guest "one": powered off"#).map(drop)
+}

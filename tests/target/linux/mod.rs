@@ -36,7 +36,7 @@ const MACHINES: [(MachineKind, u32); 4] =
 type Test = fn(MachineKind, u32) -> anyhow::Result<()>;
 
 /// What the step `linux` of the whole suite runs, with a RAM disk: a kernel is built for it, but no root.
-const QUICK: [(&str, Test); 10] = [
+const QUICK: [(&str, Test); 11] = [
     ("processors", small::processors),
     ("disk", small::disk),
     ("network", small::network),
@@ -44,6 +44,7 @@ const QUICK: [(&str, Test); 10] = [
     ("hypervisor", drivers::hypervisor),
     ("queues", drivers::queues),
     ("suspend", drivers::suspend),
+    ("sleep", drivers::sleep),
     ("time", drivers::time_of_day),
     ("watchdog", drivers::watchdog),
     ("requests", drivers::requests),

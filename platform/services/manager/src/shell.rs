@@ -41,6 +41,20 @@ pub enum Command {
         /// How long it has.
         seconds: u64,
     },
+    /// Ask it to sleep.
+    Suspend {
+        /// The guest.
+        guest: String,
+        /// How long it has.
+        seconds: u64,
+    },
+    /// Let it go on.
+    Wake {
+        /// The guest.
+        guest: String,
+        /// How long it has.
+        seconds: u64,
+    },
     /// Destroy and start afresh.
     Reboot(String),
     /// Give it the keyboard.
@@ -151,6 +165,14 @@ const COMMANDS: &[(&str, &str, &str, &str)] = &[
          every guest can be asked, `info NAME` tells.",
     ),
     ("restart", "NAME [SECONDS]", "ask a guest to start afresh", "As `stop`. `reboot NAME` does it at once."),
+    (
+        "suspend",
+        "NAME [SECONDS]",
+        "ask a guest to sleep",
+        "It brings its devices to rest and keeps its memory; you are told when it sleeps, or that it does not after SECONDS. Typing\n\
+         to it may wake it, too, and so does `wake NAME`.",
+    ),
+    ("wake", "NAME [SECONDS]", "let a guest go on that sleeps", "As `suspend`."),
     ("destroy", "NAME", "end a guest at once, and free its memory", "Its console history is kept: see `log NAME`."),
     ("pause", "NAME", "stop a guest's vCPUs", "`resume NAME` lets them go on."),
     ("resume", "NAME", "let a paused guest go on", ""),
@@ -256,6 +278,8 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         "sched" => Command::Sched(parse_sched(rest, usage)?),
         "stop" => parse_ask(rest, name, usage).map(|(guest, seconds)| Command::Stop { guest, seconds })?,
         "restart" => parse_ask(rest, name, usage).map(|(guest, seconds)| Command::Restart { guest, seconds })?,
+        "suspend" => parse_ask(rest, name, usage).map(|(guest, seconds)| Command::Suspend { guest, seconds })?,
+        "wake" => parse_ask(rest, name, usage).map(|(guest, seconds)| Command::Wake { guest, seconds })?,
         "clock" => Command::Clock(optional()?.map(|word| parse_time(&word)).transpose()?),
         _ => parse_shutdown(rest)?,
     }))
@@ -513,6 +537,8 @@ mod tests {
         assert_eq!(command("shutdown reboot"), Command::Shutdown { reboot: true, at_once: false });
         assert_eq!(command("shutdown now"), Command::Shutdown { reboot: false, at_once: true });
         assert_eq!(command("stop web"), Command::Stop { guest: "web".into(), seconds: 60 });
+        assert_eq!(command("suspend web 5"), Command::Suspend { guest: "web".into(), seconds: 5 });
+        assert_eq!(command("wake web"), Command::Wake { guest: "web".into(), seconds: 60 });
         assert_eq!(command("restart web 5"), Command::Restart { guest: "web".into(), seconds: 5 });
         assert_eq!(command("clock"), Command::Clock(None));
         assert_eq!(command("clock 1970-01-01T00:00:01"), Command::Clock(Some(1_000_000_000)));

@@ -30,9 +30,11 @@ pub enum Next {
     StartAt(u64),
 }
 
-/// A request to end.
+/// A request to end, to sleep or to wake.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked {
+    /// What it was asked for, one of [`ask`](portico_abi::device::control::ask).
+    pub what: u32,
     /// Until when it has time, in nanoseconds.
     pub until_ns: u64,
     /// That time, in seconds.
@@ -222,6 +224,17 @@ impl Guest {
             },
             described => described,
         }
+    }
+
+    /// Whether it runs, and says that it sleeps.
+    pub fn is_asleep(&self) -> bool {
+        let control = self.control.as_ref().filter(|_| self.service.is_none() && matches!(self.state, State::Running));
+        control.is_some_and(Control::is_asleep)
+    }
+
+    /// What it does, in a word for the table.
+    pub fn word(&self) -> &'static str {
+        if self.is_asleep() { "asleep" } else { self.state.word() }
     }
 
     /// What must change within that time.
