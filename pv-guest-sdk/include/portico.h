@@ -343,6 +343,11 @@ extern "C" {
 #define PORTICO_REFUSAL_PROTOCOL 3u
 /* What stands behind the device is not there: the machine has no such disk or partition. */
 #define PORTICO_REFUSAL_ABSENT 4u
+/*
+ * There is no disk now: the manager took it away, or has not added one yet. Written by the manager, while no
+ * back-end has the device.
+ */
+#define PORTICO_REFUSAL_REMOVED 5u
 
 /* Disks */
 /* Version of this protocol. */
@@ -452,6 +457,8 @@ extern "C" {
  * Written by the domain, unless it is a service.
  */
 #define PORTICO_CONTROL_ASLEEP 340u
+/* Which device the manager asks for by `RELEASE`: 8 bytes, the cookie of its first channel. */
+#define PORTICO_CONTROL_DEVICE 272u
 /* First record of `Counters`, one for each device in the order of the device tree. Written by the service. */
 #define PORTICO_CONTROL_COUNTERS 384u
 /* Most records that fit. */
@@ -466,6 +473,8 @@ extern "C" {
 #define PORTICO_ASK_REBOOT 2u
 /* To bring its devices to rest and to sleep, until it is notified. */
 #define PORTICO_ASK_SUSPEND 3u
+/* To give up the device `DEVICE`, if nobody uses it. */
+#define PORTICO_ASK_RELEASE 4u
 
 /* Types of objects */
 #define PORTICO_TYPE_SYSTEM 1u

@@ -11,7 +11,7 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use portico_abi::channel::ChannelHeader;
-use portico_abi::device::control::{ABLE, ASK, ASLEEP, BEAT, TAKEN, WALL_NS, WATCHDOG_MS, ask};
+use portico_abi::device::control::{ABLE, ASK, ASLEEP, BEAT, DEVICE, TAKEN, WALL_NS, WATCHDOG_MS, ask};
 use portico_abi::port::DEADLINE_NEVER;
 use portico_abi::{Handle, Status, dt};
 
@@ -27,11 +27,14 @@ pub enum Ask {
     Reboot = ask::REBOOT,
     /// To bring its devices to rest, and to [`sleep`].
     Suspend = ask::SUSPEND,
+    /// To give up the device that [`device`] names, if nobody uses it.
+    Release = ask::RELEASE,
 }
 
 impl Ask {
     fn from_word(word: u32) -> Option<Ask> {
-        [Ask::Nothing, Ask::PowerOff, Ask::Reboot, Ask::Suspend].into_iter().find(|known| *known as u32 == word & 0xff)
+        let all = [Ask::Nothing, Ask::PowerOff, Ask::Reboot, Ask::Suspend, Ask::Release];
+        all.into_iter().find(|known| *known as u32 == word & 0xff)
     }
 }
 
@@ -107,6 +110,11 @@ pub fn sleep() -> Result<Ask, Status> {
     };
     control.asleep(false);
     woken
+}
+
+/// Cookie of the device that [`Ask::Release`] asks for.
+pub fn device() -> Option<u64> {
+    page()?.window.load(DEVICE)
 }
 
 /// The page's port: notified when something is asked for or the time of day was set. Bound by the first call, to a bit of the calling vCPU.

@@ -80,6 +80,7 @@ impl Manager {
             Command::Stop { guest, seconds } => self.ask(&guest, ask::POWER_OFF, seconds, now),
             Command::Restart { guest, seconds } => self.ask(&guest, ask::REBOOT, seconds, now),
             Command::Suspend { guest, seconds } => self.ask(&guest, ask::SUSPEND, seconds, now),
+            Command::Disk { guest, name, change } => self.change_disk(&guest, &name, change, now),
             Command::Wake { guest, seconds } => self.wake(&guest, seconds, now),
             Command::Clock(set) => Ok(self.clock(set)),
             Command::Shutdown { reboot, at_once } => {

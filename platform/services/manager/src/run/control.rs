@@ -3,7 +3,9 @@
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::Ordering;
 use portico_abi::channel::ChannelHeader;
-use portico_abi::device::control::{ABLE, ASK, ASLEEP, BEAT, CHANGES, COUNTERS, Counters, READY, WALL_NS, WATCHDOG_MS};
+use portico_abi::device::control::{
+    ABLE, ASK, ASLEEP, BEAT, CHANGES, COUNTERS, Counters, DEVICE, READY, WALL_NS, WATCHDOG_MS,
+};
 use portico_abi::handle::SELF_DOMAIN;
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
 use portico_manager::memory::Piece;
@@ -179,6 +181,11 @@ impl Control {
     /// Whether the domain says that it sleeps.
     pub fn is_asleep(&self) -> bool {
         self.is_connected() && self.word(ASLEEP) == 1
+    }
+
+    /// Tells which device is asked for next.
+    pub fn set_device(&self, cookie: u64) {
+        let _ = self.window.store(DEVICE, cookie);
     }
 
     /// Asks the domain for something, one of [`ask`](portico_abi::device::control::ask).

@@ -30,8 +30,8 @@ pub enum Next {
     StartAt(u64),
 }
 
-/// A request to end, to sleep or to wake.
-#[derive(Clone, Copy, Debug)]
+/// A request to end, to sleep, to wake, or to give a disk up.
+#[derive(Clone, Debug)]
 pub struct Asked {
     /// What it was asked for, one of [`ask`](portico_abi::device::control::ask).
     pub what: u32,
@@ -39,6 +39,10 @@ pub struct Asked {
     pub until_ns: u64,
     /// That time, in seconds.
     pub seconds: u64,
+    /// The disk that it is to give up.
+    pub disk: String,
+    /// When it is asked for that again, in nanoseconds.
+    pub again_ns: u64,
 }
 
 /// Where a guest is in its life.

@@ -119,7 +119,7 @@ impl Manager {
 
     /// What the service at the other end of a guest's device counts.
     fn counters(&self, index: usize, service: u16) -> Option<Counters> {
-        let place = self.channels.of(service).position(|(other, ..)| other == index)?;
+        let place = self.channels.served(service).into_iter().position(|(other, ..)| other == index)?;
         let guest = self.guests.iter().find(|guest| guest.index == Some(service))?;
         Some(guest.control.as_ref()?.counters(place))
     }
@@ -225,7 +225,12 @@ impl Manager {
         if guest.watchdog_ms() > 0 {
             let _ = writeln!(text, "watchdog       {} ms", guest.watchdog_ms());
         }
-        let takes = [(ask::POWER_OFF, "stop"), (ask::REBOOT, "restart"), (ask::SUSPEND, "suspend")];
+        let takes = [
+            (ask::POWER_OFF, "stop"),
+            (ask::REBOOT, "restart"),
+            (ask::SUSPEND, "suspend"),
+            (ask::RELEASE, "give disks up"),
+        ];
         let able: Vec<&str> = takes.iter().filter(|(what, _)| guest.is_able(*what)).map(|(_, word)| *word).collect();
         if !able.is_empty() {
             let _ = writeln!(text, "can be asked   to {}", able.join(" or to "));

@@ -1,4 +1,4 @@
-//! Asking guests to end by themselves, to sleep or to wake, and ending the machine when they have ended.
+//! Asking guests to end by themselves, to sleep, to wake or to give a disk up, and ending the machine when they have ended.
 //!
 //! A guest notifies nobody when it falls asleep or wakes: the manager would take no notice, since a guest could keep it busy so. Its word is looked at every
 //! [`LOOK_NS`] for as long as an operator waits for it, and no longer.
@@ -29,6 +29,10 @@ impl Asked {
         let (what, advice) = match self.what {
             ask::SUSPEND => ("fallen asleep", format!("`wake {name}` takes that back")),
             ask::NOTHING => ("woken", format!("`reboot {name}` starts it afresh")),
+            ask::RELEASE => (
+                &*format!("given disk {} up", self.disk),
+                format!("`disk remove {name} {} now` takes it away", self.disk),
+            ),
             _ => ("ended", format!("`destroy {name}` ends it at once")),
         };
         format!("guest \"{name}\": has not {what} within {} s; {advice}", self.seconds)
@@ -41,9 +45,11 @@ impl Guest {
         matches!(self.state, State::Running) && self.control.as_ref().is_some_and(|control| control.is_able(what))
     }
 
-    fn ask(&mut self, what: u32, seconds: u64, now: u64) {
+    /// Asks it for something, and remembers that.
+    pub fn ask(&mut self, what: u32, seconds: u64, now: u64) {
         self.control.as_ref().inspect(|control: &&Control| control.ask(what));
-        self.asked = Some(Asked { what, until_ns: now.saturating_add(seconds.saturating_mul(SECOND_NS)), seconds });
+        let until_ns = now.saturating_add(seconds.saturating_mul(SECOND_NS));
+        self.asked = Some(Asked { what, until_ns, seconds, disk: String::new(), again_ns: u64::MAX });
     }
 
     /// Takes the request to sleep or to wake that it has done.
@@ -94,7 +100,7 @@ impl Manager {
     pub fn wake(&mut self, name: &str, seconds: u64, now: u64) -> Result<String, String> {
         let id = self.named(name)?;
         let Some(guest) = self.guests.get_mut(id) else { return Ok(String::new()) };
-        let is_due = guest.asked.is_some_and(|asked| asked.what == ask::SUSPEND);
+        let is_due = guest.asked.as_ref().is_some_and(|asked| asked.what == ask::SUSPEND);
         // One that was asked and is late may fall asleep at any time.
         let may_sleep = is_due || guest.control.as_ref().is_some_and(|control| control.last_asked() == ask::SUSPEND);
         if !guest.is_asleep() && !(matches!(guest.state, State::Running) && may_sleep) {
@@ -135,6 +141,7 @@ impl Manager {
     /// Looks whether those that were asked have done it, and says which have not in their time.
     pub fn check_asked(&mut self, now: u64) {
         for id in 0..self.guests.len() {
+            self.take_given_up(id, now);
             let Some(guest) = self.guests.get_mut(id) else { continue };
             let text = if let Some(done) = guest.take_done() {
                 let state = if done.what == ask::SUSPEND { "asleep" } else { "awake" };
@@ -147,7 +154,7 @@ impl Manager {
             self.event(&text);
         }
         let Some((op, until)) = self.leaving else { return };
-        let is_left = self.guests.iter().any(|guest| guest.asked.is_some_and(|asked| asked.is_for_end()));
+        let is_left = self.guests.iter().any(|guest| guest.asked.as_ref().is_some_and(Asked::is_for_end));
         if !is_left || now >= until {
             self.end_with(op);
         }
@@ -155,11 +162,11 @@ impl Manager {
 
     /// When [`Manager::check_asked`] is due, in nanoseconds.
     pub fn asked_deadline(&self, now: u64) -> Option<u64> {
-        let due = |asked: Asked| match asked.is_for_end() {
+        let due = |asked: &Asked| match asked.is_for_end() {
             true => asked.until_ns,
             false => asked.until_ns.min(now.saturating_add(LOOK_NS)),
         };
-        let asked = self.guests.iter().filter_map(|guest| guest.asked).map(due);
+        let asked = self.guests.iter().filter_map(|guest| guest.asked.as_ref()).map(due);
         asked.chain(self.leaving.map(|(_, until)| until)).min()
     }
 }
