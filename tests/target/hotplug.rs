@@ -72,7 +72,8 @@ fn disks(machine: MachineKind, cpus: u32) -> Result<()> {
 
     // It gives it up when it is asked.
     let mark = running.mark();
-    command(&mut running, "disk remove hot spare", r#"guest "hot": disk spare \(sd:two, rw\) was removed"#)?;
+    let line = command(&mut running, "disk remove hot spare 60", "^error: |disk spare .*was removed|has not given")?;
+    ensure!(line.contains(r#"guest "hot": disk spare (sd:two, rw) was removed"#), "{line}\n{}", running.last_lines());
     running.wait_after(mark, r"^\[hot\] given up$")?;
     running.wait_after(mark, r"^\[hot\] empty$")?;
     // Now another may have it, which cannot be asked for it, and loses it with its requests.
