@@ -275,7 +275,7 @@ pub fn hotplug(machine: MachineKind, cpus: u32) -> Result<()> {
     ask(&mut running, "until [ -b /dev/pvdd ]; do :; done; cat /sys/block/pvdd/size", "^32768$")?;
 
     // It is written with deaths of the service, and what was written is there.
-    let write = "for i in 1 2 3; do dd if=/tmp/a of=/dev/pvdd bs=64k oflag=direct conv=fsync 2>/dev/null; dd if=/dev/pvdd bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/a || echo differs; done; echo writ''ten";
+    let write = "for i in 1 2 3; do dd if=/tmp/a of=/dev/pvdd bs=64k oflag=direct conv=fsync 2>/dev/null; dd if=/dev/pvdd bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/a || echo dif''fers; done; echo writ''ten";
     let mark = running.mark();
     running.send(&format!("{write}\r"))?;
     leave(&mut running)?;
