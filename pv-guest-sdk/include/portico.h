@@ -351,6 +351,11 @@ extern "C" {
 #define PORTICO_REFUSAL_PROTOCOL 3u
 /* What stands behind the device is not there: the machine has no such disk or partition. */
 #define PORTICO_REFUSAL_ABSENT 4u
+/*
+ * There is no disk now: the manager took it away, or has not added one yet. Written by the manager, while no
+ * back-end has the device.
+ */
+#define PORTICO_REFUSAL_REMOVED 5u
 
 /* Disks */
 /* Version of this protocol. */
@@ -480,6 +485,13 @@ extern "C" {
  * the domain, unless it is a service.
  */
 #define PORTICO_CONTROL_WATCHDOG_MS 336u
+/*
+ * 1 while the domain sleeps: its devices are at rest, and it does nothing before it is notified; else 0.
+ * Written by the domain, unless it is a service.
+ */
+#define PORTICO_CONTROL_ASLEEP 340u
+/* Which device the manager asks for by `RELEASE`: 8 bytes, the cookie of its first channel. */
+#define PORTICO_CONTROL_DEVICE 272u
 /* First record of `Counters`, one for each device in the order of the device tree. Written by the service. */
 #define PORTICO_CONTROL_COUNTERS 384u
 /* Most records that fit. */
@@ -492,8 +504,10 @@ extern "C" {
 #define PORTICO_ASK_POWER_OFF 1u
 /* To end in order and be started afresh, as by PSCI SYSTEM_RESET. */
 #define PORTICO_ASK_REBOOT 2u
-/* To bring its devices to rest, until it is asked for `NOTHING`. */
+/* To bring its devices to rest and to sleep, until it is notified. */
 #define PORTICO_ASK_SUSPEND 3u
+/* To give up the device `DEVICE`, if nobody uses it. */
+#define PORTICO_ASK_RELEASE 4u
 
 /* Types of objects */
 #define PORTICO_TYPE_SYSTEM 1u
@@ -1752,6 +1766,11 @@ void portico_heartbeat(void);
 void portico_able(uint32_t asks);
 int32_t portico_asked(void);
 int64_t portico_control_port(struct portico_port *out);
+/*
+ * Tells the manager that the guest sleeps, and blocks until it asks for something else, which is returned: PORTICO_ASK_NOTHING to go on. To be called when
+ * nothing is in flight, on the vCPU that bound the port of portico_control_port.
+ */
+int64_t portico_sleep(void);
 /* The time of day in nanoseconds since 1970-01-01 00:00 UTC, 0 if the machine does not know. */
 uint64_t portico_wall_ns(void);
 

@@ -11,7 +11,8 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use core::time::Duration;
 use portico_abi::channel::ChannelHeader;
-use portico_abi::device::control::{ABLE, ASK, BEAT, TAKEN, WALL_NS, WATCHDOG_MS, ask};
+use portico_abi::device::control::{ABLE, ASK, ASLEEP, BEAT, DEVICE, TAKEN, WALL_NS, WATCHDOG_MS, ask};
+use portico_abi::port::DEADLINE_NEVER;
 use portico_abi::{Handle, Status, dt};
 
 /// What the manager asks for.
@@ -24,13 +25,16 @@ pub enum Ask {
     PowerOff = ask::POWER_OFF,
     /// To end in order and be started afresh: see [`reboot`](crate::exit::reboot).
     Reboot = ask::REBOOT,
-    /// To bring its devices to rest.
+    /// To bring its devices to rest, and to [`sleep`].
     Suspend = ask::SUSPEND,
+    /// To give up the device that [`device`] names, if nobody uses it.
+    Release = ask::RELEASE,
 }
 
 impl Ask {
     fn from_word(word: u32) -> Option<Ask> {
-        [Ask::Nothing, Ask::PowerOff, Ask::Reboot, Ask::Suspend].into_iter().find(|known| *known as u32 == word & 0xff)
+        let all = [Ask::Nothing, Ask::PowerOff, Ask::Reboot, Ask::Suspend, Ask::Release];
+        all.into_iter().find(|known| *known as u32 == word & 0xff)
     }
 }
 
@@ -84,6 +88,33 @@ pub fn obey() -> Result<(), Status> {
 /// What the manager asks for and did not before. To be looked at after the [`port`] was notified.
 pub fn asked() -> Option<Ask> {
     page()?.asked()
+}
+
+/// Tells the manager that the domain sleeps, and blocks until it asks for something else, which is returned: [`Ask::Nothing`] to go on. To be called
+/// when nothing is in flight, on the vCPU that bound the [`port`].
+///
+/// # Errors
+/// As [`port`], and those of [`Port::wait`].
+pub fn sleep() -> Result<Ask, Status> {
+    let port = port()?;
+    let control = page().ok_or(Status::NotFound)?;
+    control.asleep(true);
+    let woken = loop {
+        // Looked at before each wait: what is asked in between is pending then.
+        if let Some(ask) = control.asked().filter(|ask| *ask != Ask::Suspend) {
+            break Ok(ask);
+        }
+        if let Err(status) = port.wait(DEADLINE_NEVER) {
+            break Err(status);
+        }
+    };
+    control.asleep(false);
+    woken
+}
+
+/// Cookie of the device that [`Ask::Release`] asks for.
+pub fn device() -> Option<u64> {
+    page()?.window.load(DEVICE)
 }
 
 /// The page's port: notified when something is asked for or the time of day was set. Bound by the first call, to a bit of the calling vCPU.
@@ -156,6 +187,11 @@ impl Control {
         Ask::from_word(word)
     }
 
+    /// Tells whether the domain sleeps: see [`sleep`].
+    pub fn asleep(&self, is_asleep: bool) {
+        self.set(ASLEEP, u32::from(is_asleep));
+    }
+
     /// See [`wall_time`].
     pub fn wall_time(&self) -> Option<Duration> {
         let at_zero = self.window.load(WALL_NS).filter(|ns| *ns != 0)?;
@@ -191,7 +227,7 @@ mod tests {
     use core::sync::atomic::Ordering;
     use core::time::Duration;
     use portico_abi::channel::ChannelHeader;
-    use portico_abi::device::control::{ABLE, ASK, BEAT, TAKEN, WALL_NS, WATCHDOG_MS, ask};
+    use portico_abi::device::control::{ABLE, ASK, ASLEEP, BEAT, TAKEN, WALL_NS, WATCHDOG_MS, ask};
     use portico_abi::{Handle, PAGE_SIZE};
 
     fn page() -> Window {
@@ -248,6 +284,10 @@ mod tests {
         let page = page();
         set(page, 0, ChannelHeader::MAGIC);
         let control = Control::over(page, Handle::NONE).expect("a page");
+        control.asleep(true);
+        assert_eq!(get(page, ASLEEP), 1);
+        control.asleep(false);
+        assert_eq!(get(page, ASLEEP), 0);
         control.watchdog(Duration::from_secs(2));
         control.beat();
         control.beat();

@@ -126,6 +126,11 @@ fn ranges(node: &Node) -> impl Iterator<Item = Range> + use<> {
     })
 }
 
+/// Random bytes for this life of the domain; `None` where the machine has no entropy. Others of the domain can read them as well.
+pub fn rng_seed() -> Option<&'static [u8]> {
+    property(&node("/chosen")?, "rng-seed")
+}
+
 /// The ranges of RAM.
 pub fn memory() -> impl Iterator<Item = Range> {
     children("/").filter(|(name, _)| *name == "memory").flat_map(|(_, node)| ranges(&node))

@@ -32,6 +32,7 @@ pub mod control;
 pub mod device;
 pub mod doorbell;
 pub mod dtb;
+pub mod entropy;
 pub mod exit;
 #[cfg(not(target_os = "none"))]
 pub mod fake;

@@ -11,6 +11,7 @@ mod devices_c;
 mod freertos;
 mod guests;
 mod hostile;
+mod hotplug;
 mod linux;
 mod manager;
 mod net;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         systems::trials(),
         guests::trials(),
         hostile::trials(),
+        hotplug::trials(),
         linux::trials(),
         manager::trials(),
         net::trials(),

@@ -1,6 +1,8 @@
 //! Guests are asked to end by themselves, and told the time of day.
 
-use anyhow::Result;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
 use portico_tests::{Machine, Scenario};
@@ -38,7 +40,8 @@ fn asked_and_told(machine: MachineKind, cpus: u32) -> Result<()> {
 
     command(&mut running, "stop deaf", "guest `deaf` cannot be asked to stop; `destroy deaf` does it at once")?;
     command(&mut running, "stop false 1", r#"guest "false": has not ended within 1 s; `destroy false` ends it"#)?;
-    command(&mut running, "info polite", r"^can be asked +to stop or to restart$")?;
+    command(&mut running, "info polite", r"^can be asked +to stop or to restart or to suspend$")?;
+    sleeps_and_wakes(&mut running)?;
     let mark = running.mark();
     command(&mut running, "restart polite", r"^\[polite\] asked to restart$")?;
     running.wait_after(mark, r#"guest "polite": restarts in \d+ ms \(restart 1\)"#)?;
@@ -64,4 +67,35 @@ fn asked_and_told(machine: MachineKind, cpus: u32) -> Result<()> {
     running.wait_after(mark, r"^\[polite\] asked to stop$")?;
     running.wait_after(mark, "the machine powers off")?;
     running.wait_off()
+}
+
+/// A guest sleeps when it is asked to, over a death of the manager, and wakes for each thing that it is asked for; the watchdog rests meanwhile.
+fn sleeps_and_wakes(running: &mut Machine) -> Result<()> {
+    command(running, "suspend deaf", "guest `deaf` cannot be asked to suspend; `pause deaf` does it at once")?;
+    command(running, "wake polite", r"guest `polite` is not asleep \(running\)")?;
+    let mark = running.mark();
+    command(running, "suspend false 1", r#"guest "false": has not fallen asleep within 1 s; `wake false` takes"#)?;
+    ensure!(!running.lines_after(mark).iter().any(|line| line.contains(r#"guest "false": asleep"#)), "it lies");
+
+    command(running, "suspend polite", r#"guest "polite": asleep"#)?;
+    running.wait(r"^\[polite\] asked to sleep$")?;
+    command(running, "list", r"^polite +\d+ +asleep ")?;
+    command(running, "suspend polite", "guest `polite` is asleep; `wake polite` wakes it")?;
+    command(running, "resume polite", "guest `polite` is asleep; `wake polite` wakes it")?;
+    // The manager's next life sees it too; nor does it wake for the time of day.
+    command(running, "panic", "manager was restarted")?;
+    // Longer than its watchdog's limit.
+    running.take_for(Duration::from_secs(3));
+    command(running, "info polite", "^guest +polite, asleep$")?;
+    command(running, "wake polite", r#"guest "polite": awake"#)?;
+    running.wait(r"^\[polite\] awake for Nothing$")?;
+    command(running, "list", r"^polite +\d+ +running ")?;
+
+    command(running, "suspend polite", r#"guest "polite": asleep"#)?;
+    let mark = running.mark();
+    command(running, "restart polite", r"^\[polite\] awake for Reboot$")?;
+    running.wait_after(mark, r#"guest "polite": restarts in \d+ ms \(restart 1\)"#)?;
+    // A new life is awake.
+    running.wait_after(mark, r"^\[polite\] ending$")?;
+    command(running, "list", r"^polite +\d+ +running ").map(drop)
 }

@@ -231,7 +231,7 @@ fn devices() -> Result<Vec<Group>, String> {
             ("refusal", "Why a back-end refused", "PORTICO_REFUSAL_"),
             &Words(DEVICE, "refusal"),
             &[],
-            numbers!(device::refusal; NONE, VERSION, FEATURES, PROTOCOL, ABSENT),
+            numbers!(device::refusal; NONE, VERSION, FEATURES, PROTOCOL, ABSENT, REMOVED),
         )?,
         group(
             ("block", "Disks", "PORTICO_BLOCK_"),
@@ -291,13 +291,13 @@ fn devices() -> Result<Vec<Group>, String> {
             ("control", "Layout of a control page", "PORTICO_CONTROL_"),
             &Words(CONTROL, ""),
             &[],
-            numbers!(control; CHANGES, ASK, WALL_NS, READY, BEAT, ABLE, TAKEN, WATCHDOG_MS, COUNTERS, MAX_DEVICES),
+            numbers!(control; CHANGES, ASK, WALL_NS, READY, BEAT, ABLE, TAKEN, WATCHDOG_MS, ASLEEP, DEVICE, COUNTERS, MAX_DEVICES),
         )?,
         group(
             ("ask", "What a domain can be asked for", "PORTICO_ASK_"),
             &Words(CONTROL, "ask"),
             &[],
-            numbers!(control::ask; NOTHING, POWER_OFF, REBOOT, SUSPEND),
+            numbers!(control::ask; NOTHING, POWER_OFF, REBOOT, SUSPEND, RELEASE),
         )?,
     ])
 }

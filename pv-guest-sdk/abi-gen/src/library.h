@@ -41,6 +41,11 @@ void portico_heartbeat(void);
 void portico_able(uint32_t asks);
 int32_t portico_asked(void);
 int64_t portico_control_port(struct portico_port *out);
+/*
+ * Tells the manager that the guest sleeps, and blocks until it asks for something else, which is returned: PORTICO_ASK_NOTHING to go on. To be called when
+ * nothing is in flight, on the vCPU that bound the port of portico_control_port.
+ */
+int64_t portico_sleep(void);
 /* The time of day in nanoseconds since 1970-01-01 00:00 UTC, 0 if the machine does not know. */
 uint64_t portico_wall_ns(void);
 

@@ -236,6 +236,10 @@ int64_t portico_disk_connect(struct portico_disk *disk, uint64_t deadline)
 
 		if (status != PORTICO_OK || disk->is_connected)
 			return status;
+		if (disk->in_flight == 0 && portico_link_is_removed(&disk->link)) {
+			portico_link_leave(&disk->link);
+			return PORTICO_PEER_GONE;
+		}
 		status = portico_link_wait(&disk->link, deadline);
 		if (status != PORTICO_OK)
 			return status;
@@ -330,6 +334,26 @@ int64_t portico_disk_submit(struct portico_disk *disk, uint8_t op, uint64_t sect
 	return PORTICO_OK;
 }
 
+/* Of a disk that was taken away nothing gets an answer: all fail. */
+static int64_t reap_without(struct portico_disk *disk, struct portico_disk_done *done)
+{
+	if (!portico_link_is_removed(&disk->link))
+		return PORTICO_AGAIN;
+	for (uint32_t id = 0; id < disk->requests.slots; id++) {
+		struct pending *pending = &disk->pending[id];
+
+		if (!pending->is_used)
+			continue;
+		mark_pages(disk, pending, 0);
+		pending->is_used = false;
+		disk->in_flight--;
+		*done = (struct portico_disk_done){ .token = pending->token, .status = PORTICO_BLOCK_STATUS_IO };
+		return PORTICO_OK;
+	}
+	portico_link_leave(&disk->link);
+	return PORTICO_PEER_GONE;
+}
+
 int64_t portico_disk_reap(struct portico_disk *disk, struct portico_disk_done *done)
 {
 	struct portico_block_response response;
@@ -339,7 +363,7 @@ int64_t portico_disk_reap(struct portico_disk *disk, struct portico_disk_done *d
 	if (status != PORTICO_OK)
 		return status;
 	if (!disk->is_connected)
-		return PORTICO_AGAIN;
+		return reap_without(disk, done);
 	filled = portico_consumer_filled(&disk->consumer);
 	if (filled < 0)
 		leave(disk);

@@ -118,6 +118,17 @@ static bool is_there(const struct portico_link *link)
 	return get(link, BACK_STATE) == PORTICO_CHANNEL_CONNECTED;
 }
 
+bool portico_link_is_removed(const struct portico_link *link)
+{
+	return link->phase != PORTICO_CONNECTED && get(link, BACK_STATE) == PORTICO_CHANNEL_CLOSED &&
+	       get(link, REFUSAL) == PORTICO_REFUSAL_REMOVED;
+}
+
+void portico_link_leave(struct portico_link *link)
+{
+	set(link, FRONT_STATE, PORTICO_CHANNEL_CLOSED);
+}
+
 enum portico_event portico_link_step(struct portico_link *link)
 {
 	switch (link->phase) {

@@ -47,6 +47,11 @@ void portico_link_read_offer(const struct portico_link *link, struct portico_off
 void portico_link_accept(struct portico_link *link, uint32_t version, uint64_t features);
 /* Has nothing to do with this life of the back-end. */
 void portico_link_refuse(struct portico_link *link);
+/*
+ * Whether nothing is behind the device, by the word of the manager; and saying that all that was in flight has failed: nothing else is put there before.
+ */
+bool portico_link_is_removed(const struct portico_link *link);
+void portico_link_leave(struct portico_link *link);
 /* Begins anew with the next step, though the back-end did not: it lies. */
 void portico_link_restart(struct portico_link *link);
 /* Notifies the back-end. */

@@ -15,6 +15,7 @@ mod port;
 use alloc::vec::Vec;
 use core::ffi::{CStr, c_char};
 use core::time::Duration;
+use portico_sdk::abi::Status;
 use portico_sdk::control::Ask;
 use portico_sdk::{console, control, dtb, exit, irq, print, smp, time, vcpu};
 
@@ -153,6 +154,12 @@ pub extern "C" fn portico_able(asks: u32) {
 #[unsafe(no_mangle)]
 pub extern "C" fn portico_asked() -> i32 {
     control::asked().map_or(-1, |ask| ask as i32)
+}
+
+/// See `portico.h`.
+#[unsafe(no_mangle)]
+pub extern "C" fn portico_sleep() -> i64 {
+    control::sleep().map_or_else(Status::raw, |ask| ask as i64)
 }
 
 /// See `portico.h`.

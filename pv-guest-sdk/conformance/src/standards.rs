@@ -4,7 +4,7 @@ use crate::tap::Tap;
 use portico_sdk::abi::call::info;
 use portico_sdk::abi::page::InfoPage;
 use portico_sdk::abi::{UID, dt, psci};
-use portico_sdk::{hvc, vcpu};
+use portico_sdk::{dtb, entropy, hvc, vcpu};
 
 /// All checks.
 pub fn check(tap: &mut Tap) {
@@ -112,4 +112,9 @@ fn random(tap: &mut Tap) {
     tap.holds("TRNG: 68 bits, or NO_ENTROPY", status == 0 && cut || status.cast_signed() == psci::ret::TRNG_NO_ENTROPY);
     let [again, _, _, other] = call(psci::TRNG_RND_64, [68, 0, 0]);
     tap.holds("TRNG: other bits the next time", status != 0 || again != 0 || low != other);
+    // EL2 has entropy or has not, from before the first domain on.
+    let seeds = (dtb::rng_seed().map(<[u8]>::len), entropy::seed().map(|seed| seed.len()));
+    tap.is("a seed in the device tree where TRNG gives one", seeds.0, seeds.1);
+    let is_other = dtb::rng_seed().is_none_or(|seed| entropy::seed().is_some_and(|other| seed != other));
+    tap.holds("it is not what TRNG gives next", is_other);
 }

@@ -18,9 +18,9 @@ use crate::{hvc, time, vcpu};
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::Ordering;
 use core::time::Duration;
-use portico_abi::channel::ChannelHeader;
+use portico_abi::channel::{ChannelHeader, ChannelState};
 use portico_abi::device::handshake::{Handshake, Phase, Side, Words};
-use portico_abi::device::{ACCEPT, Accept, BACK, OFFER, Offer};
+use portico_abi::device::{ACCEPT, Accept, BACK, OFFER, Offer, refusal};
 use portico_abi::handle::SELF_DOMAIN;
 use portico_abi::{Handle, ObjectType, Status};
 
@@ -127,6 +127,24 @@ impl Link {
     /// Whether it waits for something that nothing announces: the port of the other side's next life.
     pub fn is_unplugged(&self) -> bool {
         self.handshake.phase() == Phase::Unplugged
+    }
+
+    /// Whether a front-end's back-end is gone for good, by the word of the manager: nothing is behind the device until something is added.
+    #[cold]
+    pub fn is_removed(&self) -> bool {
+        !self.is_connected()
+            && self.words.peer.state.load(Ordering::Acquire) == ChannelState::Closed as u32
+            && self.words.refusal.load(Ordering::Acquire) == refusal::REMOVED
+    }
+
+    /// Says, of a device that [`Link::is_removed`], that nothing of it is in use: no other is put behind the channel before.
+    pub fn leave(&self) {
+        self.words.own.state.store(ChannelState::Closed as u32, Ordering::Release);
+    }
+
+    /// By which its ports are found.
+    pub fn cookie(&self) -> u64 {
+        self.cookie
     }
 
     /// Does what can be done now. To be called after each notification, and from time to time while the link is unplugged.

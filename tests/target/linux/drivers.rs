@@ -231,3 +231,101 @@ fn ends(running: &mut Machine) -> Result<()> {
     ask(running, "echo c > /proc/sysrq-trigger", r#"guest "two": panicked"#)?;
     running.wait_after(mark, "keyboard of the manager").map(drop)
 }
+
+/// The operator lets the guest sleep and wakes it, with its devices busy; it says what it does, also when it sleeps by itself.
+pub fn sleep(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    ask(&mut running, "dd if=/dev/urandom of=/tmp/a bs=64k count=16 2>/dev/null; echo ma''de", "^made$")?;
+    let busy = "while :; do dd if=/dev/pvda of=/dev/null bs=64k count=64 iflag=direct 2>/dev/null; done & ping 10.0.2.16 >/dev/null & echo bu''sy";
+    ask(&mut running, busy, "^busy$")?;
+    leave(&mut running)?;
+    for _ in 0..2 {
+        let mark = running.mark();
+        running.send("suspend one\r")?;
+        running.wait_after(mark, r#"guest "one": asleep"#)?;
+        ask(&mut running, "list", r"^one +\d+ +asleep ")?;
+        // It stays so: its devices, which were busy, wake nobody.
+        running.take_for(Duration::from_secs(3));
+        ask(&mut running, "info one", "^guest +one, asleep$")?;
+        ask(&mut running, "wake one", r#"guest "one": awake"#)?;
+        focus(&mut running, "one")?;
+        works(&mut running)?;
+        leave(&mut running)?;
+    }
+    focus(&mut running, "one")?;
+    fall_asleep(&mut running, "mem", 7)?;
+    leave(&mut running)?;
+    ask(&mut running, "list", r"^one +\d+ +asleep ")?;
+    // What else is asked of it wakes it.
+    ask(&mut running, "stop one", r#"guest "one": powered off"#).map(drop)
+}
+
+/// A disk is added to the guest and taken away, in order and by surprise, while the block service dies.
+pub fn hotplug(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = boot(machine, cpus)?;
+    ask(&mut running, "ls /sys/block | grep -c pvdd", "^0$")?;
+    ask(&mut running, "dd if=/dev/urandom of=/tmp/a bs=64k count=64 2>/dev/null; echo ma''de", "^made$")?;
+    operate(&mut running, "disk add one spare=sd:spare", r#"guest "one": disk spare \(sd:spare, rw\) was added"#)?;
+    ask(&mut running, "until [ -b /dev/pvdd ]; do :; done; cat /sys/block/pvdd/size", "^32768$")?;
+
+    // It is written with deaths of the service, and what was written is there.
+    let write = "for i in 1 2 3; do dd if=/tmp/a of=/dev/pvdd bs=64k oflag=direct conv=fsync 2>/dev/null; dd if=/dev/pvdd bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/a || echo dif''fers; done; echo writ''ten";
+    let mark = running.mark();
+    running.send(&format!("{write}\r"))?;
+    leave(&mut running)?;
+    for command in ["reboot block", "panic", "reboot block"] {
+        running.take_for(Duration::from_millis(300));
+        running.send(&format!("{command}\r"))?;
+    }
+    running.wait_after(mark, "written$")?;
+    ensure!(!running.lines_after(mark).iter().any(|line| line.contains("differs")), "another thing was read");
+
+    // One that is in use is kept.
+    focus(&mut running, "one")?;
+    ask(&mut running, "exec 9</dev/pvdd; echo op''en", "^open$")?;
+    operate(&mut running, "disk remove one spare 2", r#"guest "one": has not given disk spare up within 2 s"#)?;
+    ask(
+        &mut running,
+        "dd if=/dev/pvdd bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/a && echo sa''me",
+        "^same$",
+    )?;
+    ask(&mut running, "exec 9<&-; echo clo''sed", "^closed$")?;
+    operate(&mut running, "disk remove one spare", r#"guest "one": disk spare \(sd:spare, rw\) was removed"#)?;
+    ask(&mut running, "while [ -b /dev/pvdd ]; do :; done; ls /sys/block | grep -c pvdd", "^0$")?;
+
+    // Another one in its place, read-only, which goes while it is read: that fails, and nothing hangs.
+    operate(&mut running, "disk add one spare=sd:other ro", "was added")?;
+    ask(
+        &mut running,
+        "until [ -b /dev/pvdd ]; do :; done; cat /sys/block/pvdd/size /sys/block/pvdd/ro | xargs",
+        "^16384 1$",
+    )?;
+    let mark = running.mark();
+    running.send("while dd if=/dev/pvdd of=/dev/null bs=64k iflag=direct 2>/dev/null; do :; done; echo fai''led\r")?;
+    operate_leaving(&mut running, "disk remove one spare now", "was removed")?;
+    running.wait_after(mark, "failed$")?;
+    focus(&mut running, "one")?;
+    ask(&mut running, "while [ -b /dev/pvdd ]; do :; done; ls /sys/block | grep -c pvdd", "^0$")?;
+    ask(&mut running, "dmesg | grep -c 'pvdd was removed'", "^1$")?;
+    works(&mut running)
+}
+
+/// Types a command to the manager, while the first guest has the keyboard, and gives it back.
+fn operate(running: &mut Machine, command: &str, answer: &str) -> Result<()> {
+    operate_leaving(running, command, answer)?;
+    focus(running, "one")
+}
+
+/// As [`operate`], and leaves the keyboard with the manager. What the guest has to see first it may not have seen yet.
+fn operate_leaving(running: &mut Machine, command: &str, answer: &str) -> Result<()> {
+    leave(running)?;
+    for _ in 0..50 {
+        let line = ask(running, command, &format!("{answer}|^error: "))?;
+        if !line.starts_with("error: ") {
+            return Ok(());
+        }
+        ensure!(line.contains("try again"), "{line}");
+        running.take_for(Duration::from_millis(200));
+    }
+    anyhow::bail!("`{command}` is refused\n{}", running.last_lines())
+}

@@ -36,7 +36,7 @@ const MACHINES: [(MachineKind, u32); 4] =
 type Test = fn(MachineKind, u32) -> anyhow::Result<()>;
 
 /// What the step `linux` of the whole suite runs, with a RAM disk: a kernel is built for it, but no root.
-const QUICK: [(&str, Test); 11] = [
+const QUICK: [(&str, Test); 13] = [
     ("processors", small::processors),
     ("disk", small::disk),
     ("network", small::network),
@@ -45,9 +45,11 @@ const QUICK: [(&str, Test); 11] = [
     ("hypervisor", drivers::hypervisor),
     ("queues", drivers::queues),
     ("suspend", drivers::suspend),
+    ("sleep", drivers::sleep),
     ("time", drivers::time_of_day),
     ("watchdog", drivers::watchdog),
     ("requests", drivers::requests),
+    ("hotplug", drivers::hotplug),
 ];
 
 /// What else is tested on every machine.
@@ -59,8 +61,9 @@ const LONG: [(&str, Test); 4] = [
 ];
 
 /// What does not depend on the machine.
-const ONCE: [(&str, Test); 4] = [
+const ONCE: [(&str, Test); 5] = [
     ("debian_net", net::much),
+    ("debian_net_deaths", net::deaths),
     ("debian_stress", load::stress),
     ("debian_panics", ends::panics),
     ("debian_latency", latency::beside_a_neighbour),

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use portico_ctl::MachineKind;
 use portico_tests::Scenario;
 
-use super::shell::{ask, focus, leave, log_in, run, sound, up};
+use super::shell::{ask, focus, leave, log_in, run, sound, up, while_it_dies};
 
 /// Bytes of the file that goes everywhere.
 const FILE_BYTES: usize = 16 << 20;
@@ -50,6 +50,33 @@ pub fn much(machine: MachineKind, cpus: u32) -> Result<()> {
     let output = Command::new("md5sum").stdin(std::fs::File::open(&file)?).output()?;
     let got = String::from_utf8_lossy(&output.stdout).trim_end().to_string();
     ensure!(got == sum, "sent {sum}, received here {got}");
+    leave(&mut running)?;
+    focus(&mut running, "one")?;
+    sound(&mut running)
+}
+
+/// The net service dies again and again under iperf3 in both directions and under the file: connections go on, and nothing of it is lost.
+pub fn deaths(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = Scenario::system("linux", machine, cpus).seconds(400).boot()?;
+    up(&mut running, &["one", "two"])?;
+    log_in(&mut running, "one")?;
+    run(&mut running, "iperf3 -4 -s -D")?;
+    run(&mut running, &format!("head -c {FILE_BYTES} /dev/urandom > /var/www/file"))?;
+    let sum = ask(&mut running, "md5sum < /var/www/file", "^[0-9a-f]{32}  -$")?;
+    leave(&mut running)?;
+    log_in(&mut running, "two")?;
+    for direction in ["", "-R"] {
+        while_it_dies(&mut running, ("two", "net"), &format!("iperf3 -4 -c one -t 12 {direction}"))?;
+    }
+    // As often as it takes until the service has died often enough.
+    let fetch =
+        "for i in 1 2 3; do curl -sS -o /tmp/file http://one/file && md5sum < /tmp/file > /tmp/sum.$i || exit 1; done";
+    while_it_dies(&mut running, ("two", "net"), fetch)?;
+    for copy in 1..=3 {
+        let got = ask(&mut running, &format!("cat /tmp/sum.{copy}"), "^[0-9a-f]{32}  -$")?;
+        ensure!(got == sum, "sent {sum}, received {got}");
+    }
+    sound(&mut running)?;
     leave(&mut running)?;
     focus(&mut running, "one")?;
     sound(&mut running)

@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 use portico_ctl::MachineKind;
-use portico_tests::{Machine, Scenario};
+use portico_tests::{Machine, Random, Scenario};
 
 /// Gives a key sequence to the console service: the keyboard to the manager.
 const SWITCH: u8 = 0x1d;
 /// What a Debian guest says before it lets somebody in.
 const GREETING: &str = "Debian GNU/Linux 12";
+
+/// How often a service is ended while a command needs it.
+const DEATHS: usize = 4;
 
 /// Gives a guest the keyboard, and waits for its shell.
 pub fn focus(running: &mut Machine, guest: &str) -> Result<()> {
@@ -100,4 +103,22 @@ pub fn live_again(running: &mut Machine, guest: &str, command: &str, end: &str) 
     running.take_for(Duration::from_secs(2));
     let kept = running.lines_after(mark).iter().any(|line| line.starts_with(&format!("{GREETING} {guest}")));
     if kept { enter(running) } else { log_in(running, guest) }
+}
+
+/// Runs a command in a guest that has the keyboard, and ends a service again and again meanwhile. The command must end well.
+pub fn while_it_dies(running: &mut Machine, (guest, service): (&str, &str), command: &str) -> Result<()> {
+    run(running, "sync; dmesg --clear > /dev/null 2>&1; rm -f /tmp/status")?;
+    let begun = running.mark();
+    running.send(&format!("({command}) > /tmp/log 2>&1; echo $? > /tmp/status; echo load-en''ded\r"))?;
+    leave(running)?;
+    let mut random = Random(0x5eed);
+    for _ in 0..DEATHS {
+        running.take_for(Duration::from_millis(300 + random.below(2500)));
+        let mark = running.mark();
+        running.send(&format!("reboot {service}\r"))?;
+        running.wait_after(mark, &format!(r#"guest "{service}": rebooted by the operator"#))?;
+    }
+    running.wait_after(begun, r"load-ended$")?;
+    focus(running, guest)?;
+    run(running, "cat /tmp/log | tail -20; test $(cat /tmp/status) = 0")
 }

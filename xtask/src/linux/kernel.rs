@@ -154,6 +154,34 @@ pub fn build_tree(tree: &Path, image: &Path) -> Result<()> {
     make(&std::path::absolute(tree)?, &folder().join("tree-objects"), image)
 }
 
+/// Compiles the C files that the patches add with `W=1`, each of whose warnings is an error: of `tree`, or else of Debian's source, as it was built last.
+///
+/// # Errors
+/// If one has a warning, or was not built before.
+pub fn check_warnings(tree: Option<&Path>) -> Result<()> {
+    let (tree, objects) = match tree {
+        Some(tree) => (std::path::absolute(tree)?, folder().join("tree-objects")),
+        None => (folder().join("source"), folder().join("objects")),
+    };
+    let source = Source::fetch(false)?;
+    let files: Vec<_> = source.patches.iter().flat_map(|(_, text)| added(&String::from_utf8_lossy(text))).collect();
+    for file in &files {
+        ensure!(objects.join(file).is_file(), "{file} was not built: `cargo xtask linux` builds it");
+    }
+    package::run(command(&tree, &objects)?.args(["W=1", "KCFLAGS=-Werror"]).args(&files))?;
+    println!("{} files without a warning", files.len());
+    Ok(())
+}
+
+/// Objects of the C files that a patch adds.
+fn added(patch: &str) -> Vec<String> {
+    let files = patch.lines().collect::<Vec<_>>();
+    let is_new = |pair: &&[&str]| pair.first() == Some(&"--- /dev/null");
+    let names =
+        files.windows(2).filter(is_new).filter_map(|pair| pair.get(1)?.strip_prefix("+++ b/")?.strip_suffix(".c"));
+    names.map(|name| format!("{name}.o")).collect()
+}
+
 /// The configuration of the guest: what is not off.
 fn config() -> Result<String> {
     let path = patches_folder().join("config");
@@ -262,7 +290,13 @@ fn compile(command: &mut Command) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::wanted;
+    use super::{added, wanted};
+
+    #[test]
+    fn new_files_are_found() {
+        let patch = "--- a/Makefile\n+++ b/Makefile\n--- /dev/null\n+++ b/drivers/x.c\n--- /dev/null\n+++ b/x.h\n--- a/y.c\n+++ b/y.c\n";
+        assert_eq!(added(patch), ["drivers/x.o"]);
+    }
 
     #[test]
     fn comments_want_nothing() {

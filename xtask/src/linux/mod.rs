@@ -52,6 +52,9 @@ pub struct Options {
     /// Only check that the patches apply to the source
     #[arg(long, conflicts_with_all = ["tree", "parts"])]
     pub check: bool,
+    /// Compile the series' own files again with the kernel's further warnings (W=1), each of which fails
+    #[arg(long, conflicts_with = "check")]
+    pub warnings: bool,
     /// Make anew even if nothing has changed
     #[arg(long)]
     pub force: bool,
@@ -104,7 +107,11 @@ pub fn execute(options: &Options) -> Result<()> {
         println!("the patches apply to {}", source.version());
         return Ok(());
     }
-    for part in build(options)? {
+    let parts = build(options)?;
+    if options.warnings {
+        kernel::check_warnings(options.tree.as_deref())?;
+    }
+    for part in parts {
         println!("{}", part.path().display());
     }
     Ok(())

@@ -53,7 +53,7 @@ pub enum Part {
 pub struct Disk {
     /// Its name, by which the guest finds it. Unique within the guest, among its channels too.
     pub name: String,
-    /// Name of the machine's disk: the serial of a virtio disk, or `sd`.
+    /// Name of the machine's disk: the serial of a virtio disk, or `sd`. Empty: nothing is there before the operator adds it.
     pub disk: String,
     /// The part of that disk which the guest gets.
     pub part: Part,
@@ -130,14 +130,23 @@ impl Disk {
     /// Says whether a guest could change what another one has by these two disks, as far as that can be seen without
     /// the machine's disk.
     pub fn conflicts(&self, other: &Disk) -> bool {
-        !(self.read_only && other.read_only) && self.disk == other.disk && self.part.overlaps(&other.part)
+        let may_change = !(self.is_empty() || self.read_only && other.read_only);
+        may_change && self.disk == other.disk && self.part.overlaps(&other.part)
+    }
+
+    /// Whether nothing is behind it.
+    pub fn is_empty(&self) -> bool {
+        self.disk.is_empty()
     }
 
     /// The first rule of its fields that it breaks.
     pub(super) fn broken_rule(&self) -> Option<&'static str> {
         let rules = [
             (name_is_valid(&self.name), "bad name of a disk"),
-            (name_is_valid(&self.disk), "bad name of the machine's disk"),
+            (
+                name_is_valid(&self.disk) || self.is_empty() && self.part == Part::Whole,
+                "bad name of the machine's disk",
+            ),
             (self.part.is_valid(), "part of a disk out of range"),
             (QUEUES.contains(&self.queues), "number of queues out of range"),
             (WINDOW_PAGES.contains(&self.pages), "window of a disk out of range"),

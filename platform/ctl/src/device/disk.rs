@@ -67,6 +67,10 @@ fn read(index: usize, entry: Entry<'_>, guest: &str, sink: &mut Sink<'_>) -> Opt
             (DiskDraft { disk, subject: section.subject, span: source.span.clone() }, source)
         }
     };
+    if source.value.is_empty() {
+        // To be added by the operator.
+        return Some(draft);
+    }
     match parse_source(source.value) {
         Ok((disk, part)) => (draft.disk.disk, draft.disk.part) = (disk, part),
         Err((message, help)) => {
@@ -151,6 +155,9 @@ fn parse_source(text: &str) -> Result<(String, Part), Wrong> {
 /// Formats a source: the reverse of [`parse_source`].
 pub(crate) fn format_source(disk: &Disk) -> String {
     let name = &disk.disk;
+    if disk.is_empty() {
+        return String::from("empty");
+    }
     match &disk.part {
         Part::Whole => name.clone(),
         Part::Number(number) => format!("{name}:{number}"),
@@ -186,7 +193,7 @@ fn parse_range(text: &str) -> Result<Part, Wrong> {
 pub(super) fn resolve(drafts: &[Draft<'_>], drives: &[drive::Draft], sink: &mut Sink<'_>) {
     let mut earlier: Vec<(usize, Disk, &DiskDraft)> = Vec::new();
     for (guest, draft) in drafts.iter().enumerate() {
-        for disk in &draft.disks {
+        for disk in draft.disks.iter().filter(|draft| !draft.disk.is_empty()) {
             let Some(part) = find_part(disk, drives, sink) else { continue };
             // A partition that is known by number and by name shall be one.
             let found = Disk { part, ..disk.disk.clone() };

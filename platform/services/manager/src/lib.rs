@@ -10,6 +10,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod calendar;
+pub mod disks;
 pub mod event;
 pub mod fdt;
 pub mod links;

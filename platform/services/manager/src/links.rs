@@ -95,6 +95,19 @@ fn net_pages(pages: u64) -> u64 {
 }
 
 impl Link {
+    /// The disk that it is a queue of.
+    pub fn disk(&self) -> Option<&Disk> {
+        match &self.purpose {
+            Purpose::Disk(disk, _) => Some(disk),
+            Purpose::Channel | Purpose::Vif(..) => None,
+        }
+    }
+
+    /// Whether it is a device with nothing behind it.
+    pub fn is_empty(&self) -> bool {
+        self.disk().is_some_and(Disk::is_empty)
+    }
+
     /// Name and `compatible` of its node.
     pub fn node(&self) -> (&'static str, &'static str) {
         match self.purpose {
@@ -130,6 +143,7 @@ impl Link {
     pub fn describe(&self) -> String {
         match &self.purpose {
             Purpose::Channel => format!("channel {}", self.name),
+            Purpose::Disk(disk, _) if disk.is_empty() => format!("disk {} (empty)", self.name),
             Purpose::Disk(disk, _) => {
                 let part = match &disk.part {
                     Part::Whole => String::new(),

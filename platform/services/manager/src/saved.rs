@@ -5,7 +5,7 @@
 //! have written there.
 
 use alloc::vec::Vec;
-use portico_bundle::description::Guest;
+use portico_bundle::description::{Disk, Guest};
 use serde::{Deserialize, Serialize};
 
 use crate::restart::RestartState;
@@ -13,7 +13,7 @@ use crate::restart::RestartState;
 /// First bytes of a slot.
 const MAGIC: &[u8; 4] = b"PMGR";
 /// Version of what follows.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// More restarts of the manager within [`TOO_OFTEN_NS`] are too many.
 const TOO_OFTEN: usize = 4;
 /// That time, in nanoseconds.
@@ -36,6 +36,8 @@ pub struct Saved {
     pub wall_ns: Option<u64>,
     /// A tester wants the next lives to end early.
     pub doom: Option<Doom>,
+    /// Disks that were added or taken away, by queue.
+    pub disks: Vec<Plugged>,
     /// The guests, by number.
     pub guests: Vec<Record>,
 }
@@ -56,6 +58,17 @@ impl Doom {
         *doom = Some(Doom { lives: lives - 1, step_us });
         Some(lives.saturating_mul(step_us))
     }
+}
+
+/// A queue of a disk that is not as in the bundle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plugged {
+    /// Number of the link.
+    pub link: u32,
+    /// In which order it was added.
+    pub added: u32,
+    /// What it is now.
+    pub disk: Disk,
 }
 
 /// What is kept of a guest.

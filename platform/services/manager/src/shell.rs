@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::fmt::Write;
 
 use crate::calendar;
+use crate::disks::{self, Change};
 
 /// A command with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +41,29 @@ pub enum Command {
         guest: String,
         /// How long it has.
         seconds: u64,
+    },
+    /// Ask it to sleep.
+    Suspend {
+        /// The guest.
+        guest: String,
+        /// How long it has.
+        seconds: u64,
+    },
+    /// Let it go on.
+    Wake {
+        /// The guest.
+        guest: String,
+        /// How long it has.
+        seconds: u64,
+    },
+    /// Add or take away a disk of a guest.
+    Disk {
+        /// The guest.
+        guest: String,
+        /// Name of the disk there.
+        name: String,
+        /// What is to become of it.
+        change: Change,
     },
     /// Destroy and start afresh.
     Reboot(String),
@@ -151,6 +175,22 @@ const COMMANDS: &[(&str, &str, &str, &str)] = &[
          every guest can be asked, `info NAME` tells.",
     ),
     ("restart", "NAME [SECONDS]", "ask a guest to start afresh", "As `stop`. `reboot NAME` does it at once."),
+    (
+        "suspend",
+        "NAME [SECONDS]",
+        "ask a guest to sleep",
+        "It brings its devices to rest and keeps its memory; you are told when it sleeps, or that it does not after SECONDS. Typing\n\
+         to it may wake it, too, and so does `wake NAME`.",
+    ),
+    ("wake", "NAME [SECONDS]", "let a guest go on that sleeps", "As `suspend`."),
+    (
+        "disk",
+        "add GUEST NAME=SOURCE [ro] | remove GUEST NAME [SECONDS|now]",
+        "add a disk to a guest that runs, or take it away",
+        "NAME is a disk of the guest's description that is empty (`info GUEST`), SOURCE a disk of the machine or a partition of it: data,\n\
+         data:2, data:LABEL. The guest is asked to give a disk up, and has SECONDS (10 if not given); with `now` it is not asked, and what\n\
+         it still wants of the disk fails. The block service begins anew: others wait for it for some milliseconds.",
+    ),
     ("destroy", "NAME", "end a guest at once, and free its memory", "Its console history is kept: see `log NAME`."),
     ("pause", "NAME", "stop a guest's vCPUs", "`resume NAME` lets them go on."),
     ("resume", "NAME", "let a paused guest go on", ""),
@@ -256,6 +296,13 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
         "sched" => Command::Sched(parse_sched(rest, usage)?),
         "stop" => parse_ask(rest, name, usage).map(|(guest, seconds)| Command::Stop { guest, seconds })?,
         "restart" => parse_ask(rest, name, usage).map(|(guest, seconds)| Command::Restart { guest, seconds })?,
+        "suspend" => parse_ask(rest, name, usage).map(|(guest, seconds)| Command::Suspend { guest, seconds })?,
+        "wake" => parse_ask(rest, name, usage).map(|(guest, seconds)| Command::Wake { guest, seconds })?,
+        "disk" => {
+            let words: Vec<&str> = rest.iter().map(String::as_str).collect();
+            let (guest, name, change) = disks::parse(&words)?;
+            Command::Disk { guest: guest.to_string(), name: name.to_string(), change }
+        }
         "clock" => Command::Clock(optional()?.map(|word| parse_time(&word)).transpose()?),
         _ => parse_shutdown(rest)?,
     }))
@@ -478,7 +525,11 @@ mod tests {
     fn every_command_has_help_and_parses() {
         for &(name, arguments, ..) in COMMANDS {
             assert!(help(Some(name)).expect(name).starts_with(&alloc::format!("usage: {name}")));
-            let line = if arguments.starts_with("NAME") { alloc::format!("{name} web") } else { name.to_string() };
+            let line = match arguments {
+                arguments if arguments.starts_with("NAME") => alloc::format!("{name} web"),
+                arguments if arguments.starts_with("add") => alloc::format!("{name} remove web spare"),
+                _ => name.to_string(),
+            };
             assert!(parse(&line).expect(&line).is_some());
             assert_eq!(command(&alloc::format!("{name} --help")), Command::Help(Some(name.to_string())));
         }
@@ -513,6 +564,8 @@ mod tests {
         assert_eq!(command("shutdown reboot"), Command::Shutdown { reboot: true, at_once: false });
         assert_eq!(command("shutdown now"), Command::Shutdown { reboot: false, at_once: true });
         assert_eq!(command("stop web"), Command::Stop { guest: "web".into(), seconds: 60 });
+        assert_eq!(command("suspend web 5"), Command::Suspend { guest: "web".into(), seconds: 5 });
+        assert_eq!(command("wake web"), Command::Wake { guest: "web".into(), seconds: 60 });
         assert_eq!(command("restart web 5"), Command::Restart { guest: "web".into(), seconds: 5 });
         assert_eq!(command("clock"), Command::Clock(None));
         assert_eq!(command("clock 1970-01-01T00:00:01"), Command::Clock(Some(1_000_000_000)));

@@ -25,6 +25,10 @@ pub const ABLE: usize = 328;
 pub const TAKEN: usize = 332;
 /// Milliseconds within which `BEAT` must change, 0 for never: else the domain counts as crashed. Written by the domain, unless it is a service.
 pub const WATCHDOG_MS: usize = 336;
+/// 1 while the domain sleeps: its devices are at rest, and it does nothing before it is notified; else 0. Written by the domain, unless it is a service.
+pub const ASLEEP: usize = 340;
+/// Which device the manager asks for by `RELEASE`: 8 bytes, the cookie of its first channel.
+pub const DEVICE: usize = 272;
 /// First record of [`Counters`], one for each device in the order of the device tree. Written by the service.
 pub const COUNTERS: usize = 384;
 /// Most records that fit.
@@ -38,8 +42,10 @@ pub mod ask {
     pub const POWER_OFF: u32 = 1;
     /// To end in order and be started afresh, as by PSCI SYSTEM_RESET.
     pub const REBOOT: u32 = 2;
-    /// To bring its devices to rest, until it is asked for `NOTHING`.
+    /// To bring its devices to rest and to sleep, until it is notified.
     pub const SUSPEND: u32 = 3;
+    /// To give up the device `DEVICE`, if nobody uses it.
+    pub const RELEASE: u32 = 4;
 }
 
 /// What a device has moved since its service started. Words are stored one by one: a reader may see a record between two of them.

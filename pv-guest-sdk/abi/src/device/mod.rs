@@ -64,6 +64,8 @@ pub mod refusal {
     pub const PROTOCOL: u32 = 3;
     /// What stands behind the device is not there: the machine has no such disk or partition.
     pub const ABSENT: u32 = 4;
+    /// There is no disk now: the manager took it away, or has not added one yet. Written by the manager, while no back-end has the device.
+    pub const REMOVED: u32 = 5;
 }
 
 /// What every back-end offers.

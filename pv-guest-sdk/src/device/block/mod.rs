@@ -2,7 +2,8 @@
 //!
 //! [`Disk`] keeps every request until its answer. When the back-end goes and comes back it shakes hands again and makes what was
 //! in flight once more, in the order in which it was made; the caller sees nothing but the delay. Reads, writes, discards and zeroes
-//! may be done twice: no other request in flight can tell.
+//! may be done twice: no other request in flight can tell. A disk that the operator takes away is another matter: what was in flight fails with
+//! `Refused(REMOVED)`, and so does all else until a disk is added.
 //!
 //! Data is in [`Buffer`]s of the window, whole pages. [`Disk::read_at`] and its like copy; who fills buffers itself copies nothing.
 
@@ -27,6 +28,9 @@ pub use submit::{Piece, Transfer};
 
 /// Bytes of a page, for sizes in memory.
 const PAGE: usize = PAGE_SIZE as usize;
+
+/// There is no disk.
+const REMOVED: DeviceError = DeviceError::Refused(refusal::REMOVED);
 
 /// Most steps of the handshake at once.
 const MAX_STEPS: usize = 8;
@@ -226,6 +230,10 @@ impl Disk {
             if self.rings.is_some() {
                 return Ok(());
             }
+            if self.link.is_removed() && self.in_flight == 0 {
+                self.link.leave();
+                return Err(REMOVED);
+            }
             wait(&self.link, &mut self.bell, deadline)?;
         }
     }
@@ -380,11 +388,11 @@ impl Disk {
     /// Takes a request that has ended, if one has. Also keeps the link alive.
     ///
     /// # Errors
-    /// `Incompatible` or `Refused`: the back-end that came back is not what it was.
+    /// `Incompatible` or `Refused`: the back-end that came back is not what it was, or there is none any more.
     #[inline]
     pub fn reap(&mut self) -> Result<Option<Completion>, DeviceError> {
         self.step()?;
-        let Some(rings) = &mut self.rings else { return Ok(None) };
+        let Some(rings) = &mut self.rings else { return self.reap_without() };
         let index = rings.responses.next();
         match rings.responses.skip(1) {
             Ok(true) => {}
@@ -406,16 +414,48 @@ impl Disk {
             self.abandon();
             return Ok(None);
         };
-        self.free.push(response.id);
-        self.in_flight -= 1;
         let result = if response.status == status::OK { Ok(()) } else { Err(BlockError::Status(response.status)) };
+        Ok(Some(self.ended(response.id, pending, result)))
+    }
+
+    /// A request is no longer in flight.
+    #[inline]
+    fn ended(&mut self, id: u32, pending: Pending, result: Result<(), BlockError>) -> Completion {
+        self.free.push(id);
+        self.in_flight -= 1;
         let mut buffers = pending.buffers;
-        if self.requests.get(response.id as usize).is_some_and(|request| request.table != 0)
+        if self.requests.get(id as usize).is_some_and(|request| request.table != 0)
             && let Some(table) = buffers.pop()
         {
             self.free(table);
         }
-        Ok(Some(Completion { ticket: Ticket(response.id), result, buffer: pending.buffer, buffers }))
+        Completion { ticket: Ticket(id), result, buffer: pending.buffer, buffers }
+    }
+
+    /// Of a disk that was taken away nothing gets an answer: all fail, the oldest first.
+    #[cold]
+    fn reap_without(&mut self) -> Result<Option<Completion>, DeviceError> {
+        if !self.link.is_removed() {
+            return Ok(None);
+        }
+        let orders = (0_u32..).zip(&self.pending).filter_map(|(id, one)| Some((one.as_ref()?.order, id)));
+        let Some((_, id)) = orders.min() else {
+            self.link.leave();
+            return Err(REMOVED);
+        };
+        let Some(pending) = self.pending.get_mut(id as usize).and_then(Option::take) else { return Ok(None) };
+        Ok(Some(self.ended(id, pending, Err(REMOVED.into()))))
+    }
+
+    /// Leaves the disk, with nothing in flight: the manager asks for it. It is met again when its service begins anew.
+    pub fn close(&mut self) {
+        self.rings = None;
+        self.link.refuse(refusal::NONE);
+    }
+
+    /// By which the manager names it, if it is the first queue.
+    pub fn cookie(&self) -> u64 {
+        self.link.cookie()
     }
 
     /// Publishes, and waits until a request has ended.

@@ -8,6 +8,8 @@ mod durable;
 #[cfg(target_os = "none")]
 mod features;
 #[cfg(target_os = "none")]
+mod hot;
+#[cfg(target_os = "none")]
 mod limits;
 mod load;
 #[cfg(target_os = "none")]
@@ -37,6 +39,7 @@ fn disk() -> u64 {
         "load" => load::run(),
         "durable" => durable::run(),
         "features" => return features::run(),
+        "hot" => hot::run(),
         "limits" => return limits::run(),
         "raw" => return raw::run(),
         "victim" => return raw::victim(),

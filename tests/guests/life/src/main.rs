@@ -3,7 +3,7 @@
 //! * `watch=MS`: asks the manager to watch it;
 //! * `beats=N`: that many heartbeats, 10 ms apart, before it ends;
 //! * `then=exit|panic|fault|reboot|hang|obey|promise`: how it ends; in good order if not told. `obey`: when the manager asks, and
-//!   until then it tells the time of day; `promise`: it says that it would, and does not.
+//!   until then it tells the time of day, and sleeps if it is asked to; `promise`: it says that it would, and does not.
 //!
 //! It tells first what RAM disk it was given, if any.
 #![cfg_attr(target_os = "none", no_std, no_main)]
@@ -41,7 +41,7 @@ fn life() -> u64 {
         Some("reboot") => exit::reboot(),
         Some("obey") => obey(),
         Some("promise") => {
-            control::able(&[Ask::PowerOff]);
+            control::able(&[Ask::PowerOff, Ask::Suspend]);
             port::idle()
         }
         Some("hang") => loop {
@@ -55,9 +55,10 @@ fn life() -> u64 {
 /// Ends when it is asked to.
 fn obey() -> u64 {
     let Ok(port) = control::port() else { return 6 };
-    control::able(&[Ask::PowerOff, Ask::Reboot]);
+    control::able(&[Ask::PowerOff, Ask::Reboot, Ask::Suspend]);
+    let mut next = None;
     loop {
-        match control::asked() {
+        match next.take().or_else(control::asked) {
             Some(Ask::PowerOff) => {
                 println!("asked to stop");
                 return 0;
@@ -65,6 +66,16 @@ fn obey() -> u64 {
             Some(Ask::Reboot) => {
                 println!("asked to restart");
                 exit::reboot()
+            }
+            Some(Ask::Suspend) => {
+                println!("asked to sleep");
+                // Who sleeps shows no heartbeat.
+                control::watchdog(Duration::from_secs(1));
+                let Ok(ask) = control::sleep() else { return 7 };
+                control::watchdog(Duration::ZERO);
+                println!("awake for {ask:?}");
+                next = Some(ask);
+                continue;
             }
             Some(other) => println!("asked for {other:?}"),
             None => println!("the time is {}", control::wall_time().map_or(0, |time| time.as_secs())),

@@ -9,11 +9,13 @@ use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use portico_abi::call::extent_flags;
 use portico_abi::channel::{ChannelHeader, ChannelState};
-use portico_abi::device::{ACCEPT, FRONT};
+use portico_abi::device::{ACCEPT, BACK, FRONT, OFFER, Offer, refusal};
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
+use portico_bundle::description::Disk;
 use portico_manager::fdt::{DeviceNode, Value};
 use portico_manager::links::{Link, Purpose, is_service};
 use portico_manager::memory::Piece;
+use portico_manager::saved::Plugged;
 use portico_sdk::hvc;
 use portico_sdk::window::Window;
 
@@ -29,6 +31,10 @@ const FIRST_WINDOW: u64 = crate::control::IPA + PAGE_SIZE;
 pub struct Channel {
     /// What it is to be.
     pub link: Link,
+    /// In which order it was added, of those that were; 0 if it is as described.
+    added: u32,
+    /// It is not as in the bundle.
+    is_changed: bool,
     window: Option<(Piece<Handle>, Window)>,
     /// Ports of side 0 and 1, in their domains' tables; stale when the peer is gone.
     pub ports: [Handle; 2],
@@ -48,7 +54,7 @@ pub struct Channels {
 impl Channels {
     /// Takes the system's links.
     pub fn new(links: Vec<Link>) -> Self {
-        let fresh = |link| Channel { link, window: None, ports: [Handle::NONE; 2] };
+        let fresh = |link| Channel { link, added: 0, is_changed: false, window: None, ports: [Handle::NONE; 2] };
         Self { list: links.into_iter().map(fresh).collect() }
     }
 
@@ -58,6 +64,65 @@ impl Channels {
             .iter()
             .enumerate()
             .filter_map(move |(index, channel)| side_of(&channel.link, number).map(|side| (index, side, channel)))
+    }
+
+    /// Channels of a service that it serves, in the order of its device tree. Those that were added come last: of two that want the same part of the
+    /// machine's disk the service refuses the later one.
+    pub fn served(&self, service: u16) -> Vec<(usize, usize, &Channel)> {
+        let mut served: Vec<_> = self.of(service).filter(|(_, _, channel)| !channel.link.is_empty()).collect();
+        served.sort_by_key(|(.., channel)| channel.added);
+        served
+    }
+
+    /// The queues of a disk of a guest, by number.
+    pub fn queues(&self, number: u16, name: &str) -> Vec<usize> {
+        let is_it = |link: &Link| link.name == name && link.disk().is_some();
+        self.of(number).filter(|(_, _, channel)| is_it(&channel.link)).map(|(index, ..)| index).collect()
+    }
+
+    /// The channel of that number.
+    pub fn get(&self, index: usize) -> Option<&Channel> {
+        self.list.get(index)
+    }
+
+    /// Changes what is behind the queues of a disk, for the block service's next life.
+    pub fn change(&mut self, queues: &[usize], change: impl Fn(&mut Disk)) {
+        let next = self.list.iter().map(|channel| channel.added).max().unwrap_or(0).saturating_add(1);
+        for &index in queues {
+            let Some(channel) = self.list.get_mut(index) else { continue };
+            if let Purpose::Disk(disk, _) = &mut channel.link.purpose {
+                change(disk);
+                (channel.added, channel.is_changed) = (next, true);
+            }
+        }
+    }
+
+    /// What is to be kept of changed disks.
+    pub fn changed(&self) -> Vec<Plugged> {
+        let changed = self.list.iter().enumerate().filter(|(_, channel)| channel.is_changed);
+        let kept = changed.filter_map(|(index, channel)| {
+            let disk = channel.link.disk()?.clone();
+            Some(Plugged { link: u32::try_from(index).ok()?, added: channel.added, disk })
+        });
+        kept.collect()
+    }
+
+    /// Makes disks what the last life had made them.
+    pub fn recall(&mut self, changed: Vec<Plugged>) {
+        for Plugged { link, added, disk: kept } in changed {
+            let Some(channel) = self.list.get_mut(link as usize) else { continue };
+            if let Purpose::Disk(disk, _) = &mut channel.link.purpose {
+                *disk = kept;
+                (channel.added, channel.is_changed) = (added, true);
+            }
+        }
+    }
+
+    /// Whether the guest's side of a channel is closed: nothing of it is in flight.
+    pub fn is_left(&self, index: usize) -> bool {
+        let window = self.list.get(index).and_then(|channel| channel.window.as_ref());
+        let state = window.and_then(|(_, window)| window.word(offset_of!(ChannelHeader, state1)));
+        state.is_none_or(|state| state.load(Ordering::Acquire) == ChannelState::Closed as u32)
     }
 
     /// Pages of all windows that there are.
@@ -105,6 +170,12 @@ impl Channels {
             if side == FRONT as usize && channel.link.purpose != Purpose::Channel {
                 forget(window).ok_or(Status::Invalid)?;
             }
+            if side == BACK as usize && channel.link.disk().is_some() {
+                // Nobody else writes there before this instance starts.
+                let why = if channel.link.is_empty() { refusal::REMOVED } else { refusal::NONE };
+                let word = window.word(OFFER + offset_of!(Offer, refusal)).ok_or(Status::Invalid)?;
+                word.store(why, Ordering::Release);
+            }
             machine.lend(piece.extent, piece.pages, domain, ipa, hv::READ_WRITE)?;
             let [a, b] = channel.link.sides;
             let peer = if side == 0 { b } else { a };
@@ -127,7 +198,11 @@ impl Channels {
         number: u16,
         name_of: impl Fn(u16) -> &'a str,
     ) -> Vec<DeviceNode> {
-        let devices = self.of(number).filter(|(_, _, channel)| channel.link.purpose != Purpose::Channel);
+        let devices = match is_service(number) {
+            true => self.served(number),
+            false => self.of(number).collect(),
+        };
+        let devices = devices.into_iter().filter(|(_, _, channel)| channel.link.purpose != Purpose::Channel);
         let node = |(index, side, channel): (usize, usize, &Channel)| {
             let (node, compatible) = channel.link.node();
             let peer = channel.link.sides.get(1 - side).copied().unwrap_or(number);

@@ -5,6 +5,7 @@ use alloc::string::String;
 use core::time::Duration;
 use portico_abi::PAGE_SIZE;
 use portico_abi::call::run;
+use portico_abi::device::control::ask;
 use portico_bundle::description::{Guest as Description, OnCrash, Reservation, ServiceKind, name_is_valid};
 use portico_bundle::names::IMAGE_PREFIX;
 use portico_console::message::Kind;
@@ -76,8 +77,11 @@ impl Manager {
                 self.crash(how);
                 Ok(String::new())
             }
-            Command::Stop { guest, seconds } => self.ask(&guest, false, seconds, now),
-            Command::Restart { guest, seconds } => self.ask(&guest, true, seconds, now),
+            Command::Stop { guest, seconds } => self.ask(&guest, ask::POWER_OFF, seconds, now),
+            Command::Restart { guest, seconds } => self.ask(&guest, ask::REBOOT, seconds, now),
+            Command::Suspend { guest, seconds } => self.ask(&guest, ask::SUSPEND, seconds, now),
+            Command::Disk { guest, name, change } => self.change_disk(&guest, &name, change, now),
+            Command::Wake { guest, seconds } => self.wake(&guest, seconds, now),
             Command::Clock(set) => Ok(self.clock(set)),
             Command::Shutdown { reboot, at_once } => {
                 self.leave(reboot, at_once, now);
@@ -219,7 +223,10 @@ impl Manager {
         let id = self.named(name)?;
         let guest = self.guests.get_mut(id).ok_or_else(String::new)?;
         let (State::Paused, Some(instance)) = (&guest.state, &mut guest.instance) else {
-            return Err(format!("guest `{name}` is not paused ({})", guest.state.word()));
+            return Err(match guest.is_asleep() {
+                true => format!("guest `{name}` is asleep; `wake {name}` wakes it"),
+                false => format!("guest `{name}` is not paused ({})", guest.state.word()),
+            });
         };
         let domain = instance.domain;
         let heartbeat = guest.control.as_ref().map_or(0, Control::beat);

@@ -3,7 +3,9 @@
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::Ordering;
 use portico_abi::channel::ChannelHeader;
-use portico_abi::device::control::{ABLE, ASK, BEAT, CHANGES, COUNTERS, Counters, READY, WALL_NS, WATCHDOG_MS};
+use portico_abi::device::control::{
+    ABLE, ASK, ASLEEP, BEAT, CHANGES, COUNTERS, Counters, DEVICE, READY, WALL_NS, WATCHDOG_MS,
+};
 use portico_abi::handle::SELF_DOMAIN;
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
 use portico_manager::memory::Piece;
@@ -176,6 +178,16 @@ impl Control {
         self.is_connected() && self.word(ABLE) >> what & 1 != 0
     }
 
+    /// Whether the domain says that it sleeps.
+    pub fn is_asleep(&self) -> bool {
+        self.is_connected() && self.word(ASLEEP) == 1
+    }
+
+    /// Tells which device is asked for next.
+    pub fn set_device(&self, cookie: u64) {
+        let _ = self.window.store(DEVICE, cookie);
+    }
+
     /// Asks the domain for something, one of [`ask`](portico_abi::device::control::ask).
     pub fn ask(&self, what: u32) {
         if let Some(word) = self.window.word(ASK) {
@@ -184,6 +196,11 @@ impl Control {
             word.store(number << 8 | what, Ordering::Release);
         }
         self.notify();
+    }
+
+    /// What the domain was asked for last.
+    pub fn last_asked(&self) -> u32 {
+        self.word(ASK) & 0xff
     }
 
     /// Tells the domain at which time of day its counter was 0, in nanoseconds since 1970.

@@ -30,13 +30,19 @@ pub enum Next {
     StartAt(u64),
 }
 
-/// A request to end.
-#[derive(Clone, Copy, Debug)]
+/// A request to end, to sleep, to wake, or to give a disk up.
+#[derive(Clone, Debug)]
 pub struct Asked {
+    /// What it was asked for, one of [`ask`](portico_abi::device::control::ask).
+    pub what: u32,
     /// Until when it has time, in nanoseconds.
     pub until_ns: u64,
     /// That time, in seconds.
     pub seconds: u64,
+    /// The disk that it is to give up.
+    pub disk: String,
+    /// When it is asked for that again, in nanoseconds.
+    pub again_ns: u64,
 }
 
 /// Where a guest is in its life.
@@ -222,6 +228,17 @@ impl Guest {
             },
             described => described,
         }
+    }
+
+    /// Whether it runs, and says that it sleeps.
+    pub fn is_asleep(&self) -> bool {
+        let control = self.control.as_ref().filter(|_| self.service.is_none() && matches!(self.state, State::Running));
+        control.is_some_and(Control::is_asleep)
+    }
+
+    /// What it does, in a word for the table.
+    pub fn word(&self) -> &'static str {
+        if self.is_asleep() { "asleep" } else { self.state.word() }
     }
 
     /// What must change within that time.

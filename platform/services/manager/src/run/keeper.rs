@@ -108,6 +108,7 @@ impl Manager {
             wall_ns: self.clock.at_zero_ns().filter(|_| self.clock.is_set),
             began: keeper.began.clone(),
             doom: keeper.doom,
+            disks: self.channels.changed(),
             guests,
         })
     }

@@ -16,7 +16,7 @@ use portico_manager::restart::{Decision, Ending};
 use portico_manager::watchdog::Watchdog;
 use portico_manager::{event, fdt, loader, table};
 use portico_sdk::hvc::{self, Progress, Sched};
-use portico_sdk::time;
+use portico_sdk::{entropy, time};
 
 use crate::console::Console;
 use crate::control::{self, Control};
@@ -381,7 +381,7 @@ impl Manager {
             memory: (dt::RAM_BASE, bytes),
             mpidrs: &mpidrs,
             ramdisk,
-            rng_seed: None,
+            rng_seed: entropy::seed(),
             console,
             channels: channels.unwrap_or_default(),
             devices,
@@ -439,8 +439,13 @@ impl Manager {
     /// Ends a guest whose heartbeat has stopped.
     pub fn check_watchdog(&mut self, id: usize, now: u64) {
         let Some(guest) = self.guests.get_mut(id).filter(|guest| matches!(guest.state, State::Running)) else { return };
-        let (limit_ms, heartbeat) = (guest.watchdog_ms(), guest.heartbeat());
+        let (limit_ms, heartbeat, is_asleep) = (guest.watchdog_ms(), guest.heartbeat(), guest.is_asleep());
         let Some(instance) = guest.instance.as_mut() else { return };
+        if is_asleep {
+            // It counts from when it wakes.
+            instance.watchdog = Watchdog::new(heartbeat, now);
+            return;
+        }
         if instance.watchdog.expired(heartbeat, limit_ms, now) {
             let text = format!("guest \"{}\": watchdog expired, no heartbeat for {limit_ms} ms", guest.name());
             if guest.description.on_crash == OnCrash::Preserve

@@ -29,6 +29,8 @@ mod desk;
 #[cfg(target_os = "none")]
 mod devices;
 #[cfg(target_os = "none")]
+mod disks;
+#[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
 mod hv;

@@ -46,7 +46,7 @@ impl Manager {
             rows.push(Vec::from([
                 String::from(guest.name()),
                 format!("{id}"),
-                String::from(guest.state.word()),
+                String::from(guest.word()),
                 format!("{}", guest.description.vcpus),
                 pages(guest.description.memory_pages),
                 status.map_or(String::from("-"), |status| duration(status.cpu_ns)),
@@ -85,7 +85,7 @@ impl Manager {
             let before = sample.guests_ns.get(id).copied().filter(|&before| before <= after).unwrap_or(0);
             rows.push(Vec::from([
                 String::from(guest.name()),
-                String::from(guest.state.word()),
+                String::from(guest.word()),
                 percent(after.saturating_sub(before), span),
                 duration(after),
             ]));
@@ -119,7 +119,7 @@ impl Manager {
 
     /// What the service at the other end of a guest's device counts.
     fn counters(&self, index: usize, service: u16) -> Option<Counters> {
-        let place = self.channels.of(service).position(|(other, ..)| other == index)?;
+        let place = self.channels.served(service).into_iter().position(|(other, ..)| other == index)?;
         let guest = self.guests.iter().find(|guest| guest.index == Some(service))?;
         Some(guest.control.as_ref()?.counters(place))
     }
@@ -215,7 +215,7 @@ impl Manager {
     pub fn guest_info(&self, guest: &Guest) -> String {
         let mut text = String::new();
         let description = &guest.description;
-        let _ = writeln!(text, "guest          {}, {}", guest.name(), guest.state.word());
+        let _ = writeln!(text, "guest          {}, {}", guest.name(), guest.word());
         let _ = writeln!(text, "image          {}", description.image);
         if !description.cmdline.is_empty() {
             let _ = writeln!(text, "cmdline        {}", description.cmdline);
@@ -225,7 +225,12 @@ impl Manager {
         if guest.watchdog_ms() > 0 {
             let _ = writeln!(text, "watchdog       {} ms", guest.watchdog_ms());
         }
-        let takes = [(ask::POWER_OFF, "stop"), (ask::REBOOT, "restart")];
+        let takes = [
+            (ask::POWER_OFF, "stop"),
+            (ask::REBOOT, "restart"),
+            (ask::SUSPEND, "suspend"),
+            (ask::RELEASE, "give disks up"),
+        ];
         let able: Vec<&str> = takes.iter().filter(|(what, _)| guest.is_able(*what)).map(|(_, word)| *word).collect();
         if !able.is_empty() {
             let _ = writeln!(text, "can be asked   to {}", able.join(" or to "));

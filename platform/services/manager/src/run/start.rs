@@ -8,7 +8,7 @@ use portico_bundle::cpio::Archive;
 use portico_bundle::description::{ServiceKind, System};
 use portico_bundle::names;
 use portico_manager::links::{self, number_of};
-use portico_manager::saved::{Record, Saved};
+use portico_manager::saved::{Plugged, Record, Saved};
 use portico_sdk::{dtb, irq, println, time};
 
 use crate::again::{Left, restarts};
@@ -63,7 +63,7 @@ fn begin() -> Result<Manager, String> {
     if let Some(why) = trouble {
         manager.event(&format!("no system: {why}"));
     }
-    populate(&mut manager, system, is_again.then_some((left, saved.guests)));
+    populate(&mut manager, system, saved.disks, is_again.then_some((left, saved.guests)));
     manager.keeper = keeper;
     manager.save();
     Ok(manager)
@@ -88,10 +88,11 @@ fn recall(machine: &mut Machine, left: &mut Left, is_again: bool) -> (Option<Kee
 }
 
 /// Adds the guests in the order in which they start, and lets those start that are to.
-fn populate(manager: &mut Manager, system: System, last_life: Option<(Left, Vec<Record>)>) {
+fn populate(manager: &mut Manager, system: System, disks: Vec<Plugged>, last_life: Option<(Left, Vec<Record>)>) {
     let order = system.order().unwrap_or_default();
     let wanted = wanted(&system);
     manager.channels = Channels::new(links::all(&system));
+    manager.channels.recall(disks);
     let mut guests: Vec<_> = system.guests.into_iter().map(Some).collect();
     let kinds: Vec<_> = system.services.iter().map(|service| service.kind).collect();
     let (devices, troubles) = Devices::find(&mut manager.machine, &kinds);

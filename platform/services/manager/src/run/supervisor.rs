@@ -266,7 +266,7 @@ impl Manager {
         });
         let top = self.top.iter().map(|sample| sample.until_ns);
         let poll = self.desk.has_waiting().then(|| now.saturating_add(POLL_NS));
-        let next = watched.chain(due).chain(top).chain(poll).chain(self.closing).chain(self.asked_deadline()).min();
+        let next = watched.chain(due).chain(top).chain(poll).chain(self.closing).chain(self.asked_deadline(now)).min();
         let deadline = match next {
             None => DEADLINE_NEVER,
             Some(at) => {
