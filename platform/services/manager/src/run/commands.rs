@@ -78,6 +78,7 @@ impl Manager {
             }
             Command::Stop { guest, seconds } => self.ask(&guest, false, seconds, now),
             Command::Restart { guest, seconds } => self.ask(&guest, true, seconds, now),
+            Command::Memory { guest, bytes } => self.resize(&guest, bytes),
             Command::Clock(set) => Ok(self.clock(set)),
             Command::Shutdown { reboot, at_once } => {
                 self.leave(reboot, at_once, now);
