@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use portico_abi::call::{config, run, sched};
 use portico_abi::record::{DomainState, EndReason};
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
-use portico_bundle::description::{Guest as Description, OnCrash, ServiceKind};
+use portico_bundle::description::{Guest as Description, MAX_ELASTIC_PAGES, OnCrash, ServiceKind};
 use portico_console::layout;
 use portico_console::message::Kind;
 use portico_manager::fdt::{DeviceNode, Value};
@@ -136,12 +136,22 @@ impl Manager {
 
     /// Creates a guest's domain with vCPUs, console and channels. Its memory is taken, not filled.
     fn prepare(&mut self, id: usize) -> Result<(), Failure> {
-        let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
+        let Some(guest) = self.guests.get(id) else { return Ok(()) };
         let description = guest.description.clone();
         let index = guest.index;
         if description.memory_pages > MAX_PAGES {
             return Err(Failure::Because(format!("a guest has at most {} of memory", table::pages(MAX_PAGES))));
         }
+        if description.is_elastic() {
+            let others = self.guests.iter().filter(|guest| guest.description.is_elastic());
+            let in_use: u64 = others.filter_map(|guest| guest.instance.as_ref()).map(|other| other.memory_pages).sum();
+            if in_use.saturating_add(description.memory_pages) > MAX_ELASTIC_PAGES {
+                let all = table::pages(MAX_ELASTIC_PAGES);
+                let why = format!("all guests whose memory can change have at most {all} together");
+                return Err(Failure::Because(why));
+            }
+        }
+        let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
         let ram = take_ram(&mut self.machine, &description)?;
         let memory_pages = ram.iter().map(|piece| piece.pages).sum();
         let channel_pages = index.map_or(0, |index| self.channels.pages_of(index));
@@ -169,10 +179,6 @@ impl Manager {
             started_ns: 0,
             watchdog: Watchdog::new(0, 0),
         });
-        if memory_pages < description.memory_pages {
-            let (some, all) = (table::pages(memory_pages), table::pages(description.memory_pages));
-            self.event(&format!("guest \"{}\": begins with {some} of {all}, as no more is free", description.name));
-        }
         self.configure(id, domain, &description).map_err(|status| Failure::from(("its vCPUs", status)))?;
         self.open_console(id, domain)?;
         self.open_control(id, domain)?;
@@ -424,10 +430,18 @@ impl Manager {
                     balloon.show(control);
                     instance.balloon = Some(balloon);
                 }
+                let (begins, whole) = (instance.memory_pages, guest.description.memory_pages);
                 match hvc::vcpu_start(first, entry, dtb) {
                     Ok(()) => {
                         guest.state = State::Running;
+                        let name = String::from(guest.name());
                         self.save();
+                        if begins < whole {
+                            let [begins, whole] = [begins, whole].map(table::pages);
+                            self.event(&format!(
+                                "guest \"{name}\": begins with {begins} of {whole}, as no more is free"
+                            ));
+                        }
                     }
                     Err(status) => self.fail(id, &format!("its first vCPU: {}", status.describe())),
                 }
