@@ -472,6 +472,24 @@ extern "C" {
  * it is not known. Written by the manager, which notifies when it changes.
  */
 #define PORTICO_CONTROL_WALL_NS 264u
+/* Which device the manager asks for by `RELEASE`: 8 bytes, the cookie of its first channel. */
+#define PORTICO_CONTROL_DEVICE 272u
+/*
+ * Pages that the domain should have now, and more than which it is not given; 0 if its memory is fixed.
+ * Written by the manager, which notifies when it changes.
+ */
+#define PORTICO_CONTROL_TARGET_PAGES 280u
+/* Pages that the domain has now. Written by the manager. */
+#define PORTICO_CONTROL_PRESENT_PAGES 284u
+/*
+ * The last value of `REQUEST` that was answered. Written by the manager, after `RESULT` and `DONE_PAGES`; it
+ * notifies.
+ */
+#define PORTICO_CONTROL_ANSWER 288u
+/* What became of the request: a `memory_result`. Written by the manager. */
+#define PORTICO_CONTROL_RESULT 292u
+/* So many of the request's pages, from its first on, are as it asks. Written by the manager. */
+#define PORTICO_CONTROL_DONE_PAGES 296u
 /* 1 as soon as a service serves. Written by the service. */
 #define PORTICO_CONTROL_READY 320u
 /* Adds 1 now and then, from the main loop. Written by the domain. */
@@ -490,8 +508,15 @@ extern "C" {
  * Written by the domain, unless it is a service.
  */
 #define PORTICO_CONTROL_ASLEEP 340u
-/* Which device the manager asks for by `RELEASE`: 8 bytes, the cookie of its first channel. */
-#define PORTICO_CONTROL_DEVICE 272u
+/* IPA of the first page of a request: 8 bytes. Written by the domain. */
+#define PORTICO_CONTROL_FIRST 344u
+/* Pages of a request. Written by the domain. */
+#define PORTICO_CONTROL_PAGES 352u
+/*
+ * What the domain asks for: a `memory_op` in bits 7:0, and above them a number that differs from the last
+ * one's. Written by the domain, after `FIRST` and `PAGES`; it notifies.
+ */
+#define PORTICO_CONTROL_REQUEST 356u
 /* First record of `Counters`, one for each device in the order of the device tree. Written by the service. */
 #define PORTICO_CONTROL_COUNTERS 384u
 /* Most records that fit. */
@@ -508,6 +533,27 @@ extern "C" {
 #define PORTICO_ASK_SUSPEND 3u
 /* To give up the device `DEVICE`, if nobody uses it. */
 #define PORTICO_ASK_RELEASE 4u
+
+/* What a domain can do with its memory */
+/* To give it back: it is no longer there. */
+#define PORTICO_MEMORY_OP_RELEASE 1u
+/* To have it again: it is there, and what was not is zero. */
+#define PORTICO_MEMORY_OP_POPULATE 2u
+
+/* What became of a request for memory */
+/* All is as it asks. */
+#define PORTICO_MEMORY_OK 0u
+/*
+ * It asks for nothing that there is: its memory is fixed, the range is empty, not of whole blocks, or not in
+ * its memory.
+ */
+#define PORTICO_MEMORY_INVALID 1u
+/* It may not give more back. */
+#define PORTICO_MEMORY_MINIMUM 2u
+/* It would have more than `TARGET_PAGES`. */
+#define PORTICO_MEMORY_TARGET 3u
+/* The machine has no more now. */
+#define PORTICO_MEMORY_EXHAUSTED 4u
 
 /* Types of objects */
 #define PORTICO_TYPE_SYSTEM 1u

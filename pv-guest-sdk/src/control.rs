@@ -58,7 +58,7 @@ pub(crate) fn reset() {
     *CONTROL.lock() = None;
 }
 
-fn page() -> Option<Control> {
+pub(crate) fn page() -> Option<Control> {
     CONTROL.lock().map(|(control, _)| control)
 }
 
@@ -208,11 +208,11 @@ impl Control {
         self.set(BEAT, self.get(BEAT).wrapping_add(1));
     }
 
-    fn get(&self, at: usize) -> u32 {
+    pub(crate) fn get(&self, at: usize) -> u32 {
         self.window.word(at).map_or(0, |word| word.load(Ordering::Acquire))
     }
 
-    fn set(&self, at: usize, value: u32) {
+    pub(crate) fn set(&self, at: usize, value: u32) {
         if let Some(word) = self.window.word(at) {
             word.store(value, Ordering::Release);
         }
@@ -220,7 +220,7 @@ impl Control {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::{Ask, Control};
     use crate::fake::Machine;
     use crate::window::Window;
@@ -237,12 +237,19 @@ mod tests {
         unsafe { Window::new(base, PAGE_SIZE as usize) }.expect("aligned")
     }
 
-    fn get(page: Window, at: usize) -> u32 {
+    pub(crate) fn get(page: Window, at: usize) -> u32 {
         page.word(at).expect("inside").load(Ordering::Relaxed)
     }
 
-    fn set(page: Window, at: usize, value: u32) {
+    pub(crate) fn set(page: Window, at: usize, value: u32) {
         page.word(at).expect("inside").store(value, Ordering::Relaxed);
+    }
+
+    /// A page with its domain's end.
+    pub(crate) fn control() -> (Window, Control) {
+        let page = page();
+        set(page, 0, ChannelHeader::MAGIC);
+        (page, Control::over(page, Handle::NONE).expect("a page"))
     }
 
     #[test]

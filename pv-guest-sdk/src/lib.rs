@@ -26,6 +26,7 @@
 extern crate alloc as alloc_crate;
 
 pub mod alloc;
+pub mod balloon;
 pub mod channel;
 pub mod console;
 pub mod control;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
+mod balloon;
 mod block;
 mod boot;
 mod console;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     // Machines of several processors share those of the host: more than two at once only slow each other down.
     arguments.test_threads = arguments.test_threads.or(Some(2));
     let trials = [
+        balloon::trials(),
         boot::trials(),
         block::trials(),
         console::trials(),

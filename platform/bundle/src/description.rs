@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 /// First bytes of an encoded description.
 pub const MAGIC: &[u8; 4] = b"PSYS";
 /// Version of the encoding. Another version is refused: bundle and manager are built together.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Longest name, of whatever it is, in bytes: what EL2 keeps of a domain's name.
 pub const MAX_NAME: usize = 16;
 /// Most guests of a system description.
@@ -107,6 +107,9 @@ pub struct Guest {
     pub cmdline: String,
     /// Its RAM, in pages of 4 KiB.
     pub memory_pages: u64,
+    /// As little RAM as it may be left with while it runs, in pages; 0 if its RAM is fixed. Otherwise both are whole blocks, and it has at
+    /// most [`MAX_ELASTIC_PAGES`].
+    pub memory_min_pages: u64,
     /// How many vCPUs it has, 1 to [`MAX_VCPUS`].
     pub vcpus: u16,
     /// Mask of the pCPUs on which its vCPUs may run; 0 for all.
@@ -235,6 +238,7 @@ impl System {
             rule(!earlier.iter().any(|other| other.name == guest.name), "two guests of one name")?;
             rule((1..=MAX_VCPUS).contains(&guest.vcpus), "number of vCPUs out of range")?;
             rule((1..=MAX_MEMORY_PAGES).contains(&guest.memory_pages), "memory out of range")?;
+            rule(guest.memory_min_pages == 0 || guest.is_elastic(), "least memory out of range")?;
             rule(guest.weight > 0, "weight out of range")?;
             rule(guest.cap_permille <= MAX_CAP_PERMILLE, "cap out of range")?;
             if let Some(Reservation { period_us, budget_us }) = guest.reservation {
@@ -325,6 +329,20 @@ impl System {
     }
 }
 
+impl Guest {
+    /// Whether its RAM can change while it runs.
+    pub fn is_elastic(&self) -> bool {
+        let is_whole = |pages: u64| pages > 0 && pages.is_multiple_of(BLOCK_PAGES);
+        is_whole(self.memory_min_pages)
+            && is_whole(self.memory_pages)
+            && (self.memory_min_pages..=MAX_ELASTIC_PAGES).contains(&self.memory_pages)
+    }
+}
+
+/// Pages of a block: the unit in which RAM can change.
+const BLOCK_PAGES: u64 = 512;
+/// Most RAM of a guest whose RAM can change, in pages: 2 GiB. Each block of it is a handle of the manager's.
+pub const MAX_ELASTIC_PAGES: u64 = 512 << 10;
 /// Most RAM of a guest, in pages: 64 GiB.
 pub const MAX_MEMORY_PAGES: u64 = 16 << 20;
 /// Largest channel window, in pages: 16 MiB.

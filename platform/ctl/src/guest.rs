@@ -8,9 +8,9 @@ use crate::image::Images;
 use crate::kernel::{self, Refused};
 use crate::section::{At, Foreign, Keys, Section};
 use crate::value::{self, CAP_HELP, CPUS_HELP, SIZE_HELP, TIME_HELP};
-use portico_abi::PAGE_SIZE;
+use portico_abi::{BLOCK_SIZE, PAGE_SIZE};
 use portico_bundle::description::{
-    Guest, MAX_MEMORY_PAGES, MAX_NAME, MAX_VCPUS, OnCrash, Reservation, RestartLimit, name_is_valid,
+    Guest, MAX_ELASTIC_PAGES, MAX_MEMORY_PAGES, MAX_NAME, MAX_VCPUS, OnCrash, Reservation, RestartLimit, name_is_valid,
 };
 use portico_bundle::names::{IMAGE_PREFIX, RAMDISK_PREFIX};
 use std::path::Path;
@@ -22,6 +22,7 @@ pub(crate) const KEYS: Keys = Keys {
         "ramdisk",
         "cmdline",
         "memory",
+        "memory_min",
         "vcpus",
         "cpus",
         "weight",
@@ -45,6 +46,9 @@ pub(crate) const KEYS: Keys = Keys {
         ("ram", "memory"),
         ("mem", "memory"),
         ("maxmem", "memory"),
+        ("memory_max", "memory"),
+        ("minmem", "memory_min"),
+        ("min_memory", "memory_min"),
         ("maxvcpus", "vcpus"),
         ("smp", "vcpus"),
         ("affinity", "cpus"),
@@ -126,6 +130,7 @@ pub(crate) fn read<'a>(
     let name = read_name(&section, sink);
     section.require(sink, "memory", "write `memory = \"64M\"` or as much as it needs");
     let memory = read_memory(&section, sink);
+    let memory_min = read_memory_min(&section, memory.as_ref(), sink);
     let vcpus = section.integer(sink, "vcpus", 1..=u64::from(MAX_VCPUS)).map_or(1, |at| at.value);
     let cpus = section.parsed(sink, "cpus", CPUS_HELP, value::cpus);
     let (weight, cap_permille, reservation) = read_share(&section, DEFAULT_WEIGHT, sink);
@@ -145,6 +150,7 @@ pub(crate) fn read<'a>(
         ramdisk,
         cmdline: read_cmdline(&section, sink),
         memory_pages: memory.as_ref().map_or(0, |memory| memory.value / PAGE_SIZE),
+        memory_min_pages: memory_min.map_or(0, |bytes| bytes / PAGE_SIZE),
         vcpus: vcpus as u16,
         affinity: cpus.as_ref().map_or(0, |cpus| cpus.value),
         weight,
@@ -197,6 +203,26 @@ pub(crate) fn read_memory(section: &Section<'_>, sink: &mut Sink<'_>) -> Option<
         return None;
     }
     Some(memory)
+}
+
+/// As little RAM as it may be left with, where that is written.
+fn read_memory_min(section: &Section<'_>, memory: Option<&At<u64>>, sink: &mut Sink<'_>) -> Option<u64> {
+    let min = section.parsed(sink, "memory_min", SIZE_HELP, value::size)?;
+    let memory = memory?;
+    let mut refuse = |message: &str, help: &str| sink.add(&min.span, &section.subject, message, help);
+    if min.value > memory.value {
+        refuse("`memory_min` is more than `memory`", "write at most that");
+        return None;
+    }
+    if !min.value.is_multiple_of(BLOCK_SIZE) || !memory.value.is_multiple_of(BLOCK_SIZE) {
+        refuse("memory that can change is in blocks of 2M", "write multiples of \"2M\" for `memory` and `memory_min`");
+        return None;
+    }
+    if memory.value / PAGE_SIZE > MAX_ELASTIC_PAGES {
+        refuse("memory that can change is at most \"2G\"", "leave `memory_min` out, or write less `memory`");
+        return None;
+    }
+    Some(min.value)
 }
 
 pub(crate) fn read_cmdline(section: &Section<'_>, sink: &mut Sink<'_>) -> String {

@@ -141,7 +141,10 @@ fn row(guest: &Guest, system: &System) -> [String; 8] {
     }
     [
         guest.name.clone(),
-        format_size(guest.memory_pages * PAGE_SIZE),
+        match guest.memory_min_pages {
+            0 => format_size(guest.memory_pages * PAGE_SIZE),
+            min => format!("{}-{}", format_size(min * PAGE_SIZE), format_size(guest.memory_pages * PAGE_SIZE)),
+        },
         guest.vcpus.to_string(),
         format_cpus(guest.affinity),
         share(guest.weight, guest.cap_permille, guest.reservation),

@@ -83,6 +83,7 @@ kernel = "test:image"
 ramdisk = "test:disk"
 cmdline = "console=hvc0 quiet"
 memory = 16
+memory_min = "8M"
 vcpus = 2
 cpus = "0-1"
 weight = 512
@@ -137,6 +138,7 @@ fn every_key_arrives() {
         ramdisk: Some("ramdisk/disk".into()),
         cmdline: "console=hvc0 quiet".into(),
         memory_pages: 4096,
+        memory_min_pages: 2048,
         vcpus: 2,
         affinity: 3,
         weight: 512,

@@ -291,13 +291,28 @@ fn devices() -> Result<Vec<Group>, String> {
             ("control", "Layout of a control page", "PORTICO_CONTROL_"),
             &Words(CONTROL, ""),
             &[],
-            numbers!(control; CHANGES, ASK, WALL_NS, READY, BEAT, ABLE, TAKEN, WATCHDOG_MS, ASLEEP, DEVICE, COUNTERS, MAX_DEVICES),
+            numbers!(
+                control; CHANGES, ASK, WALL_NS, DEVICE, TARGET_PAGES, PRESENT_PAGES, ANSWER, RESULT, DONE_PAGES, READY, BEAT, ABLE, TAKEN, WATCHDOG_MS,
+                ASLEEP, FIRST, PAGES, REQUEST, COUNTERS, MAX_DEVICES
+            ),
         )?,
         group(
             ("ask", "What a domain can be asked for", "PORTICO_ASK_"),
             &Words(CONTROL, "ask"),
             &[],
             numbers!(control::ask; NOTHING, POWER_OFF, REBOOT, SUSPEND, RELEASE),
+        )?,
+        group(
+            ("memory_op", "What a domain can do with its memory", "PORTICO_MEMORY_OP_"),
+            &Words(CONTROL, "memory_op"),
+            &[],
+            numbers!(control::memory_op; RELEASE, POPULATE),
+        )?,
+        group(
+            ("memory_result", "What became of a request for memory", "PORTICO_MEMORY_"),
+            &Words(CONTROL, "memory_result"),
+            &[],
+            numbers!(control::memory_result; OK, INVALID, MINIMUM, TARGET, EXHAUSTED),
         )?,
     ])
 }

@@ -194,6 +194,46 @@ impl<E: Copy + PartialEq + core::fmt::Debug> Memory<E> {
         Ok(taken)
     }
 
+    /// As [`Memory::take_many`], each piece a block; `pages` is a number of whole blocks.
+    ///
+    /// # Errors
+    /// As [`Memory::take_many`].
+    pub fn take_blocks<H>(&mut self, calls: &mut H, pages: u64) -> Result<Vec<Piece<E>>, MemoryError>
+    where
+        H: Extents<Extent = E>,
+    {
+        let mut blocks: Vec<Piece<E>> = Vec::new();
+        let mut failed = None;
+        for mut rest in self.take_many(calls, pages)? {
+            while rest.pages > BLOCK_PAGES && failed.is_none() {
+                match calls.split(rest.extent, BLOCK_PAGES) {
+                    Ok(upper) => {
+                        blocks.push(Piece { pages: BLOCK_PAGES, ..rest });
+                        let start = rest.start + BLOCK_PAGES;
+                        rest = Piece { extent: upper, start, pages: rest.pages - BLOCK_PAGES, ..rest };
+                    }
+                    Err(status) => failed = Some(status),
+                }
+            }
+            blocks.push(rest);
+        }
+        let Some(status) = failed else { return Ok(blocks) };
+        for piece in blocks {
+            self.put_clean(calls, piece);
+        }
+        Err(MemoryError::Refused(status))
+    }
+
+    /// Whole blocks that can be given out now.
+    pub fn free_blocks(&self) -> u64 {
+        self.free.iter().map(Self::blocks_in).sum()
+    }
+
+    fn blocks_in(piece: &Piece<E>) -> u64 {
+        let start = piece.start.checked_next_multiple_of(BLOCK_PAGES).unwrap_or(u64::MAX);
+        piece.end().saturating_sub(start) / BLOCK_PAGES
+    }
+
     /// Takes back a piece that no guest has written: it is merged and free at once.
     pub fn put_clean<H>(&mut self, calls: &mut H, mut piece: Piece<E>)
     where
@@ -274,11 +314,7 @@ impl<E: Copy + PartialEq + core::fmt::Debug> Memory<E> {
         if self.best(left).is_some() {
             return left;
         }
-        let blocks = |piece: &Piece<E>| {
-            let start = piece.start.checked_next_multiple_of(BLOCK_PAGES).unwrap_or(u64::MAX);
-            piece.end().saturating_sub(start) / BLOCK_PAGES * BLOCK_PAGES
-        };
-        let most = self.free.iter().map(blocks).max().unwrap_or(0);
+        let most = self.free.iter().map(|piece| Self::blocks_in(piece) * BLOCK_PAGES).max().unwrap_or(0);
         if most == 0 { left } else { most.min(left) }
     }
 
@@ -401,6 +437,24 @@ mod tests {
         assert_eq!(memory.take(&mut fake, 1), Err(MemoryError::Scrubbing));
         while memory.scrub_step(&mut fake) {}
         assert!(memory.take(&mut fake, 1).is_ok());
+    }
+
+    #[test]
+    fn blocks_are_cut_apart_and_join_again() {
+        let (mut fake, mut memory) = (Fake::default(), Memory::default());
+        for n in 0..2 {
+            memory.add_root(fake.root(n << 30, 3 * BLOCK_PAGES + 7), 3 * BLOCK_PAGES + 7, Cleanliness::Clean);
+        }
+        assert_eq!(memory.free_blocks(), 6);
+        let mut blocks = memory.take_blocks(&mut fake, 5 * BLOCK_PAGES).expect("five blocks");
+        assert_eq!((blocks.len(), memory.free_blocks()), (5, 1));
+        assert!(blocks.iter().all(|piece| piece.pages == BLOCK_PAGES && piece.start.is_multiple_of(BLOCK_PAGES)));
+        assert!(memory.take_blocks(&mut fake, 2 * BLOCK_PAGES).is_err());
+        blocks.swap(0, 3);
+        for piece in blocks {
+            memory.put_clean(&mut fake, piece);
+        }
+        assert_eq!((memory.fragments(), memory.free_blocks()), (2, 6));
     }
 
     #[test]

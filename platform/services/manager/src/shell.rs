@@ -65,6 +65,13 @@ pub enum Command {
         /// What is to become of it.
         change: Change,
     },
+    /// Show or set how much memory it should have.
+    Memory {
+        /// The guest.
+        guest: String,
+        /// So much.
+        bytes: Option<u64>,
+    },
     /// Destroy and start afresh.
     Reboot(String),
     /// Give it the keyboard.
@@ -211,6 +218,13 @@ const COMMANDS: &[(&str, &str, &str, &str)] = &[
          reserve=0 ends a reservation.",
     ),
     (
+        "memory",
+        "NAME [SIZE]",
+        "show or set how much memory a guest should have",
+        "The guest gives back or takes as much, as far as it can; you are told when it has done so. SIZE is a number with K, M or G, and\n\
+         is rounded up to 2M. Only for guests with `memory_min` in their description. `balloon` is the same.",
+    ),
+    (
         "panic",
         "[fault|hang|exit|MICROSECONDS [LIVES]]",
         "for testers: crash the manager",
@@ -266,6 +280,7 @@ pub fn help(about: Option<&str>) -> Result<String, String> {
 pub fn parse(line: &str) -> Result<Option<Command>, String> {
     let words = split(line)?;
     let Some((name, rest)) = words.split_first() else { return Ok(None) };
+    let name = if name == "balloon" { "memory" } else { name.as_str() };
     let &(name, usage, ..) = find(name)?;
     if rest.iter().any(|word| word == "--help" || word == "-h") {
         return Ok(Some(Command::Help(Some(name.to_string()))));
@@ -303,6 +318,7 @@ pub fn parse(line: &str) -> Result<Option<Command>, String> {
             let (guest, name, change) = disks::parse(&words)?;
             Command::Disk { guest: guest.to_string(), name: name.to_string(), change }
         }
+        "memory" => parse_memory(rest, usage)?,
         "clock" => Command::Clock(optional()?.map(|word| parse_time(&word)).transpose()?),
         _ => parse_shutdown(rest)?,
     }))
@@ -332,6 +348,16 @@ fn parse_ask(rest: &[String], name: &str, usage: &str) -> Result<(String, u64), 
         [guest, seconds] => Ok((guest.clone(), number(seconds, "SECONDS", 1, 3600)?)),
         _ => Err(format!("too many arguments; usage: {name} {usage}")),
     }
+}
+
+fn parse_memory(rest: &[String], usage: &str) -> Result<Command, String> {
+    let (guest, bytes) = match rest {
+        [] => return Err(format!("which guest? usage: memory {usage} (`list` shows the names)")),
+        [guest] => (guest, None),
+        [guest, bytes] => (guest, Some(size(bytes)?)),
+        _ => return Err(format!("too many arguments; usage: memory {usage}")),
+    };
+    Ok(Command::Memory { guest: guest.clone(), bytes })
 }
 
 fn parse_time(word: &str) -> Result<u64, String> {
@@ -567,6 +593,8 @@ mod tests {
         assert_eq!(command("suspend web 5"), Command::Suspend { guest: "web".into(), seconds: 5 });
         assert_eq!(command("wake web"), Command::Wake { guest: "web".into(), seconds: 60 });
         assert_eq!(command("restart web 5"), Command::Restart { guest: "web".into(), seconds: 5 });
+        assert_eq!(command("memory web 64M"), Command::Memory { guest: "web".into(), bytes: Some(64 << 20) });
+        assert_eq!(command("balloon web"), Command::Memory { guest: "web".into(), bytes: None });
         assert_eq!(command("clock"), Command::Clock(None));
         assert_eq!(command("clock 1970-01-01T00:00:01"), Command::Clock(Some(1_000_000_000)));
     }
@@ -587,6 +615,8 @@ mod tests {
         assert!(error("shutdown later").contains("[reboot] [now]"));
         assert!(error("stop").contains("which guest"));
         assert!(error("stop web 0").contains("1 to 3600"));
+        assert!(error("memory").contains("which guest"));
+        assert!(error("memory web 5").contains("as in 64M"));
         assert!(error("clock noon").contains("2026-11-22T08:00:00"));
     }
 

@@ -23,6 +23,7 @@ use portico_manager::saved::{Intent, Record};
 use portico_manager::watchdog::Watchdog;
 use portico_sdk::{hvc, vcpu};
 
+use crate::balloon::{Balloon, Kept};
 use crate::console::Console;
 use crate::control::Control;
 use crate::guest::{Guest, Instance, Next, State};
@@ -140,7 +141,9 @@ impl Manager {
     fn adopt(&mut self, id: usize, left: &mut Left, record: Option<Record>, wanted: &impl Fn(u16) -> bool, now: u64) {
         self.adopt_console(id, left);
         let Some(guest) = self.guests.get_mut(id) else { return };
-        guest.control = Control::adopt(left, id, guest.service.is_some());
+        guest.kept = Kept::adopt(left, id);
+        let blocks = guest.kept.map_or(0, |kept| kept.count());
+        guest.control = Control::adopt(left, id, guest.service.is_some() || blocks > 0);
         let domain = left.domain(id);
         let status = domain.and_then(|domain| hvc::domain_status(domain).ok());
         let state = status.and_then(|status| DomainState::from_raw(status.state));
@@ -175,10 +178,17 @@ impl Manager {
             return;
         };
         let heartbeat = guest.heartbeat();
+        let least_pages = guest.description.memory_min_pages;
+        let balloon = match (guest.kept, &guest.control) {
+            (Some(kept), Some(control)) => Balloon::adopt(&mut self.machine, kept, control, least_pages),
+            _ => None,
+        };
         guest.instance = Some(Instance {
             domain,
             vcpus: left.vcpus(id),
             ram: Vec::new(),
+            memory_pages: balloon.as_ref().map_or(guest.description.memory_pages, |balloon| balloon.pages().most),
+            balloon,
             console_port: Handle::NONE,
             nodes: Vec::new(),
             born_ns: record_born_ns,

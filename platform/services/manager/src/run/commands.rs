@@ -82,6 +82,7 @@ impl Manager {
             Command::Suspend { guest, seconds } => self.ask(&guest, ask::SUSPEND, seconds, now),
             Command::Disk { guest, name, change } => self.change_disk(&guest, &name, change, now),
             Command::Wake { guest, seconds } => self.wake(&guest, seconds, now),
+            Command::Memory { guest, bytes } => self.resize(&guest, bytes),
             Command::Clock(set) => Ok(self.clock(set)),
             Command::Shutdown { reboot, at_once } => {
                 self.leave(reboot, at_once, now);

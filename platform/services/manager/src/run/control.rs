@@ -4,10 +4,12 @@ use core::mem::{offset_of, size_of};
 use core::sync::atomic::Ordering;
 use portico_abi::channel::ChannelHeader;
 use portico_abi::device::control::{
-    ABLE, ASK, ASLEEP, BEAT, CHANGES, COUNTERS, Counters, DEVICE, READY, WALL_NS, WATCHDOG_MS,
+    ABLE, ANSWER, ASK, ASLEEP, BEAT, CHANGES, COUNTERS, Counters, DEVICE, DONE_PAGES, FIRST, PAGES, PRESENT_PAGES,
+    READY, REQUEST, RESULT, TARGET_PAGES, WALL_NS, WATCHDOG_MS,
 };
 use portico_abi::handle::SELF_DOMAIN;
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
+use portico_manager::balloon::Words;
 use portico_manager::memory::Piece;
 use portico_sdk::hvc;
 use portico_sdk::port::Port;
@@ -29,9 +31,9 @@ pub const PATIENCE_MS: u32 = 2000;
 /// The manager's end of the port.
 #[derive(Debug)]
 enum End {
-    /// A service's: it has something to tell.
+    /// Of a service, or of a guest whose memory can change: it has something to tell.
     Heard(Port),
-    /// A guest's. It is not bound: a guest that notifies without end must not wake the manager.
+    /// Of any other guest. It is not bound: a guest that notifies without end must not wake the manager.
     Unheard(Handle),
 }
 
@@ -66,13 +68,13 @@ pub struct Control {
 }
 
 impl Control {
-    /// Takes `piece`, a page, as the control page of guest `id`, which is heard if it is a service.
+    /// Takes `piece`, a page, as the control page of guest `id`.
     ///
     /// # Errors
     /// Those of mapping.
-    pub fn open(piece: Piece<Handle>, id: usize, is_heard: bool) -> Result<Self, Status> {
+    pub fn open(piece: Piece<Handle>, id: usize) -> Result<Self, Status> {
         hv::map_here(piece.extent, place::control(id), hv::READ_WRITE)?;
-        Self::over(piece, id, is_heard).ok_or(Status::Invalid)
+        Self::over(piece, id, false).ok_or(Status::Invalid)
     }
 
     /// Takes over the page and the port that the manager's last life had, if the domain has them.
@@ -95,12 +97,20 @@ impl Control {
         self.end.is_some()
     }
 
-    /// Begins anew for an instance of the domain: lends the page, mapped at `ipa` there, and makes the ports. Returns the domain's port.
+    /// Begins anew for an instance of the domain: lends the page, mapped at `ipa` there, and makes the ports. Returns the domain's port. Its
+    /// notifications wake the manager if it `is_heard`.
     ///
     /// # Errors
     /// Those of lending, mapping and making ports.
-    pub fn connect(&mut self, machine: &mut Machine, domain: Handle, ipa: u64) -> Result<Handle, Status> {
+    pub fn connect(
+        &mut self,
+        machine: &mut Machine,
+        domain: Handle,
+        ipa: u64,
+        is_heard: bool,
+    ) -> Result<Handle, Status> {
         self.disconnect();
+        self.is_heard = is_heard;
         hv::scrub_mapped(self.piece.extent, self.window.address())?;
         let set = |at: usize, value: u32| {
             self.window.word(at).map(|word| word.store(value, Ordering::Release)).ok_or(Status::Invalid)
@@ -149,12 +159,48 @@ impl Control {
         }
     }
 
-    /// Takes the service's notification.
+    /// Tells the domain how many pages it has, and should have.
+    pub fn set_memory(&self, present: u32, target: u32) {
+        self.set(PRESENT_PAGES, present);
+        self.set(TARGET_PAGES, target);
+    }
+
+    /// What the domain asks for of its memory, copied.
+    pub fn memory_request(&self) -> Words {
+        // First the word that was written last.
+        let request = self.word(REQUEST);
+        Words { request, first: self.window.load(FIRST).unwrap_or(0), pages: self.word(PAGES) }
+    }
+
+    /// The last request for memory that was answered.
+    pub fn answered(&self) -> u32 {
+        self.word(ANSWER)
+    }
+
+    /// Answers a request for memory.
+    pub fn answer(&self, request: u32, result: u32, done_pages: u32) {
+        self.set(RESULT, result);
+        self.set(DONE_PAGES, done_pages);
+        self.set(ANSWER, request);
+        self.notify();
+    }
+
+    /// Lets the domain's notifications wait.
+    pub fn mask(&self) {
+        self.heard().into_iter().for_each(Port::mask);
+    }
+
+    /// Ends [`Control::mask`]; [`Control::take`] tells what waited.
+    pub fn unmask(&self) {
+        let _ = self.heard().map(Port::unmask);
+    }
+
+    /// Takes the domain's notification.
     pub fn take(&self) -> bool {
         self.heard().is_some_and(Port::take)
     }
 
-    /// Whether the service notified; does not forget it.
+    /// Whether the domain notified and that is not masked; does not forget it.
     pub fn is_told(&self) -> bool {
         self.heard().is_some_and(Port::is_pending)
     }
@@ -218,6 +264,10 @@ impl Control {
     pub fn counters(&self, index: usize) -> Counters {
         let word = |field: usize| self.window.load(COUNTERS + index * size_of::<Counters>() + field * 8).unwrap_or(0);
         Counters { requests: word(0), bytes_in: word(1), bytes_out: word(2), failed: word(3), notified: word(4) }
+    }
+
+    fn set(&self, at: usize, value: u32) {
+        self.window.word(at).into_iter().for_each(|word| word.store(value, Ordering::Release));
     }
 
     fn word(&self, at: usize) -> u32 {

@@ -11,6 +11,7 @@ use portico_manager::restart::{Policy, RestartState};
 use portico_manager::watchdog::Watchdog;
 use portico_sdk::hvc;
 
+use crate::balloon::{Balloon, Kept};
 use crate::console::Console;
 use crate::control::{self, Control};
 use crate::load::Load;
@@ -88,6 +89,10 @@ pub struct Instance {
     pub vcpus: Vec<Handle>,
     /// Its RAM, in the order in which it is mapped.
     pub ram: Vec<Piece<Handle>>,
+    /// Pages of RAM that it began with.
+    pub memory_pages: u64,
+    /// Its RAM once it has started, if that can change.
+    pub balloon: Option<Balloon>,
     /// The guest's end of its console port.
     pub console_port: Handle,
     /// Nodes of its control page and, in a service, of devices of the machine.
@@ -119,6 +124,8 @@ pub struct Guest {
     pub service: Option<ServiceKind>,
     /// Its control page, if it was built.
     pub control: Option<Control>,
+    /// What is kept of its memory for the manager's next life, if that can or could change.
+    pub kept: Option<Kept>,
     /// What it was asked to do, if it still lives.
     pub asked: Option<Asked>,
     /// Its console, if it has one.
@@ -157,6 +164,7 @@ impl Guest {
             instance: None,
             service: None,
             control: None,
+            kept: None,
             asked: None,
             console: None,
             last_end: None,
@@ -204,11 +212,11 @@ pub fn ipa_bits(memory_pages: u64) -> u32 {
 
 /// Pages of EL2 memory that a domain needs: itself and its handle table, its vCPUs with their pages, and
 /// tables for a RAM that is mapped by blocks. More is added if mapping asks for it.
-pub fn budget_pages(description: &Description, channel_pages: u64) -> u64 {
+pub fn budget_pages(description: &Description, memory_pages: u64, channel_pages: u64) -> u64 {
     const BASE: u64 = 12;
     const PER_VCPU: u64 = 3;
     let table_span = BLOCK_SIZE / PAGE_SIZE * 512;
-    let ram = description.memory_pages.div_ceil(table_span).saturating_add(1);
+    let ram = memory_pages.div_ceil(table_span).saturating_add(1);
     let windows = channel_pages.div_ceil(BLOCK_SIZE / PAGE_SIZE);
     BASE.saturating_add(PER_VCPU * u64::from(description.vcpus)).saturating_add(ram).saturating_add(windows)
 }

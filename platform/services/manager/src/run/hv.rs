@@ -123,6 +123,15 @@ impl Machine {
         }
     }
 
+    /// Takes a piece that the last life had given to a guest, if it is mapped at `ipa`.
+    pub fn take_given(&mut self, start: u64, pages: u64, ipa: u64) -> Option<Piece<Handle>> {
+        let is_it = |piece: &Piece<Handle>| piece.start == start && piece.pages == pages;
+        let at = self.given.iter().position(is_it)?;
+        let piece = self.given.get(at)?;
+        let is_there = hvc::extent_info(piece.extent).is_ok_and(|info| info.ipa == Some(ipa));
+        is_there.then(|| self.given.swap_remove(at))
+    }
+
     /// Never uses a piece again: a device may still reach it. It is lent to the manager itself, so that the next life does not take it for free.
     pub fn lose(&mut self, piece: Piece<Handle>) {
         let _ = hvc::extent_lend(piece.extent, SELF_DOMAIN, 0, piece.pages, attrs::READ);

@@ -6,22 +6,23 @@ use alloc::vec::Vec;
 use portico_abi::call::{config, run, sched};
 use portico_abi::record::{DomainState, EndReason};
 use portico_abi::{Handle, PAGE_SIZE, Status, dt};
-use portico_bundle::description::{Guest as Description, OnCrash, ServiceKind};
+use portico_bundle::description::{Guest as Description, MAX_ELASTIC_PAGES, OnCrash, ServiceKind};
 use portico_console::layout;
 use portico_console::message::Kind;
 use portico_manager::fdt::{DeviceNode, Value};
 use portico_manager::links::Purpose;
-use portico_manager::memory::MemoryError;
+use portico_manager::memory::{BLOCK_PAGES, MemoryError, Piece};
 use portico_manager::restart::{Decision, Ending};
 use portico_manager::watchdog::Watchdog;
 use portico_manager::{event, fdt, loader, table};
 use portico_sdk::hvc::{self, Progress, Sched};
 use portico_sdk::{entropy, time};
 
+use crate::balloon::{Balloon, Kept};
 use crate::console::Console;
 use crate::control::{self, Control};
 use crate::guest::{self, Guest, Instance, Next, State};
-use crate::hv::Calls;
+use crate::hv::{Calls, Machine};
 use crate::load::{Bytes, Load, Put, Step};
 use crate::supervisor::Manager;
 use crate::{cookie, place};
@@ -135,16 +136,27 @@ impl Manager {
 
     /// Creates a guest's domain with vCPUs, console and channels. Its memory is taken, not filled.
     fn prepare(&mut self, id: usize) -> Result<(), Failure> {
-        let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
+        let Some(guest) = self.guests.get(id) else { return Ok(()) };
         let description = guest.description.clone();
         let index = guest.index;
         if description.memory_pages > MAX_PAGES {
             return Err(Failure::Because(format!("a guest has at most {} of memory", table::pages(MAX_PAGES))));
         }
-        let ram = self.machine.memory.take_many(&mut Calls, description.memory_pages)?;
+        if description.is_elastic() {
+            let others = self.guests.iter().filter(|guest| guest.description.is_elastic());
+            let in_use: u64 = others.filter_map(|guest| guest.instance.as_ref()).map(|other| other.memory_pages).sum();
+            if in_use.saturating_add(description.memory_pages) > MAX_ELASTIC_PAGES {
+                let all = table::pages(MAX_ELASTIC_PAGES);
+                let why = format!("all guests whose memory can change have at most {all} together");
+                return Err(Failure::Because(why));
+            }
+        }
+        let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
+        let ram = take_ram(&mut self.machine, &description)?;
+        let memory_pages = ram.iter().map(|piece| piece.pages).sum();
         let channel_pages = index.map_or(0, |index| self.channels.pages_of(index));
-        let budget = guest::budget_pages(&description, channel_pages);
-        let bits = guest::ipa_bits(description.memory_pages);
+        let budget = guest::budget_pages(&description, memory_pages, channel_pages);
+        let bits = guest::ipa_bits(memory_pages);
         let created = self.machine.create_domain(budget, u32::from(description.vcpus), bits, cookie::domain(id));
         let domain = match created {
             Ok(domain) => domain,
@@ -159,6 +171,8 @@ impl Manager {
             domain,
             vcpus: Vec::new(),
             ram,
+            memory_pages,
+            balloon: None,
             console_port: Handle::NONE,
             nodes: Vec::new(),
             born_ns: time::now_ns(),
@@ -243,10 +257,16 @@ impl Manager {
         guest.asked = None;
         if guest.control.is_none() {
             let piece = self.machine.memory.take(&mut Calls, 1)?;
-            guest.control = Some(Control::open(piece, id, guest.service.is_some()).map_err(refused)?);
+            guest.control = Some(Control::open(piece, id).map_err(refused)?);
         }
+        let is_elastic = guest.service.is_none() && guest.description.is_elastic();
+        if is_elastic && guest.kept.is_none() {
+            guest.kept = Some(Kept::new(&mut self.machine, id).map_err(refused)?);
+        }
+        guest.kept.iter().for_each(Kept::clear);
+        let is_heard = guest.service.is_some() || is_elastic;
         let (Some(control), Some(instance)) = (guest.control.as_mut(), guest.instance.as_mut()) else { return Ok(()) };
-        let port = control.connect(&mut self.machine, domain, control::IPA).map_err(refused)?;
+        let port = control.connect(&mut self.machine, domain, control::IPA, is_heard).map_err(refused)?;
         if let Some(at_zero_ns) = wall_at_zero_ns {
             control.set_wall(at_zero_ns.wrapping_add(instance.born_ns));
         }
@@ -317,7 +337,7 @@ impl Manager {
         let description = &guest.description;
         let kernel = self.file(&description.image)?;
         let ramdisk = description.ramdisk.as_deref().map(|name| self.file(name)).transpose()?;
-        let bytes = description.memory_pages * PAGE_SIZE;
+        let bytes = instance.memory_pages * PAGE_SIZE;
         let plan = loader::plan(kernel, ramdisk, dt::RAM_BASE, bytes).map_err(|error| error.to_string())?;
         let tree = self.tree(guest, instance, plan.ramdisk, bytes);
         if tree.len() as u64 > loader::DTB_BYTES {
@@ -403,10 +423,25 @@ impl Manager {
                 let first = instance.vcpus.first().copied().unwrap_or(Handle::NONE);
                 instance.started_ns = now;
                 instance.watchdog = Watchdog::new(0, now);
+                if let (Some(kept), Some(control), true) = (guest.kept, &guest.control, guest.description.is_elastic())
+                {
+                    let ram = core::mem::take(&mut instance.ram);
+                    let balloon = Balloon::new(kept, ram, guest.description.memory_min_pages);
+                    balloon.show(control);
+                    instance.balloon = Some(balloon);
+                }
+                let (begins, whole) = (instance.memory_pages, guest.description.memory_pages);
                 match hvc::vcpu_start(first, entry, dtb) {
                     Ok(()) => {
                         guest.state = State::Running;
+                        let name = String::from(guest.name());
                         self.save();
+                        if begins < whole {
+                            let [begins, whole] = [begins, whole].map(table::pages);
+                            self.event(&format!(
+                                "guest \"{name}\": begins with {begins} of {whole}, as no more is free"
+                            ));
+                        }
                     }
                     Err(status) => self.fail(id, &format!("its first vCPU: {}", status.describe())),
                 }
@@ -567,7 +602,8 @@ impl Manager {
                 for handle in instance.vcpus.iter().copied().chain([instance.domain]) {
                     let _ = hvc::handle_close(handle);
                 }
-                for piece in instance.ram {
+                for piece in instance.ram.into_iter().chain(instance.balloon.into_iter().flat_map(Balloon::into_pieces))
+                {
                     if is_quiet {
                         self.machine.memory.put_dirty(piece);
                     } else {
@@ -601,8 +637,21 @@ impl Manager {
                 self.desk.say(Kind::Gone, id, &[]);
             }
         }
+        self.offer_memory();
         self.save();
     }
+}
+
+/// Takes RAM for a guest: of one whose memory can change by blocks, and fewer if there are not enough.
+fn take_ram(machine: &mut Machine, description: &Description) -> Result<Vec<Piece<Handle>>, MemoryError> {
+    if !description.is_elastic() {
+        return machine.memory.take_many(&mut Calls, description.memory_pages);
+    }
+    let taken = machine.memory.take_blocks(&mut Calls, description.memory_pages);
+    let Err(MemoryError::Exhausted { .. }) = taken else { return taken };
+    // The smaller things that it needs come out of another one.
+    let most = machine.memory.free_blocks().saturating_sub(1) * BLOCK_PAGES;
+    if most < description.memory_min_pages { taken } else { machine.memory.take_blocks(&mut Calls, most) }
 }
 
 fn guest_state(manager: &mut Manager, id: usize, state: State) {

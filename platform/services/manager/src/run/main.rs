@@ -13,6 +13,8 @@ mod again;
 #[cfg(target_os = "none")]
 mod alarm;
 #[cfg(target_os = "none")]
+mod balloon;
+#[cfg(target_os = "none")]
 mod channels;
 #[cfg(target_os = "none")]
 mod clock;

@@ -22,6 +22,8 @@ pub const LINK_STRIDE: u64 = 32 << 20;
 pub const LOADING: u64 = 0x40_0000_0000;
 
 const CONTROLS: u64 = FLOOR;
+const BLOCKS: u64 = FLOOR + (6 << 20);
+const BLOCKS_STRIDE: u64 = 0x2000;
 const CONSOLE_STRIDE: u64 = 0x8000;
 const HISTORIES: u64 = FLOOR + (16 << 20);
 const HISTORY_STRIDE: u64 = layout::HISTORY_BYTES as u64;
@@ -29,6 +31,7 @@ const DMA: u64 = FLOOR + (32 << 20);
 const DMA_STRIDE: u64 = 64 << 20;
 
 const _: () = assert!(DESK + (layout::DESK_BYTES as u64) < BOX && BOX + (layout::BOX_BYTES as u64) < STATE);
+const _: () = assert!(BLOCKS + (layout::MAX_SOURCES as u64) * BLOCKS_STRIDE <= HISTORIES);
 const _: () = assert!(CONTROLS + (layout::MAX_SOURCES as u64) * PAGE_SIZE <= DESK);
 const _: () = assert!(dt::WINDOWS + (layout::MAX_SOURCES as u64) * CONSOLE_STRIDE <= dt::RAM_BASE);
 const _: () = assert!(layout::BOX_BYTES as u64 <= CONSOLE_STRIDE);
@@ -47,6 +50,11 @@ pub fn is_loading(ipa: u64) -> bool {
 /// The control page of guest `id`.
 pub fn control(id: usize) -> u64 {
     CONTROLS + id as u64 * PAGE_SIZE
+}
+
+/// What is kept of the blocks of guest `id`.
+pub fn blocks(id: usize) -> u64 {
+    BLOCKS + id as u64 * BLOCKS_STRIDE
 }
 
 /// The console of guest `id`.

@@ -48,7 +48,7 @@ impl Manager {
                 format!("{id}"),
                 String::from(guest.word()),
                 format!("{}", guest.description.vcpus),
-                pages(guest.description.memory_pages),
+                guest.memory_text(),
                 status.map_or(String::from("-"), |status| duration(status.cpu_ns)),
                 format!("{}", guest.restarts.total()),
                 is_up.map_or(String::from("-"), |instance| duration(now.saturating_sub(instance.started_ns))),
@@ -79,7 +79,7 @@ impl Manager {
             rows.push(Vec::from([format!("{pcpu}"), percent(busy, span)]));
         }
         let mut text = table(&rows, &[1]);
-        let mut rows = Vec::from([row(["NAME", "STATE", "CPU", "CPU TIME", "IO/S", "IN/S", "OUT/S"])]);
+        let mut rows = Vec::from([row(["NAME", "STATE", "CPU", "CPU TIME", "IO/S", "IN/S", "OUT/S", "MEMORY"])]);
         for (id, (guest, after)) in self.guests.iter().zip(self.guests_cpu_ns()).enumerate() {
             // A guest that was restarted meanwhile begins at 0 again.
             let before = sample.guests_ns.get(id).copied().filter(|&before| before <= after).unwrap_or(0);
@@ -98,6 +98,7 @@ impl Manager {
                 format!("{}", rate(after.requests, before.requests)),
                 bytes(rate(after.bytes_in, before.bytes_in)),
                 bytes(rate(after.bytes_out, before.bytes_out)),
+                guest.memory_text(),
             ];
             rows.last_mut().into_iter().for_each(|row| row.extend(cells.clone()));
         }
@@ -112,8 +113,9 @@ impl Manager {
             none(),
             none(),
             none(),
+            none(),
         ]));
-        text.push_str(&table(&rows, &[2, 3, 4, 5, 6]));
+        text.push_str(&table(&rows, &[2, 3, 4, 5, 6, 7]));
         text
     }
 
@@ -220,7 +222,16 @@ impl Manager {
         if !description.cmdline.is_empty() {
             let _ = writeln!(text, "cmdline        {}", description.cmdline);
         }
-        let _ = writeln!(text, "memory         {}", pages(description.memory_pages));
+        let _ = match guest.sizes() {
+            Some(sizes) => writeln!(
+                text,
+                "memory         {}, {} asked for, {} at least",
+                guest.memory_text(),
+                pages(sizes.target),
+                pages(sizes.least)
+            ),
+            None => writeln!(text, "memory         {}", guest.memory_text()),
+        };
         let _ = writeln!(text, "on crash       {:?}, restarts {}", description.on_crash, guest.restarts.total());
         if guest.watchdog_ms() > 0 {
             let _ = writeln!(text, "watchdog       {} ms", guest.watchdog_ms());

@@ -16,6 +16,7 @@ use portico_sdk::port::{self, Port};
 use portico_sdk::{hvc, irq, time};
 
 use crate::alarm;
+use crate::balloon::Kept;
 use crate::channels::Channels;
 use crate::clock::Clock;
 use crate::console::Console;
@@ -112,6 +113,7 @@ impl Manager {
                 self.look_for_ended(now);
             }
             let mut is_busy = self.step_guests(now);
+            self.step_balloons(now);
             is_busy |= self.machine.memory.scrub_step(&mut Calls);
             self.service_timers(now);
             self.end_if_idle();
@@ -249,11 +251,11 @@ impl Manager {
 
     /// Pages that are the services' own, or kept for consoles.
     fn held_pages(&self) -> u64 {
-        let with_ram = self.guests.iter().filter(|guest| guest.instance.is_some());
-        let ram: u64 = with_ram.map(|guest| guest.description.memory_pages).sum();
+        let ram: u64 = self.guests.iter().map(Guest::ram_pages).sum();
+        let kept = self.guests.iter().filter(|guest| guest.kept.is_some()).count() as u64 * Kept::PAGES;
         let consoles = self.guests.iter().filter(|guest| guest.console.is_some()).count() as u64 * Console::ALL_PAGES;
         let controls = self.guests.iter().filter(|guest| guest.control.is_some()).count() as u64;
-        ram + consoles + controls + self.desk.pages() + self.channels.held_pages() + self.devices.held_pages()
+        ram + kept + consoles + controls + self.desk.pages() + self.channels.held_pages() + self.devices.held_pages()
     }
 
     /// Blocks until something is pending, or until something is due.
@@ -266,7 +268,15 @@ impl Manager {
         });
         let top = self.top.iter().map(|sample| sample.until_ns);
         let poll = self.desk.has_waiting().then(|| now.saturating_add(POLL_NS));
-        let next = watched.chain(due).chain(top).chain(poll).chain(self.closing).chain(self.asked_deadline(now)).min();
+        let balloons = self.guests.iter().filter_map(|guest| guest.balloon()?.deadline());
+        let next = watched
+            .chain(due)
+            .chain(balloons)
+            .chain(top)
+            .chain(poll)
+            .chain(self.closing)
+            .chain(self.asked_deadline(now))
+            .min();
         let deadline = match next {
             None => DEADLINE_NEVER,
             Some(at) => {
@@ -276,7 +286,8 @@ impl Manager {
         };
         let _masked = irq::Guard::new();
         // What came since it was looked at, and its interrupt was taken: nothing would wake the manager.
-        let is_told = self.console_control().is_some_and(Control::is_told);
+        let mut is_told = self.console_control().is_some_and(Control::is_told);
+        is_told |= self.guests.iter().any(Guest::is_balloon_told);
         if is_told || Port::fixed(0, BIT_EVENT).is_pending() {
             return;
         }
