@@ -29,3 +29,16 @@ pub fn each(dtb: &[u8], compatible: &str, mut visit: impl FnMut(&Device)) -> Res
         }
     })
 }
+
+/// The registers of the first device of a tree that is `compatible` and not disabled, if they have `bytes` at least.
+#[must_use]
+pub fn registers_of(dtb: &[u8], compatible: &[u8], bytes: u64) -> Option<Range> {
+    let mut found = None;
+    // What was found before a malformed part is as good.
+    let _ = Tree::new(dtb).ok()?.walk(&mut |node| {
+        if node.enabled() && node.compatible().any(|name| name == compatible) {
+            found = found.or(node.reg(0));
+        }
+    });
+    found.filter(|registers: &Range| registers.len >= bytes)
+}

@@ -4,8 +4,8 @@
 //! power-off: its watchdog resets the chip, and what a field tells the boot loader makes that start again or stop.
 //! (As Linux's `bcm2835_wdt` does it; there is no public manual of the block.)
 
+use crate::devices;
 use crate::machine::Range;
-use crate::tree;
 use core::ptr;
 
 /// `compatible` of the block.
@@ -28,7 +28,7 @@ const TICKS: u32 = 10;
 /// Finds the controller's registers in a device tree.
 #[must_use]
 pub fn find(dtb: &[u8]) -> Option<Range> {
-    tree::registers_of(dtb, COMPATIBLE, WDOG as u64 + 4)
+    devices::registers_of(dtb, COMPATIBLE, WDOG as u64 + 4)
 }
 
 /// A controller at a virtual address.

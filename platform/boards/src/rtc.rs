@@ -1,7 +1,7 @@
 //! The clock of the day of boards that have a PL031. (ARM PrimeCell Real Time Clock PL031 TRM, "Programmers Model")
 
+use crate::devices;
 use crate::machine::Range;
-use crate::tree;
 use core::ptr;
 
 /// `compatible` of the clock.
@@ -12,7 +12,7 @@ const DATA: usize = 0;
 /// Finds the clock's registers in a device tree.
 #[must_use]
 pub fn find(dtb: &[u8]) -> Option<Range> {
-    tree::registers_of(dtb, COMPATIBLE, 4)
+    devices::registers_of(dtb, COMPATIBLE, 4)
 }
 
 /// Reads the clock whose registers are mapped at `base`: seconds since 1970-01-01 00:00 UTC.

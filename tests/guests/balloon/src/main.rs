@@ -34,7 +34,7 @@ fn guest() -> u64 {
 }
 
 fn mebibytes(pages: u32) -> u64 {
-    u64::from(pages) * PAGE_SIZE >> 20
+    (u64::from(pages) * PAGE_SIZE) >> 20
 }
 
 /// A word that says where it is and how often it was written.

@@ -103,7 +103,8 @@ impl Manager {
         let is_due = guest.asked.as_ref().is_some_and(|asked| asked.what == ask::SUSPEND);
         // One that was asked and is late may fall asleep at any time.
         let may_sleep = is_due || guest.control.as_ref().is_some_and(|control| control.last_asked() == ask::SUSPEND);
-        if !guest.is_asleep() && !(matches!(guest.state, State::Running) && may_sleep) {
+        let is_running = matches!(guest.state, State::Running);
+        if !guest.is_asleep() && (!is_running || !may_sleep) {
             return Err(format!("guest `{name}` is not asleep ({})", guest.word()));
         }
         guest.ask(ask::NOTHING, seconds, now);
