@@ -260,6 +260,10 @@ impl Manager {
 
     /// Blocks until something is pending, or until something is due.
     fn block(&mut self) {
+        // What a timer has just begun: nothing else might ever wake the manager for it.
+        if self.guests.iter().any(|guest| matches!(guest.state, State::Destroying(_) | State::Loading(_))) {
+            return;
+        }
         let now = time::now_ns();
         let watched = self.guests.iter().filter_map(Guest::watchdog_deadline);
         let due = self.guests.iter().filter_map(|guest| match guest.state {
