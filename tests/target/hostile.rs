@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
     for machine in [MachineKind::Virt, MachineKind::VirtGicv2] {
         let name = name(machine);
         trials.push(trial(format!("hostile::service_{name}_2"), move || service(machine)));
+        trials.push(trial(format!("hostile::console_{name}_2"), move || console(machine)));
         trials.push(trial(format!("hostile::moved_drivers_{name}_2"), move || moved_drivers(machine)));
     }
     trials.push(trial("hostile::dma_of_the_dead_virt_2", dma_of_the_dead));
@@ -114,6 +115,27 @@ fn service(machine: MachineKind) -> Result<()> {
     }
     running.never(r#"panicked|guest "neighbour":"#)?;
     healthy(&mut running)
+}
+
+/// A console service that says anything to the manager and writes anything where both write, its indices and the desk among it: the manager answers it as soon as
+/// it asks decently, with the neighbour in its list, and ends it when it is silent. The next one finds what this one has left.
+fn console(machine: MachineKind) -> Result<()> {
+    let mut running = Scenario::system("hostile-console", machine, 2).seconds(120).boot()?;
+    let mut mark = 0;
+    for life in 0..2 {
+        for way in ["truncates", "exaggerates", "invents", "replays", "jumps", "scribbles", "storms"] {
+            running
+                .wait_after(mark, &format!("^answered while it {way}$"))
+                .with_context(|| format!("it {way}, life {life}"))?;
+        }
+        let list = running.all(r"^neighbour +\d+ +running +\d+ +\S+ +\S+ +0 ")?.len();
+        ensure!(list >= 7 * (life + 1), "{list} lists have the neighbour as it should be");
+        running.wait_after(mark, "^bad console: silent$")?;
+        mark = running.mark();
+        // Its watchdog has ended it.
+        running.wait_after(mark, "^bad console: up$")?;
+    }
+    running.never("panicked|NOTICED|manager was restarted")
 }
 
 /// Drivers are moved between processors under load, again and again: no interrupt of a device is lost, none comes to whom it is not for.
