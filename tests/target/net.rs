@@ -124,6 +124,9 @@ const SWITCH: u8 = 0x1d;
 
 fn misbehaviour() -> Result<()> {
     let mut running = Scenario::system("net-bad", MachineKind::Virt, 2).seconds(240).boot()?;
+    // Who is not connected hears nothing.
+    running.wait(r"^\[listener\] heard 0 frames")?;
+    running.send("create spoofer\r")?;
     let line = running.wait(r"^\[spoofer\] spoofed: ")?;
     ensure!(line.contains("spoofed: 150 dropped, 50 to reserved addresses, 0 sent"), "{line}");
     running.wait(r"^\[spoofer\] spoofing is done, 1 sent")?;
