@@ -302,9 +302,20 @@ impl Machine {
         let is_noise = |line: &&String| {
             line.starts_with("[neighbour] healthy") || line.ends_with(" flood") || line.contains("] load: ")
         };
-        let lines: Vec<_> = self.lines.iter().filter(|line| !is_noise(line)).collect();
+        // Lines one after the other that are the same are one: what came before them may say why.
+        let mut lines: Vec<(&str, usize)> = Vec::new();
+        for line in self.lines.iter().filter(|line| !is_noise(line)) {
+            match lines.last_mut() {
+                Some((last, count)) if last == line => *count += 1,
+                _ => lines.push((line, 1)),
+            }
+        }
         let from = lines.len().saturating_sub(SHOWN);
-        let mut text: String = lines.iter().skip(from).map(|line| format!("  | {line}\n")).collect();
+        let mut text = String::new();
+        for (line, count) in lines.into_iter().skip(from) {
+            let times = if count > 1 { format!(" ({count} times)") } else { String::new() };
+            text.push_str(&format!("  | {line}{times}\n"));
+        }
         text.push_str("  | ");
         text.push_str(&clean(&self.open));
         text

@@ -67,9 +67,11 @@ fn serve_and_survive(machine: MachineKind, cpus: u32) -> Result<()> {
         running.send("reboot block\r")?;
         std::thread::sleep(Duration::from_millis(random.below(60)));
         running.send("reboot net\r")?;
-        let served = r"^\[loader\] (load: served again|FAIL)";
-        let line = running.wait_after(mark, served).with_context(|| format!("life {life}"))?;
-        ensure!(!line.contains("FAIL"), "life {life}: {line}");
+        for guest in ["loader", "small"] {
+            let served = format!(r"^\[{guest}\] (load: served again|FAIL)");
+            let line = running.wait_after(mark, &served).with_context(|| format!("life {life}"))?;
+            ensure!(!line.contains("FAIL"), "life {life}: {line}");
+        }
         std::thread::sleep(Duration::from_millis(random.below(150)));
     }
     for guest in ["loader", "small"] {

@@ -30,6 +30,9 @@ struct Service {
     said: u32,
 }
 
+/// A way to serve badly, once; the number is how often it was used before.
+type Way = fn(&mut Service, u32);
+
 /// Serves badly, and then not at all.
 pub fn serve() -> u64 {
     // It polls; no handler is ever run.
@@ -37,7 +40,7 @@ pub fn serve() -> u64 {
     let Some(mut service) = Service::open() else { return 1 };
     service.control.ready();
     service.print("bad console: up");
-    let ways: [(&str, fn(&mut Service, u32)); 7] = [
+    let ways: [(&str, Way); 7] = [
         ("truncates", Service::truncate),
         ("exaggerates", Service::exaggerate),
         ("invents", Service::invent),

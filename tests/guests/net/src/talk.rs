@@ -87,6 +87,11 @@ impl End {
         }
     }
 
+    /// Whether the frame that was received last is the peer's.
+    pub fn is_from_peer(&self) -> bool {
+        self.into.0[6..12] == self.peer
+    }
+
     /// Receives a frame of ours, until `deadline`. Its number and length.
     ///
     /// # Errors
@@ -147,14 +152,14 @@ pub fn ping(mut end: End) -> Result<(), Failure> {
         let deadline = time::deadline(Duration::from_millis(patience));
         loop {
             match end.receive(deadline)? {
-                Some((answer, length)) if answer == number => {
+                Some((answer, length)) if answer == number && end.is_from_peer() => {
                     if length != bytes {
                         return Err(Failure::Content(number));
                     }
                     number += 1;
                     break;
                 }
-                // An answer that had been given up.
+                // An answer that had been given up, or a broadcast that has the same number.
                 Some(_) => {}
                 None => {
                     // The first may come before its peer is there.
