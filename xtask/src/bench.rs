@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use portico_ctl::MachineKind;
 use regex::Regex;
+use rustix::thread;
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -287,9 +288,23 @@ fn start(mut line: Line, bundle: &[u8], folder: TempDir) -> Result<Machine> {
     std::fs::write(&path, bundle)?;
     line.initrd = Some(path);
     line.qmp = Some(folder.path().join("qmp"));
-    let mut session = Session::start(&line, LIMIT)?;
+    let mut session = session(&line)?;
     session.expect("manager is up")?;
     Ok(Machine { session, _folder: folder })
+}
+
+/// Starts QEMU with all its threads on one of the host's processors. On two, the thread that answers for a disk and the one that executes guests race.
+fn session(line: &Line) -> Result<Session> {
+    let all = thread::sched_getaffinity(None)?;
+    let mut one = thread::CpuSet::new();
+    if let Some(first) = (0..thread::CpuSet::MAX_CPU).find(|&cpu| all.is_set(cpu)) {
+        one.set(first);
+        thread::sched_setaffinity(None, &one)?;
+    }
+    // A child has the processors of the thread that starts it.
+    let session = Session::start(line, LIMIT);
+    thread::sched_setaffinity(None, &all)?;
+    session
 }
 
 /// Waits until the guest has measured all, and takes what it printed.

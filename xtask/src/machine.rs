@@ -61,6 +61,9 @@ pub struct Line {
     pub bootargs: Vec<String>,
     /// Count instructions: one an nanosecond, the same in every run.
     pub icount: bool,
+    /// Let time pass as the host's does while all processors wait and instructions are counted; else it jumps to the next timer. For devices,
+    /// which answer in the host's time.
+    pub waits: bool,
     /// Wait for a debugger on this TCP port of the local host.
     pub gdb: Option<u16>,
     /// Socket of QEMU's machine protocol.
@@ -85,6 +88,7 @@ impl Line {
             dtb: None,
             bootargs: Vec::new(),
             icount: false,
+            waits: false,
             gdb: None,
             qmp: None,
             disks: Vec::new(),
@@ -120,7 +124,7 @@ impl Line {
         arguments.pair("-display", "none");
         arguments.pair("-serial", "stdio");
         if self.icount {
-            arguments.pair("-icount", "shift=0,sleep=off");
+            arguments.pair("-icount", if self.waits { "shift=0,sleep=on" } else { "shift=0,sleep=off" });
             // With a fixed seed `rng-seed` in the device tree is the same in every run.
             arguments.pair("-seed", "1");
             arguments.pair("-rtc", "base=2026-01-01,clock=vm");

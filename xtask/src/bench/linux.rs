@@ -55,6 +55,7 @@ fn first_words(image: &[u8]) -> Option<String> {
 /// Boots a system of guests.
 fn guest(measured: &mut Measured, system: &str, first: Option<&str>, build: bool) -> Result<()> {
     let (mut line, bundle, folder) = prepare(measured.kind, system, 1, &[NO_LOOP], build)?;
+    line.waits = system == "bench-linux";
     let counts = counting(&mut line, folder.path(), first)?;
     let mut machine = start(line, &bundle, folder)?;
     machine.session.expect(END)?;
@@ -73,6 +74,7 @@ fn bare(kind: MachineKind, arguments: &str, first: Option<&str>, figures: &mut F
     let mut line = Line::new(kind, 1, BARE_MIB, Part::Kernel.path());
     line.initrd = Some(Part::Bench.path());
     line.icount = true;
+    line.waits = arguments.starts_with("bench=disk");
     line.bootargs = format!("console=ttyAMA0 quiet {arguments}").split(' ').map(String::from).collect();
     line.qmp = Some(folder.path().join("qmp"));
     let counts = counting(&mut line, folder.path(), first)?;
