@@ -250,6 +250,8 @@ fn command(tree: &Path, objects: &Path) -> Result<Command> {
     // The same source gives the same image, and nothing of who built it.
     command.envs([("KBUILD_BUILD_USER", "portico"), ("KBUILD_BUILD_HOST", "portico"), ("LC_ALL", "C")]);
     command.env("KBUILD_BUILD_TIMESTAMP", "2026-01-01");
+    // A tree under git is of the same version as what Debian's source gives.
+    command.env("LOCALVERSION", "");
     command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
     Ok(command)
 }
