@@ -260,16 +260,23 @@ pub fn sleep(machine: MachineKind, cpus: u32) -> Result<()> {
     ask(&mut running, "stop one", r#"guest "one": powered off"#).map(drop)
 }
 
+/// Waits until the disk that is added can be read: the kernel makes its file in `/dev` first, its link in `/sys/block` next, and lets nobody open it before.
+const APPEARS: &str = "until [ -e /sys/block/pvdd/ro ] && dd if=/dev/pvdd of=/dev/null count=1 2>/dev/null; do :; done";
+
 /// A disk is added to the guest and taken away, in order and by surprise, while the block service dies.
 pub fn hotplug(machine: MachineKind, cpus: u32) -> Result<()> {
     let mut running = boot(machine, cpus)?;
     ask(&mut running, "ls /sys/block | grep -c pvdd", "^0$")?;
-    ask(&mut running, "dd if=/dev/urandom of=/tmp/a bs=64k count=64 2>/dev/null; echo ma''de", "^made$")?;
+    ask(
+        &mut running,
+        "dd if=/dev/urandom of=/tmp/b bs=64k count=64 2>/dev/null; dd if=/tmp/b of=/tmp/a bs=64k count=16 2>/dev/null; echo ma''de",
+        "^made$",
+    )?;
     operate(&mut running, "disk add one spare=sd:spare", r#"guest "one": disk spare \(sd:spare, rw\) was added"#)?;
-    ask(&mut running, "until [ -b /dev/pvdd ]; do :; done; cat /sys/block/pvdd/size", "^32768$")?;
+    ask(&mut running, &format!("{APPEARS}; cat /sys/block/pvdd/size"), "^32768$")?;
 
     // It is written with deaths of the service, and what was written is there.
-    let write = "for i in 1 2 3; do dd if=/tmp/a of=/dev/pvdd bs=64k oflag=direct conv=fsync 2>/dev/null; dd if=/dev/pvdd bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/a || echo dif''fers; done; echo writ''ten";
+    let write = "for i in 1 2 3; do dd if=/tmp/b of=/dev/pvdd bs=64k oflag=direct conv=fsync 2>/dev/null; dd if=/dev/pvdd bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/b || echo dif''fers; done; echo writ''ten";
     let mark = running.mark();
     running.send(&format!("{write}\r"))?;
     leave(&mut running)?;
@@ -286,7 +293,7 @@ pub fn hotplug(machine: MachineKind, cpus: u32) -> Result<()> {
     operate(&mut running, "disk remove one spare 2", r#"guest "one": has not given disk spare up within 2 s"#)?;
     ask(
         &mut running,
-        "dd if=/dev/pvdd bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/a && echo sa''me",
+        "dd if=/dev/pvdd bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/b && echo sa''me",
         "^same$",
     )?;
     ask(&mut running, "exec 9<&-; echo clo''sed", "^closed$")?;
@@ -295,11 +302,7 @@ pub fn hotplug(machine: MachineKind, cpus: u32) -> Result<()> {
 
     // Another one in its place, read-only, which goes while it is read: that fails, and nothing hangs.
     operate(&mut running, "disk add one spare=sd:other ro", "was added")?;
-    ask(
-        &mut running,
-        "until [ -b /dev/pvdd ]; do :; done; cat /sys/block/pvdd/size /sys/block/pvdd/ro | xargs",
-        "^16384 1$",
-    )?;
+    ask(&mut running, &format!("{APPEARS}; cat /sys/block/pvdd/size /sys/block/pvdd/ro | xargs"), "^16384 1$")?;
     let mark = running.mark();
     running.send("while dd if=/dev/pvdd of=/dev/null bs=64k iflag=direct 2>/dev/null; do :; done; echo fai''led\r")?;
     operate_leaving(&mut running, "disk remove one spare now", "was removed")?;

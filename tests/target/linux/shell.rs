@@ -17,8 +17,9 @@ const DEATHS: usize = 4;
 /// Gives a guest the keyboard, and waits for its shell.
 pub fn focus(running: &mut Machine, guest: &str) -> Result<()> {
     hand_over(running, guest)?;
-    // A shell that takes its input: the answer is none of the letters that were typed.
-    ask(running, "echo ready-$((6*7))", "^ready-42$").map(drop)
+    // A shell that takes its input: the answer is none of the letters that were typed, nor of what was printed before and is shown again.
+    let number = running.mark();
+    ask(running, &format!("echo ready-$((7*{number}))"), &format!("^ready-{}$", 7 * number)).map(drop)
 }
 
 /// Gives a guest the keyboard, whatever it does with it.
