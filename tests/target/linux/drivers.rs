@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use portico_ctl::MachineKind;
-use portico_tests::Machine;
+use portico_tests::{Machine, Scenario};
 
 use super::shell::{ask, focus, hand_over, leave, shells};
 
@@ -192,6 +192,8 @@ pub fn watchdog(machine: MachineKind, cpus: u32) -> Result<()> {
     ask(&mut running, "cat /sys/class/watchdog/watchdog0/identity", "^Portico watchdog$")?;
     let trigger = "watchdog -F -T 2 -t 1 /dev/watchdog & sleep 5; echo ali''ve";
     ask(&mut running, trigger, "^alive$")?;
+    ask(&mut running, "cat /sys/class/watchdog/watchdog0/timeout", "^2$")?;
+    operate(&mut running, "info one", "^watchdog +2000 ms$")?;
     // Its file is closed in order.
     ask(&mut running, "kill -TERM $!; sleep 5; echo still-ali''ve", "^still-alive$")?;
     ask(&mut running, trigger, "^alive$")?;
@@ -258,6 +260,50 @@ pub fn sleep(machine: MachineKind, cpus: u32) -> Result<()> {
     ask(&mut running, "list", r"^one +\d+ +asleep ")?;
     // What else is asked of it wakes it.
     ask(&mut running, "stop one", r#"guest "one": powered off"#).map(drop)
+}
+
+/// The operator takes memory of a guest that works, makes another guest of it, and gives it back. The guest loses nothing and does not complain.
+pub fn balloon(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = Scenario::system("linux-balloon", machine, cpus).seconds(240).boot()?;
+    running.wait(r"^\[one\] Linux 6\.12\.\d+ on 2 vCPUs, \d+ MiB: one$")?;
+    ask(&mut running, "memory one 40M", "`one` can have from 48M to 160M of memory")?;
+    ask(&mut running, "create other image=neighbour memory=96M", r#""other": cannot start: it needs 96M"#)?;
+    focus(&mut running, "one")?;
+    let before = total(&mut running)?;
+    // What the guest may not lose, and programs that need memory and fill it with what they read.
+    let kept = "dd if=/dev/urandom of=/tmp/a bs=64k count=128 2>/dev/null; md5sum </tmp/a >/tmp/sum; echo ma''de";
+    ask(&mut running, kept, "^made$")?;
+    let busy = "while :; do dd if=/dev/pvda of=/dev/null bs=64k; sort /init /init | md5sum; done >/dev/null 2>&1 & echo bu''sy";
+    ask(&mut running, busy, "^busy$")?;
+
+    let same = "md5sum </tmp/a | cmp - /tmp/sum && echo sa''me";
+    for _ in 0..2 {
+        operate(&mut running, "memory one 64M", r#"guest "one": has 64M/160M of memory now$"#)?;
+        let less = total(&mut running)?;
+        ensure!(less + 96 == before, "{before} MiB became {less} MiB");
+        ask(&mut running, same, "^same$")?;
+        // What it gave back is another guest's, and it waits until that is gone.
+        operate(&mut running, "create other", r"^\[other\] healthy \d")?;
+        leave(&mut running)?;
+        running.send("memory one 160M\r")?;
+        running.take_for(Duration::from_secs(2));
+        ask(&mut running, "destroy other", r#"guest "one": has 160M/160M of memory now$"#)?;
+        focus(&mut running, "one")?;
+        let again = total(&mut running)?;
+        ensure!(again == before, "{before} MiB became {again} MiB");
+        // More than it had in between can be used, and is what it was made to be.
+        let filled = "dd if=/dev/zero of=/tmp/b bs=1M count=48 2>/dev/null; tr -d '\\0' </tmp/b | wc -c; rm /tmp/b";
+        ask(&mut running, filled, "^0$")?;
+        ask(&mut running, same, "^same$")?;
+    }
+    ask(&mut running, "dmesg | grep -ciE 'out of memory|oom-kill|allocation failure'", "^0$")?;
+    sound(&mut running)
+}
+
+/// Memory that the guest's kernel says it has, in MiB.
+fn total(running: &mut Machine) -> Result<u32> {
+    let line = ask(running, "awk '/MemTotal/ { print \"total-\" int($2 / 1024) }' /proc/meminfo", r"^total-\d+$")?;
+    Ok(line.trim_start_matches("total-").parse()?)
 }
 
 /// Waits until the disk that is added can be read: the kernel makes its file in `/dev` first, its link in `/sys/block` next, and lets nobody open it before.

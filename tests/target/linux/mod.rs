@@ -3,7 +3,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`small`] | processors, disk and network of guests with a RAM disk: quick |
-//! | [`drivers`] | what the drivers do beside carrying data: queues, sleep, what the manager asks |
+//! | [`drivers`] | what the drivers do beside carrying data: queues, sleep, memory that moves, what the manager asks |
 //! | [`debian`] | what a Debian guest is: login, packages, network, a page for this computer |
 //! | [`ends`] | guests that power off, restart and panic, and their file systems |
 //! | [`disk`] | verified writing, also while the block service dies |
@@ -36,7 +36,7 @@ const MACHINES: [(MachineKind, u32); 4] =
 type Test = fn(MachineKind, u32) -> anyhow::Result<()>;
 
 /// What the step `linux` of the whole suite runs, with a RAM disk: a kernel is built for it, but no root.
-const QUICK: [(&str, Test); 11] = [
+const QUICK: [(&str, Test); 12] = [
     ("processors", small::processors),
     ("disk", small::disk),
     ("network", small::network),
@@ -48,6 +48,7 @@ const QUICK: [(&str, Test); 11] = [
     ("time", drivers::time_of_day),
     ("watchdog", drivers::watchdog),
     ("requests", drivers::requests),
+    ("balloon", drivers::balloon),
 ];
 
 /// What else is tested on every machine.
@@ -75,7 +76,8 @@ pub fn trials() -> Vec<Trial> {
         let quick = if is_quick { "quick::" } else { "" };
         for &(part, test) in tests {
             // It has no network device, so there is no uplink to look at.
-            if part == "offload" && machine == MachineKind::Raspi4b {
+            // And more memory than guests want that are made of some.
+            if matches!(part, "offload" | "balloon") && machine == MachineKind::Raspi4b {
                 continue;
             }
             let name = format!("linux::{quick}{part}_{}_{cpus}", name(machine));
