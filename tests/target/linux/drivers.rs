@@ -247,7 +247,7 @@ pub fn sleep(machine: MachineKind, cpus: u32) -> Result<()> {
         running.wait_after(mark, r#"guest "one": asleep"#)?;
         ask(&mut running, "list", r"^one +\d+ +asleep ")?;
         // It stays so: its devices, which were busy, wake nobody.
-        running.take_for(Duration::from_secs(3));
+        running.take_for(Duration::from_secs(1));
         ask(&mut running, "info one", "^guest +one, asleep$")?;
         ask(&mut running, "wake one", r#"guest "one": awake"#)?;
         focus(&mut running, "one")?;

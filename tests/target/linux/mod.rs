@@ -36,7 +36,7 @@ const MACHINES: [(MachineKind, u32); 4] =
 type Test = fn(MachineKind, u32) -> anyhow::Result<()>;
 
 /// What the step `linux` of the whole suite runs, with a RAM disk: a kernel is built for it, but no root.
-const QUICK: [(&str, Test); 12] = [
+const QUICK: [(&str, Test); 13] = [
     ("processors", small::processors),
     ("disk", small::disk),
     ("network", small::network),
@@ -45,6 +45,7 @@ const QUICK: [(&str, Test); 12] = [
     ("hypervisor", drivers::hypervisor),
     ("queues", drivers::queues),
     ("suspend", drivers::suspend),
+    ("sleep", drivers::sleep),
     ("time", drivers::time_of_day),
     ("watchdog", drivers::watchdog),
     ("requests", drivers::requests),
@@ -52,9 +53,8 @@ const QUICK: [(&str, Test); 12] = [
 ];
 
 /// What else is tested on every machine.
-const LONG: [(&str, Test); 6] = [
+const LONG: [(&str, Test); 5] = [
     ("hibernate", drivers::hibernate),
-    ("sleep", drivers::sleep),
     ("hotplug", drivers::hotplug),
     ("debian_login", debian::login),
     ("debian_disk", disk::verified),
