@@ -4,7 +4,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use portico_ctl::MachineKind;
-use portico_tests::Scenario;
+use portico_tests::{Machine, Scenario};
 
 use super::shell::{ask, focus, leave, log_in, run, sound, up, while_it_dies};
 
@@ -12,6 +12,10 @@ use super::shell::{ask, focus, leave, log_in, run, sound, up, while_it_dies};
 const FILE_BYTES: usize = 16 << 20;
 /// Least that guests exchange in a second, in bits. It is far below what they do on a computer that has nothing else to do: what hangs is found.
 const LEAST_BITS: f64 = 2e5;
+/// Bytes of a stream whose instructions are counted.
+const STREAM: &str = "48M";
+/// Least that guests exchange where instructions are counted, in bits a second of two processors of 1 GHz that execute one instruction each cycle.
+const LEAST_COUNTED_BITS: f64 = 1e9;
 
 /// iperf3 in both directions, and a file with a checksum to the other guest and to this computer.
 pub fn much(machine: MachineKind, cpus: u32) -> Result<()> {
@@ -53,6 +57,39 @@ pub fn much(machine: MachineKind, cpus: u32) -> Result<()> {
     leave(&mut running)?;
     focus(&mut running, "one")?;
     sound(&mut running)
+}
+
+/// iperf3 in both directions with windows that the kernel chooses, small ones and large ones. Instructions are counted, and each is a nanosecond of a processor: so what
+/// is slow is slow for what is executed or waited for, and not for what else this computer does.
+pub fn windows(machine: MachineKind, cpus: u32) -> Result<()> {
+    let mut running = Scenario::system("linux", machine, cpus).seconds(400).icount().boot()?;
+    up(&mut running, &["one", "two"])?;
+    let allow = "echo 4194304 | tee /proc/sys/net/core/rmem_max > /proc/sys/net/core/wmem_max";
+    log_in(&mut running, "one")?;
+    run(&mut running, &format!("{allow}; iperf3 -4 -s -D"))?;
+    leave(&mut running)?;
+    log_in(&mut running, "two")?;
+    run(&mut running, allow)?;
+    for window in ["", "-w 32k", "-w 2M"] {
+        for direction in ["", "-R"] {
+            let (rate, again) = counted(&mut running, &format!("-n {STREAM} {window} {direction}"))?;
+            println!("iperf3 {window} {direction}: {:.0} Mbit/s, {again} segments sent again", rate / 1e6);
+            ensure!(rate > LEAST_COUNTED_BITS, "iperf3 {window} {direction}: {rate} bit/s");
+            ensure!(again == 0, "iperf3 {window} {direction}: {again} segments sent again");
+        }
+    }
+    sound(&mut running)
+}
+
+/// Runs iperf3 for a stream of TCP. Returns its rate in bit/s and how many segments were sent again.
+fn counted(running: &mut Machine, how: &str) -> Result<(f64, u64)> {
+    run(running, &format!("iperf3 -4 -c one {how} -J > /tmp/report"))?;
+    // The last of each are of the whole stream: of its receiver, and of its sender.
+    let figures = "awk '/bits_per_second/ { gsub(\",\", \"\"); rate = $2 } /\"retransmits\"/ { gsub(\",\", \"\"); again = $2 } \
+                   END { print \"figures \" rate \" \" again }' /tmp/report";
+    let line = ask(running, figures, r"^figures [0-9.e+]+ \d+$")?;
+    let mut words = line.split(' ').skip(1);
+    Ok((words.next().context("no rate")?.parse()?, words.next().context("no count")?.parse()?))
 }
 
 /// The net service dies again and again under iperf3 in both directions and under the file: connections go on, and nothing of it is lost.

@@ -11,8 +11,12 @@ const SWITCH: u8 = 0x1d;
 /// What a Debian guest says before it lets somebody in.
 const GREETING: &str = "Debian GNU/Linux 12";
 
+/// What a load says when it is over.
+const ENDED: &str = "load-ended$";
 /// How often a service is ended while a command needs it.
 const DEATHS: usize = 4;
+/// The same where its lives are short.
+const MANY_DEATHS: usize = 12;
 
 /// Gives a guest the keyboard, and waits for its shell.
 pub fn focus(running: &mut Machine, guest: &str) -> Result<()> {
@@ -108,18 +112,54 @@ pub fn live_again(running: &mut Machine, guest: &str, command: &str, end: &str) 
 
 /// Runs a command in a guest that has the keyboard, and ends a service again and again meanwhile. The command must end well.
 pub fn while_it_dies(running: &mut Machine, (guest, service): (&str, &str), command: &str) -> Result<()> {
+    let begun = begin(running, command)?;
+    let mut random = Random(0x5eed);
+    for _ in 0..DEATHS {
+        running.take_for(Duration::from_millis(300 + random.below(2500)));
+        end(running, service)?;
+    }
+    running.wait_after(begun, ENDED)?;
+    well(running, guest)
+}
+
+/// The same, with lives of the service that are as short as the manager can make them, until the command has ended. It must take long enough for
+/// many of them.
+pub fn while_it_keeps_dying(running: &mut Machine, (guest, service): (&str, &str), command: &str) -> Result<()> {
+    let begun = begin(running, command)?;
+    let ended = regex::Regex::new(ENDED)?;
+    let mut random = Random(0x5eed);
+    let mut deaths = 0;
+    while !running.lines_after(begun).iter().any(|line| ended.is_match(line)) {
+        // Every other one at once; the others get some way.
+        if deaths % 2 == 1 {
+            running.take_for(Duration::from_millis(random.below(800)));
+        }
+        end(running, service)?;
+        deaths += 1;
+    }
+    println!("{service} died {deaths} times");
+    ensure!(deaths >= MANY_DEATHS, "only {deaths} deaths");
+    well(running, guest)
+}
+
+/// Begins a command in the guest that has the keyboard, and gives the keyboard to the manager. Returns where its output begins.
+fn begin(running: &mut Machine, command: &str) -> Result<usize> {
     run(running, "sync; dmesg --clear > /dev/null 2>&1; rm -f /tmp/status")?;
     let begun = running.mark();
     running.send(&format!("({command}) > /tmp/log 2>&1; echo $? > /tmp/status; echo load-en''ded\r"))?;
     leave(running)?;
-    let mut random = Random(0x5eed);
-    for _ in 0..DEATHS {
-        running.take_for(Duration::from_millis(300 + random.below(2500)));
-        let mark = running.mark();
-        running.send(&format!("reboot {service}\r"))?;
-        running.wait_after(mark, &format!(r#"guest "{service}": rebooted by the operator"#))?;
-    }
-    running.wait_after(begun, r"load-ended$")?;
+    Ok(begun)
+}
+
+/// Ends a service, which begins anew.
+fn end(running: &mut Machine, service: &str) -> Result<()> {
+    let mark = running.mark();
+    running.send(&format!("reboot {service}\r"))?;
+    running.wait_after(mark, &format!(r#"guest "{service}": rebooted by the operator"#)).map(drop)
+}
+
+/// What was begun in a guest must have ended well.
+fn well(running: &mut Machine, guest: &str) -> Result<()> {
     focus(running, guest)?;
     run(running, "cat /tmp/log | tail -20; test $(cat /tmp/status) = 0")
 }
