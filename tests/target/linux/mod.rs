@@ -62,13 +62,14 @@ const LONG: [(&str, Test); 5] = [
 ];
 
 /// What does not depend on the machine.
-const ONCE: [(&str, Test); 7] = [
+const ONCE: [(&str, Test); 8] = [
     ("debian_net", net::much),
     ("debian_net_windows", net::windows),
     ("debian_net_deaths", net::deaths),
     ("debian_disk_deaths", disk::deaths),
     ("debian_stress", load::stress),
     ("debian_panics", ends::panics),
+    ("debian_hangs", ends::hangs),
     ("debian_latency", latency::beside_a_neighbour),
 ];
 

@@ -62,7 +62,7 @@ pub fn much(machine: MachineKind, cpus: u32) -> Result<()> {
 /// iperf3 in both directions with windows that the kernel chooses, small ones and large ones. Instructions are counted, and each is a nanosecond of a processor: so what
 /// is slow is slow for what is executed or waited for, and not for what else this computer does.
 pub fn windows(machine: MachineKind, cpus: u32) -> Result<()> {
-    let mut running = Scenario::system("linux", machine, cpus).seconds(400).icount().boot()?;
+    let mut running = Scenario::system("linux", machine, cpus).seconds(600).icount().boot()?;
     up(&mut running, &["one", "two"])?;
     let allow = "echo 4194304 | tee /proc/sys/net/core/rmem_max > /proc/sys/net/core/wmem_max";
     log_in(&mut running, "one")?;
