@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use portico_ctl::MachineKind;
 use portico_tests::{Machine, Scenario};
 
-use super::shell::{ask, live_again, log_in, run, sound, up};
+use super::shell::{ask, enter_again, live_again, log_in, run, sound, up};
 use crate::net::number;
 
 /// Restarts in a row.
@@ -84,6 +84,7 @@ fn begun_anew(running: &mut Machine, mark: usize, end: &str) -> Result<()> {
     println!("{seconds} seconds of the machine began between the end and the next life");
     ensure!(!running.all(r"^\[rtos\] second \d")?.is_empty(), "nobody tells the seconds");
     ensure!(seconds <= 1, "{seconds} seconds from `{end}` to `{first}`\n{}", running.last_lines());
-    running.wait_after(mark, "Debian GNU/Linux 12 one hvc0")?;
-    Ok(())
+    enter_again(running, "one", mark)?;
+    run(running, "grep -q kept /root/kept")?;
+    sound(running)
 }

@@ -9,6 +9,7 @@
 //! | [`disk`] | verified writing, also while the block service dies |
 //! | [`net`] | much data between guests, and to this computer |
 //! | [`load`] | what stresses the kernel |
+//! | [`selftests`] | the kernel's own tests |
 //! | [`latency`] | a guest that must be in time beside one that is in its way |
 //! | [`shell`] | typing into guests |
 
@@ -19,6 +20,7 @@ mod ends;
 mod latency;
 mod load;
 mod net;
+mod selftests;
 mod shell;
 mod small;
 
@@ -62,14 +64,17 @@ const LONG: [(&str, Test); 5] = [
 ];
 
 /// What does not depend on the machine.
-const ONCE: [(&str, Test); 8] = [
+const ONCE: [(&str, Test); 11] = [
     ("debian_net", net::much),
     ("debian_net_windows", net::windows),
     ("debian_net_deaths", net::deaths),
-    ("debian_disk_deaths", disk::deaths),
     ("debian_stress", load::stress),
+    ("selftests", selftests::untimed),
+    ("selftests_timed", selftests::timed),
+    ("selftests_long", selftests::long),
     ("debian_panics", ends::panics),
     ("debian_hangs", ends::hangs),
+    ("debian_disk_deaths", disk::deaths),
     ("debian_latency", latency::beside_a_neighbour),
 ];
 

@@ -97,11 +97,16 @@ pub fn enter(running: &mut Machine) -> Result<()> {
     ask(running, "echo ready-$((6*7))", "^ready-42$").map(drop)
 }
 
-/// Starts a Debian guest's next life by a command, waits for it, and logs in again. It must be begun within so much time, by this computer's clock.
+/// Starts a Debian guest's next life by a command, waits for it, and logs in again.
 pub fn live_again(running: &mut Machine, guest: &str, command: &str, end: &str) -> Result<()> {
     let mark = running.mark();
     running.send(&format!("{command}\r"))?;
     running.wait_after(mark, end)?;
+    enter_again(running, guest, mark)
+}
+
+/// Waits for the next life of a Debian guest that had the keyboard and ended after `mark`, and logs in.
+pub fn enter_again(running: &mut Machine, guest: &str, mark: usize) -> Result<()> {
     // While it has no life the keyboard may go to the manager, so its lines may have its name before them.
     running.wait_after(mark, &format!("{GREETING} {guest} hvc0"))?;
     // What is printed last has no end of line.

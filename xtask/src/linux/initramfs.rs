@@ -1,6 +1,7 @@
 //! The RAM disk: Debian's static busybox for arm64, and what of `guest-linux-patches/initramfs` the kernel runs first.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -24,6 +25,14 @@ const LINKS: [(&str, &str); 3] = [("sbin", "bin"), ("usr/bin", "../bin"), ("usr/
 /// # Errors
 /// If busybox cannot be fetched.
 pub fn build(path: &Path, update: bool) -> Result<()> {
+    build_with(path, update, &[])
+}
+
+/// The same with further files, each with its path in the archive.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with(path: &Path, update: bool, files: &[(PathBuf, Vec<u8>)]) -> Result<()> {
     let busybox = package::fetch(PACKAGE, "arm64", update)?;
     let unpacked = folder().join("busybox");
     if unpacked.exists() {
@@ -32,7 +41,7 @@ pub fn build(path: &Path, update: bool) -> Result<()> {
     package::unpack(&busybox, &unpacked)?;
     let program = unpacked.join("bin/busybox");
     let program = std::fs::read(&program).with_context(|| format!("reading {}", program.display()))?;
-    let archive = archive(&program, &patches_folder().join("initramfs"))?;
+    let archive = archive(&program, &patches_folder().join("initramfs"), files)?;
     if std::fs::read(path).is_ok_and(|old| old == archive) {
         return Ok(());
     }
@@ -74,7 +83,7 @@ impl Archive {
 }
 
 /// The archive: the same input gives the same bytes.
-fn archive(busybox: &[u8], own: &Path) -> Result<Vec<u8>> {
+fn archive(busybox: &[u8], own: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<Vec<u8>> {
     let mut writer = Archive::default();
     for name in FOLDERS {
         writer.add(name, FOLDER, b"");
@@ -85,6 +94,7 @@ fn archive(busybox: &[u8], own: &Path) -> Result<Vec<u8>> {
     writer.add("bin/busybox", PROGRAM, busybox);
     writer.add("bin/sh", LINK, b"busybox");
     add_folder(&mut writer, own, "")?;
+    add_files(&mut writer, files);
     Ok(writer.finish())
 }
 
@@ -96,6 +106,23 @@ pub fn of_one(program: &[u8]) -> Vec<u8> {
     }
     writer.add("init", PROGRAM, program);
     writer.finish()
+}
+
+/// Adds files, and each of their folders once. Those that begin with `#!` or are ELF files are programs.
+fn add_files(writer: &mut Archive, files: &[(PathBuf, Vec<u8>)]) {
+    let mut folders = BTreeSet::new();
+    for (path, data) in files {
+        // The last of them is the empty path, of the root itself.
+        let mut above: Vec<_> = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()).collect();
+        above.reverse();
+        for folder in above {
+            if folders.insert(folder.to_path_buf()) {
+                writer.add(&folder.display().to_string(), FOLDER, b"");
+            }
+        }
+        let is_program = data.starts_with(b"#!") || data.starts_with(b"\x7fELF");
+        writer.add(&path.display().to_string(), if is_program { PROGRAM } else { FILE }, data);
+    }
 }
 
 /// Adds the files of a folder. Those that begin with `#!` are programs.
@@ -128,7 +155,8 @@ mod tests {
         std::fs::create_dir(dir.path().join("etc")).unwrap();
         std::fs::write(dir.path().join("etc/passwd"), "root").unwrap();
         std::fs::write(dir.path().join("init"), "#!/bin/sh\n").unwrap();
-        let archive = archive(b"\x7fELF", dir.path()).unwrap();
+        let test = (PathBuf::from("tests/one"), b"\x7fELF".to_vec());
+        let archive = archive(b"\x7fELF", dir.path(), &[test]).unwrap();
         let mode = |name: &str| {
             let at =
                 archive.windows(name.len() + 1).position(|window| window == format!("{name}\0").as_bytes()).unwrap();
@@ -137,5 +165,6 @@ mod tests {
             u32::from_str_radix(std::str::from_utf8(text).unwrap(), 16).unwrap()
         };
         assert_eq!((mode("init"), mode("etc/passwd"), mode("etc"), mode("bin/sh")), (PROGRAM, FILE, FOLDER, LINK));
+        assert_eq!((mode("tests"), mode("tests/one")), (FOLDER, PROGRAM));
     }
 }

@@ -78,6 +78,21 @@ impl Source {
         Ok(())
     }
 
+    /// The source with the patches, unpacked if it is not there.
+    ///
+    /// # Errors
+    /// If a patch does not apply.
+    pub fn tree(&self) -> Result<PathBuf> {
+        let (tree, stamp) = (folder().join("source"), folder().join("source.made-of"));
+        let key = self.key();
+        if !std::fs::read(&stamp).is_ok_and(|old| old == key) {
+            let _ = std::fs::remove_file(&stamp);
+            self.unpack(&tree)?;
+            write(&stamp, &key)?;
+        }
+        Ok(tree)
+    }
+
     /// Unpacks the source and applies the patches.
     fn unpack(&self, to: &Path) -> Result<()> {
         let outer = folder().join("package");
@@ -127,19 +142,18 @@ pub fn build(image: &Path, update: bool, force: bool) -> Result<()> {
     if !force && image.is_file() && is_same(&stamp) {
         return Ok(());
     }
-    let (tree, objects) = (folder().join("source"), folder().join("objects"));
-    let unpacked = folder().join("source.made-of");
-    if force || !is_same(&unpacked) {
-        for old in [&unpacked, &stamp] {
-            let _ = std::fs::remove_file(old);
-        }
+    let _ = std::fs::remove_file(&stamp);
+    if force {
+        let _ = std::fs::remove_file(folder().join("source.made-of"));
+    }
+    let (objects, of_this) = (folder().join("objects"), folder().join("objects.made-of"));
+    if force || !is_same(&of_this) {
         if objects.exists() {
             std::fs::remove_dir_all(&objects)?;
         }
-        source.unpack(&tree)?;
-        write(&unpacked, &key)?;
+        write(&of_this, &key)?;
     }
-    make(&tree, &objects, image)?;
+    make(&source.tree()?, &objects, image)?;
     write(&stamp, &key)
 }
 
@@ -230,18 +244,28 @@ pub fn has_library() -> bool {
     output.is_ok_and(|output| Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_absolute())
 }
 
+/// The compiler's name.
+///
+/// # Errors
+/// If there is none.
+pub fn c_compiler() -> Result<String> {
+    Ok(format!("{}gcc", compiler().context("no GCC for arm64 Linux")?))
+}
+
 /// Compiles a static program for Linux guests.
 ///
 /// # Errors
 /// If it does not compile.
 pub fn compile_program(source: &Path, program: &Path) -> Result<()> {
-    let prefix = compiler().context("no GCC for arm64 Linux")?;
-    let mut command = Command::new(format!("{prefix}gcc"));
+    let mut command = Command::new(c_compiler()?);
     package::run(command.args(["-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o"]).arg(program).arg(source))
 }
 
 /// `make`, for arm64 in any case: else the machine's own features would be configured.
-fn command(tree: &Path, objects: &Path) -> Result<Command> {
+///
+/// # Errors
+/// If there is no compiler for it.
+pub fn command(tree: &Path, objects: &Path) -> Result<Command> {
     let prefix = compiler().context("no GCC for arm64 Linux")?;
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     let mut command = Command::new("make");

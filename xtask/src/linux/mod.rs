@@ -9,6 +9,7 @@
 //! | [`package`] | fetches packages, without touching the machine's own |
 //! | [`kernel`] | unpacks, patches, configures, builds |
 //! | [`initramfs`] | the RAM disk |
+//! | [`selftests`] | a RAM disk with the kernel's own tests |
 //! | [`debian`] | the Debian root |
 //!
 //! Each is made anew only if what it is made of is another than last time.
@@ -17,6 +18,7 @@ mod debian;
 mod initramfs;
 mod kernel;
 mod package;
+mod selftests;
 
 use std::path::{Path, PathBuf};
 
@@ -34,6 +36,8 @@ pub enum Part {
     Initramfs,
     /// A RAM disk with the one program that measures: `linux:bench`
     Bench,
+    /// A RAM disk with the kernel's own tests: `linux:selftests`
+    Selftests,
     /// A Debian root, an ext4 file system: `linux:debian`
     Debian,
 }
@@ -76,6 +80,7 @@ impl Part {
             Part::Kernel => "Image",
             Part::Initramfs => "initramfs",
             Part::Bench => "bench",
+            Part::Selftests => "selftests",
             Part::Debian => "debian.ext4",
         })
     }
@@ -87,6 +92,7 @@ impl Part {
             (Part::Kernel, None) => kernel::build(&self.path(), options.update, options.force),
             (Part::Initramfs, _) => initramfs::build(&self.path(), options.update),
             (Part::Bench, _) => build_bench(&self.path()),
+            (Part::Selftests, _) => selftests::build(&self.path(), options.update, options.force),
             (Part::Debian, _) => debian::build(&self.path(), options.update, options.force),
         }
     }
