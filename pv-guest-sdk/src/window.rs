@@ -113,9 +113,9 @@ impl Window {
     #[inline]
     pub fn store_words<const N: usize>(&self, offset: usize, words: [u64; N]) -> Option<()> {
         let to = self.words::<N>(offset)?;
-        for (index, word) in words.into_iter().enumerate() {
+        for (index, word) in words.iter().enumerate() {
             // SAFETY: inside and aligned, as `words` checked.
-            unsafe { ptr::write_volatile(to.add(index), word) };
+            unsafe { ptr::write_volatile(to.add(index), *word) };
         }
         Some(())
     }
@@ -243,7 +243,9 @@ unsafe fn copy_pieces(from: *const u8, to: *mut u8, bytes: usize) -> usize {
                 "subs {left}, {left}, #64",
                 "b.hs 2b",
                 // What is left is less than 64, whose bits say of which pieces it is made.
-                "3: tbz {left}, #5, 4f",
+                "3: ands {left}, {left}, #63",
+                "b.eq 9f",
+                "tbz {left}, #5, 4f",
                 "ldp {a}, {b}, [{from}], #16",
                 "ldp {c}, {d}, [{from}], #16",
                 "stp {a}, {b}, [{to}], #16",
