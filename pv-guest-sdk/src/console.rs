@@ -37,6 +37,7 @@ struct Channel {
     port: Option<Port>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "there is one, which nobody moves")]
 enum Console {
     Early,
     Channel(Channel),

@@ -51,6 +51,8 @@ pub struct Port {
     handle: Handle,
     vcpu: u32,
     bit: u16,
+    /// The vCPU's page, if it was there when the port was made.
+    page: Option<vcpu::Page>,
 }
 
 impl Port {
@@ -77,17 +79,17 @@ impl Port {
     /// Those of [`hvc::port_bind`].
     pub fn bind_at(handle: Handle, vcpu: u32, bit: u16) -> Result<Port, Status> {
         hvc::port_bind(handle, vcpu, bit)?;
-        Ok(Port { handle, vcpu, bit })
+        Ok(Port { handle, vcpu, bit, page: vcpu::of(vcpu).and_then(vcpu::PerVcpu::page) })
     }
 
     /// A port for a bit that is bound already and whose handle, if any, the caller does not need: the timer or event bit.
     pub const fn fixed(vcpu: u32, bit: u16) -> Port {
-        Port { handle: Handle::NONE, vcpu, bit }
+        Port { handle: Handle::NONE, vcpu, bit, page: None }
     }
 
     /// A port that is bound already, to this bit of this vCPU.
     pub const fn assume_bound(handle: Handle, vcpu: u32, bit: u16) -> Port {
-        Port { handle, vcpu, bit }
+        Port { handle, vcpu, bit, page: None }
     }
 
     /// Its handle.
@@ -192,7 +194,7 @@ impl Port {
 
     #[inline]
     fn page(&self) -> Option<vcpu::Page> {
-        vcpu::of(self.vcpu).and_then(vcpu::PerVcpu::page)
+        self.page.or_else(|| vcpu::of(self.vcpu).and_then(vcpu::PerVcpu::page))
     }
 }
 

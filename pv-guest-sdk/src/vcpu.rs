@@ -47,10 +47,15 @@ impl PerVcpu {
 static VCPUS: [PerVcpu; MAX_VCPUS] = [PerVcpu::NEW; MAX_VCPUS];
 
 /// The page that EL2 shares with one vCPU, reached byte by byte.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Page {
     base: ptr::NonNull<u8>,
 }
+
+// SAFETY: whoever has it reaches the page by atomic and volatile accesses only.
+unsafe impl Send for Page {}
+// SAFETY: as above.
+unsafe impl Sync for Page {}
 
 impl Page {
     #[inline]

@@ -113,9 +113,9 @@ impl Window {
     #[inline]
     pub fn store_words<const N: usize>(&self, offset: usize, words: [u64; N]) -> Option<()> {
         let to = self.words::<N>(offset)?;
-        for (index, word) in words.into_iter().enumerate() {
+        for (index, word) in words.iter().enumerate() {
             // SAFETY: inside and aligned, as `words` checked.
-            unsafe { ptr::write_volatile(to.add(index), word) };
+            unsafe { ptr::write_volatile(to.add(index), *word) };
         }
         Some(())
     }
@@ -218,7 +218,7 @@ unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
     }
 }
 
-/// Copies whole pieces of 64 and of 8 bytes; returns how many bytes that were. In assembly, since the compiler makes no unaligned accesses, which
+/// Copies pieces of 64 bytes and what is left; returns how many bytes that were: all. In assembly, since the compiler makes no unaligned accesses, which
 /// Normal memory allows while the MMU is on, and cannot pair volatile ones.
 ///
 /// # Safety
@@ -226,9 +226,8 @@ unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
 #[cfg(target_arch = "aarch64")]
 #[inline]
 unsafe fn copy_pieces(from: *const u8, to: *mut u8, bytes: usize) -> usize {
-    let whole = bytes & !7;
-    if whole > 0 {
-        // SAFETY: reads and writes `whole` bytes, as the caller allows.
+    if bytes > 0 {
+        // SAFETY: reads and writes `bytes` bytes, as the caller allows.
         unsafe {
             core::arch::asm!(
                 "subs {left}, {left}, #64",
@@ -244,7 +243,9 @@ unsafe fn copy_pieces(from: *const u8, to: *mut u8, bytes: usize) -> usize {
                 "subs {left}, {left}, #64",
                 "b.hs 2b",
                 // What is left is less than 64, whose bits say of which pieces it is made.
-                "3: tbz {left}, #5, 4f",
+                "3: ands {left}, {left}, #63",
+                "b.eq 9f",
+                "tbz {left}, #5, 4f",
                 "ldp {a}, {b}, [{from}], #16",
                 "ldp {c}, {d}, [{from}], #16",
                 "stp {a}, {b}, [{to}], #16",
@@ -255,16 +256,27 @@ unsafe fn copy_pieces(from: *const u8, to: *mut u8, bytes: usize) -> usize {
                 "5: tbz {left}, #3, 6f",
                 "ldr {a}, [{from}], #8",
                 "str {a}, [{to}], #8",
-                "6:",
+                "6: tst {left}, #7",
+                "b.eq 9f",
+                "tbz {left}, #2, 7f",
+                "ldr {a:w}, [{from}], #4",
+                "str {a:w}, [{to}], #4",
+                "7: tbz {left}, #1, 8f",
+                "ldrh {a:w}, [{from}], #2",
+                "strh {a:w}, [{to}], #2",
+                "8: tbz {left}, #0, 9f",
+                "ldrb {a:w}, [{from}]",
+                "strb {a:w}, [{to}]",
+                "9:",
                 a = out(reg) _, b = out(reg) _, c = out(reg) _, d = out(reg) _,
                 from = inout(reg) from => _,
                 to = inout(reg) to => _,
-                left = inout(reg) whole => _,
+                left = inout(reg) bytes => _,
                 options(nostack),
             );
         }
     }
-    whole
+    bytes
 }
 
 /// The one's complement sum of bytes that may change meanwhile: each is read once.

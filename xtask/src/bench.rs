@@ -200,9 +200,29 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
     Ok(if worse.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// Systems that measure something. Each has images of its own beside those that all have.
+const SYSTEMS: [&str; 11] = [
+    "bench",
+    "bench-shared",
+    "bench-pingpong",
+    "bench-one",
+    "bench-boot",
+    "bench-life",
+    "bench-idle",
+    "bench-net",
+    "bench-stream",
+    "bench-block",
+    "bench-console",
+];
+
 /// One machine: boots every system that measures something on it, one after the other.
 fn measure(kind: MachineKind, build: bool) -> Result<Figures> {
-    let mut figures = measure_alone(kind, build)?;
+    if build {
+        for system in SYSTEMS {
+            prepare(kind, system, 1, &[], true)?;
+        }
+    }
+    let mut figures = measure_alone(kind)?;
     figures.insert("null_call_bhb".into(), one(&printed(kind, "bench", &[])?, "null_call")?);
     figures.extend(printed(kind, "bench-shared", &[NO_LOOP])?);
     figures.insert("pingpong_2p".into(), one(&printed(kind, "bench-pingpong", &[NO_LOOP])?, "pingpong")?);
@@ -216,8 +236,8 @@ fn measure(kind: MachineKind, build: bool) -> Result<Figures> {
 }
 
 /// What a guest with the machine to itself measures, and what it takes of the memory.
-fn measure_alone(kind: MachineKind, build: bool) -> Result<Figures> {
-    let mut machine = boot(kind, "bench", 2, &[NO_LOOP], build)?;
+fn measure_alone(kind: MachineKind) -> Result<Figures> {
+    let mut machine = boot(kind, "bench", 2, &[NO_LOOP])?;
     let mut figures = collect(&mut machine.session)?;
     memory(&mut machine.session, &mut figures)?;
     Ok(figures)
@@ -225,7 +245,7 @@ fn measure_alone(kind: MachineKind, build: bool) -> Result<Figures> {
 
 /// When the manager's first instruction was executed.
 fn measure_boot(kind: MachineKind) -> Result<u64> {
-    let mut machine = boot(kind, "bench-boot", 1, &[NO_LOOP], false)?;
+    let mut machine = boot(kind, "bench-boot", 1, &[NO_LOOP])?;
     collect(&mut machine.session)?;
     let info = ask(&mut machine.session, "info", "^guests .*")?;
     number(&info, r"booted +(\d+) ticks")
@@ -233,7 +253,7 @@ fn measure_boot(kind: MachineKind) -> Result<u64> {
 
 /// What the guests of a system print.
 fn printed(kind: MachineKind, system: &str, arguments: &[&str]) -> Result<Figures> {
-    collect(&mut boot(kind, system, 2, arguments, false)?.session)
+    collect(&mut boot(kind, system, 2, arguments)?.session)
 }
 
 fn one(figures: &Figures, name: &str) -> Result<u64> {
@@ -241,8 +261,8 @@ fn one(figures: &Figures, name: &str) -> Result<u64> {
 }
 
 /// Starts a machine with one of our systems.
-fn boot(kind: MachineKind, system: &str, cpus: u32, arguments: &[&str], build: bool) -> Result<Machine> {
-    let (line, bundle, folder) = prepare(kind, system, cpus, arguments, build)?;
+fn boot(kind: MachineKind, system: &str, cpus: u32, arguments: &[&str]) -> Result<Machine> {
+    let (line, bundle, folder) = prepare(kind, system, cpus, arguments, false)?;
     start(line, &bundle, folder)
 }
 

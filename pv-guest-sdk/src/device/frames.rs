@@ -48,6 +48,12 @@ impl Span {
         self.bytes == 0
     }
 
+    /// Whether it has no seam, as nearly all frames: then its bytes are one behind the other.
+    #[inline]
+    fn is_straight(&self) -> bool {
+        self.first + self.len() <= self.end
+    }
+
     /// Offset in the window of the byte `at`, and how many are one behind the other from there on.
     #[inline]
     fn place(&self, at: usize) -> (usize, usize) {
@@ -65,6 +71,9 @@ impl Span {
     #[inline]
     pub fn read(&self, at: usize, to: &mut [u8]) -> Option<()> {
         self.has(at, to.len())?;
+        if self.is_straight() {
+            return self.window.read(self.first + at, to);
+        }
         let (offset, run) = self.place(at);
         match to.split_at_mut_checked(run) {
             Some((to, behind)) if !behind.is_empty() => {
@@ -79,6 +88,9 @@ impl Span {
     #[inline]
     pub fn write(&self, at: usize, from: &[u8]) -> Option<()> {
         self.has(at, from.len())?;
+        if self.is_straight() {
+            return self.window.write(self.first + at, from);
+        }
         let (offset, run) = self.place(at);
         match from.split_at_checked(run) {
             Some((from, behind)) if !behind.is_empty() => {
@@ -94,6 +106,10 @@ impl Span {
     pub fn copy_to(&self, at: usize, to: &Span) -> Option<()> {
         if to.bytes != self.bytes {
             return None;
+        }
+        if self.is_straight() && to.is_straight() {
+            let left = self.len().saturating_sub(at);
+            return self.window.copy_to(self.first + at, &to.window, to.first + at, left);
         }
         let mut at = at;
         // Each has one seam: at most three pieces.
@@ -412,7 +428,7 @@ impl FrameReceiver {
         }
         let at = self.layout.slot(self.ring.next());
         // Inside: `control` checked the whole ring.
-        let [first, second] = [at, at + 8].map(|at| self.window.load(at).unwrap_or(u64::MAX));
+        let [first, second] = self.window.load_words(at).unwrap_or([u64::MAX; 2]);
         self.span_of(first, second).map(Some)
     }
 

@@ -20,6 +20,8 @@ use core::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 use portico_abi::channel::console;
 use portico_sdk::window::Window;
 
+/// Bytes of the FIFOs that most UARTs have.
+const FIFO: usize = 16;
 /// Bytes that are copied from the output ring at once.
 const PIECE: usize = 256;
 /// Words of a state.
@@ -280,6 +282,12 @@ impl Desk {
         }
     }
 
+    /// The history of a guest.
+    #[inline]
+    pub fn history(&self, source: usize) -> Option<&Ring> {
+        self.places.get(source).and_then(Option::as_ref).map(|places| &places.history)
+    }
+
     fn entry(&self, source: usize, at: usize) -> Option<&AtomicU32> {
         self.desk.word(TABLE + source * ENTRY_BYTES + at)
     }
@@ -326,13 +334,17 @@ impl Desk {
                 // An instance ends between two instructions, and what it stored before is there: nothing but the compiler must keep the order.
                 sending.store(sent.wrapping_add(now.len() as u32), Ordering::Relaxed);
                 compiler_fence(Ordering::SeqCst);
-                for &byte in &*now {
+                let mut one = |&byte: &u8| {
                     put(byte);
                     compiler_fence(Ordering::SeqCst);
                     sent = sent.wrapping_add(1);
                     done.store(sent, Ordering::Relaxed);
                     compiler_fence(Ordering::SeqCst);
-                }
+                };
+                // So many at once as a UART takes when it is empty: without a loop's instructions between them.
+                let (full, rest) = now.as_chunks::<FIFO>();
+                full.iter().for_each(|bytes| bytes.iter().for_each(&mut one));
+                rest.iter().for_each(one);
                 piece = later;
             }
         }

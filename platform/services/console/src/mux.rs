@@ -83,6 +83,8 @@ pub struct Mux {
     pub(crate) name_ends: usize,
     /// Guests are to be asked to notify: see [`Mux::rest`].
     pub(crate) has_unasked: bool,
+    /// A guest may have begun a line.
+    pub(crate) has_begun: bool,
     /// Guests that want to hear of room or input.
     pub(crate) notices: Vec<usize>,
     pub(crate) is_closing: bool,
@@ -111,6 +113,7 @@ impl Mux {
             named_of: None,
             name_ends: 0,
             has_unasked: true,
+            has_begun: false,
             was_quiet: true,
             notices: Vec::new(),
             is_closing: false,
@@ -231,9 +234,10 @@ impl Mux {
         self.desk.waiting() > 0 || !self.first.is_empty()
     }
 
-    /// Guests that are to be notified.
-    pub fn take_notices(&mut self) -> Vec<usize> {
-        core::mem::take(&mut self.notices)
+    /// A guest that is to be notified.
+    #[inline]
+    pub fn take_notice(&mut self) -> Option<usize> {
+        self.notices.pop()
     }
 
     /// Whether the manager is to be notified.
@@ -265,8 +269,10 @@ impl Mux {
 
     /// When [`Mux::turn`] has something to do, if nothing else comes.
     pub fn deadline(&self) -> Option<u64> {
-        let partial = self.sources.iter().flatten().filter_map(Source::deadline).min();
-        partial.into_iter().chain(self.is_prompt_wanted().then_some(self.prompt_at.saturating_add(PROMPT_NS))).min()
+        let begun =
+            if self.has_begun { self.sources.iter().flatten().filter_map(Source::deadline).min() } else { None };
+        let prompt = self.is_prompt_wanted().then_some(self.prompt_at.saturating_add(PROMPT_NS));
+        begun.into_iter().chain(prompt).min()
     }
 
     /// Guests in the table, by number.

@@ -229,6 +229,7 @@ impl Mux {
         if self.focus() == Some(id) {
             self.raw(bytes);
         }
+        self.has_begun = true;
         for &byte in bytes {
             let Some(source) = self.source_mut(id) else { return };
             source.partial_since.get_or_insert(now_ns);
@@ -240,6 +241,9 @@ impl Mux {
 
     /// Shows lines that were begun long ago.
     pub(crate) fn tick_sources(&mut self, now_ns: u64) {
+        if !self.has_begun {
+            return;
+        }
         for id in 0..self.sources.len() {
             let is_due = self.source(id).and_then(Source::deadline).is_some_and(|at| now_ns >= at);
             if !is_due || self.desk.waiting() >= GUESTS_BELOW {
@@ -254,6 +258,7 @@ impl Mux {
             self.move_tail(id);
             self.commit_output(id);
         }
+        self.has_begun = self.sources.iter().flatten().any(|source| source.partial_since.is_some());
     }
 
     /// Gives a guest a byte from the keyboard. To be committed by the caller.
@@ -310,6 +315,7 @@ impl Mux {
             let Some(source) = self.source_mut(id) else { return count };
             source.partial_since = source.cleaner.has_partial().then(|| source.partial_since.unwrap_or(now_ns));
             let is_far = source.read.wrapping_sub(source.tail) > AHEAD;
+            self.has_begun = true;
             match line {
                 Some(line) => {
                     self.record(id, &line);
@@ -359,7 +365,6 @@ impl Mux {
 
     /// Keeps a complete line of a guest and shows it, unless it waits or was shown as it came.
     fn record(&mut self, id: usize, line: &[u8]) {
-        let Some(places) = self.desk.places(id) else { return };
         let mut named = core::mem::take(&mut self.named);
         let mut end = self.name_ends;
         if self.named_of != Some(id) {
@@ -370,9 +375,11 @@ impl Mux {
             (self.named_of, self.name_ends) = (Some(id), end);
         }
         let open = self.desk.get(Word::Open(id)).min(LineCleaner::MAX_LINE as u32);
-        if open > 0 {
+        if open > 0
+            && let Some(history) = self.desk.history(id)
+        {
             let head = self.desk.get(Word::Head(id));
-            let begun = places.history.copy(head.wrapping_sub(open), head);
+            let begun = history.copy(head.wrapping_sub(open), head);
             put(&mut named, &mut end, String::from_utf8_lossy(&begun).as_bytes());
             self.desk.set(Word::Open(id), 0);
         }
@@ -395,10 +402,10 @@ impl Mux {
     }
 
     fn append(&mut self, id: usize, text: &[u8]) {
-        let Some(places) = self.desk.places(id) else { return };
         let word = Word::Head(id);
         let head = self.desk.get(word);
-        places.history.put(head, text);
+        let Some(history) = self.desk.history(id) else { return };
+        history.put(head, text);
         self.desk.set(word, head.wrapping_add(text.len() as u32));
     }
 

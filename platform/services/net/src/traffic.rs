@@ -62,13 +62,19 @@ struct Dirty {
 }
 
 impl Dirty {
-    #[inline]
+    #[inline(always)]
     fn add(&mut self, port: u16) {
         match self.one {
             None => self.one = Some(port),
             Some(one) if one == port => {}
-            Some(_) if self.more.contains(&port) => {}
-            Some(_) => self.more.push(port),
+            Some(_) => self.add_more(port),
+        }
+    }
+
+    #[inline(never)]
+    fn add_more(&mut self, port: u16) {
+        if !self.more.contains(&port) {
+            self.more.push(port);
         }
     }
 
@@ -152,7 +158,10 @@ impl<U: Uplink> Traffic<U> {
         let mut from = *first;
         *is_any_late = false;
         for _ in 0..ports.vifs.len() {
-            if let Some(vif) = ports.vifs.get_mut(usize::from(from)) {
+            // One that has nothing to do waits for nothing either.
+            if let Some(vif) = ports.vifs.get_mut(usize::from(from))
+                && vif.is_awake()
+            {
                 let is_ready = vif.is_ready(now_ns);
                 let hold = vif.held();
                 if is_ready && hold.is_none_or(|hold| ports.is_over(&hold, now_ns)) {
@@ -194,8 +203,12 @@ impl<U: Uplink> Ports<U> {
             }
             let length = frame.span.len();
             let outcome = if frame.head.is_plain() {
-                let verdict = self.switch.judge(from, &frame.head, length, now_ns);
-                self.obey(verdict, from, frame, now_ns)
+                match self.switch.judge(from, &frame.head, length, now_ns) {
+                    // Nearly all.
+                    Verdict::Forward(to) if self.put(to, frame) => Outcome::Done(1),
+                    Verdict::Forward(to) => self.put_later(to, frame, now_ns),
+                    verdict => self.obey(verdict, from, frame, now_ns),
+                }
             } else {
                 let large = vif.large();
                 self.obey_offload(from, frame, large, hold.take(), now_ns)
@@ -259,18 +272,12 @@ impl<U: Uplink> Ports<U> {
     }
 
     /// Copies a guest's frame to where it goes.
-    #[inline]
+    #[inline(never)]
     fn obey(&mut self, verdict: Verdict, from: u16, frame: &Incoming, now_ns: impl Fn() -> u64) -> Outcome {
         match verdict {
             Verdict::Drop(why) => Outcome::Dropped(why),
-            Verdict::Forward(to) => {
-                if !self.put(to, frame)
-                    && let Some(hold) = self.put_later(to, frame, now_ns)
-                {
-                    return Outcome::Held(hold);
-                }
-                Outcome::Done(1)
-            }
+            Verdict::Forward(to) if self.put(to, frame) => Outcome::Done(1),
+            Verdict::Forward(to) => self.put_later(to, frame, now_ns),
             _ => Outcome::Done(self.spread(verdict, from, frame)),
         }
     }
@@ -322,21 +329,16 @@ impl<U: Uplink> Ports<U> {
         }
     }
 
-    /// As [`Ports::put`], for a guest that had no room. What to wait for, if it is worth it; else the frame is lost.
+    /// As [`Ports::put`], for a guest that had no room: the frame waits, if it is worth it; else it is lost.
     #[cold]
-    fn put_later(&mut self, to: u16, frame: &Incoming, now_ns: impl Fn() -> u64) -> Option<Hold> {
+    fn put_later(&mut self, to: u16, frame: &Incoming, now_ns: impl Fn() -> u64) -> Outcome {
         let bytes = frame.span.len() as u32;
         match self.room(to, bytes, now_ns()) {
-            Room::Now => {
-                self.put_or_lose(to, frame);
-                None
-            }
-            Room::Until(until_ns) => Some(Hold { to, bytes, done: 0, until_ns }),
-            Room::Never => {
-                self.lose(to, 1);
-                None
-            }
+            Room::Now => self.put_or_lose(to, frame),
+            Room::Until(until_ns) => return Outcome::Held(Hold { to, bytes, done: 0, until_ns }),
+            Room::Never => self.lose(to, 1),
         }
+        Outcome::Done(1)
     }
 
     fn lose(&mut self, to: u16, frames: usize) {

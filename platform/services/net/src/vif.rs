@@ -168,13 +168,19 @@ impl Vif {
         self.is_active = true;
     }
 
-    /// Whether there may be frames of the guest's to take now. Keeps the link alive.
+    /// Whether it was notified, or is not done with the guest's ring.
     #[inline]
-    pub fn is_ready(&mut self, now_ns: impl Fn() -> u64) -> bool {
+    pub fn is_awake(&mut self) -> bool {
         if self.link.port().is_some_and(|port| port.take()) {
             self.is_active = true;
         }
-        if !self.is_active || (self.not_before > 0 && now_ns() < self.not_before) {
+        self.is_active
+    }
+
+    /// Whether there may be frames of the guest's to take now, if it [is awake](Vif::is_awake). Keeps the link alive.
+    #[inline]
+    pub fn is_ready(&mut self, now_ns: impl Fn() -> u64) -> bool {
+        if self.not_before > 0 && now_ns() < self.not_before {
             return false;
         }
         match self.link.step() {

@@ -73,6 +73,13 @@ impl Registers {
         }
     }
 
+    /// A register that is written again and again.
+    pub fn slot(&self, register: usize) -> Slot {
+        let (offset, is_wide) = self.place(register);
+        let at = core::ptr::with_exposed_provenance_mut::<u8>(self.base + offset);
+        if is_wide { Slot::Wide(Wide(at.cast())) } else { Slot::Narrow(Narrow(at)) }
+    }
+
     /// Offset of a register, and whether it takes 32 bits.
     #[inline]
     fn place(&self, register: usize) -> (usize, bool) {
@@ -80,5 +87,40 @@ impl Registers {
             UartKind::Pl011 => (register, true),
             UartKind::Ns16550 { register_shift, wide } => (register << (register_shift & 7), wide),
         }
+    }
+}
+
+/// A register of a UART, as wide as it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Slot {
+    /// Of 32 bits.
+    Wide(Wide),
+    /// Of 8 bits.
+    Narrow(Narrow),
+}
+
+/// A register of 32 bits, of mapped registers: see [`Registers::slot`].
+#[derive(Clone, Copy, Debug)]
+pub struct Wide(*mut u32);
+
+/// A register of 8 bits, of mapped registers: see [`Registers::slot`].
+#[derive(Clone, Copy, Debug)]
+pub struct Narrow(*mut u8);
+
+impl Wide {
+    /// Writes a byte.
+    #[inline(always)]
+    pub fn write(self, byte: u8) {
+        // SAFETY: a register of the mapped UART, by the contract of `Registers::new`.
+        unsafe { self.0.write_volatile(u32::from(byte)) };
+    }
+}
+
+impl Narrow {
+    /// Writes a byte.
+    #[inline(always)]
+    pub fn write(self, byte: u8) {
+        // SAFETY: as above.
+        unsafe { self.0.write_volatile(byte) };
     }
 }

@@ -1,6 +1,6 @@
 //! The sending half of the UART: how much it takes is asked as seldom as can be, since a register of a device is slow.
 
-use crate::registers::{Registers, ns16550, pl011};
+use crate::registers::{Registers, Slot, ns16550, pl011};
 use portico_boards::UartKind;
 
 const FLAGS_BUSY: u32 = 1 << 3;
@@ -45,14 +45,12 @@ impl Sender {
         }
     }
 
-    /// Sends a byte, for which there must be [`Sender::room`]: else it is lost.
-    #[inline]
-    pub fn put(&self, byte: u8) {
-        let register = match self.registers.kind {
+    /// Where bytes are written, each of which there must be [`Sender::room`] for: else it is lost.
+    pub fn slot(&self) -> Slot {
+        self.registers.slot(match self.registers.kind {
             UartKind::Pl011 => pl011::DATA,
             UartKind::Ns16550 { .. } => ns16550::DATA,
-        };
-        self.registers.write(register, u32::from(byte));
+        })
     }
 }
 

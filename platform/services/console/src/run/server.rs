@@ -16,6 +16,7 @@ use portico_sdk::{dtb, hvc, irq, println, time};
 use portico_service::control::Control;
 
 use crate::receive::Received;
+use crate::registers::Slot;
 use crate::terminal::Terminal;
 
 /// Exit code of a service that was not started as one.
@@ -83,17 +84,21 @@ impl Server {
                 self.mux.look(open);
                 self.find_ports();
             }
-            if !self.turn() {
-                self.sleep();
+            let now_ns = time::now_ns();
+            let is_busy = self.turn(now_ns);
+            let again = self.mux.rest(now_ns);
+            // What comes from now on notifies.
+            let is_waiting = self.mux.has_output() || self.mux.has_input();
+            if !(is_busy && (is_waiting || self.terminal.is_ready())) {
+                self.sleep(now_ns, again, is_waiting);
             }
         }
     }
 
-    /// Looks at everything once. Returns whether there is more to do at once.
-    fn turn(&mut self) -> bool {
+    /// Looks at everything once. Returns whether anything was done.
+    fn turn(&mut self, now_ns: u64) -> bool {
         // Before the rings are looked at: whatever comes then wakes again.
         self.port.take();
-        let now_ns = time::now_ns();
         let mut is_busy = self.take_keys(now_ns);
         is_busy |= self.mux.turn(now_ns);
         if self.send() {
@@ -108,7 +113,7 @@ impl Server {
             self.terminal.flush();
             self.mux.closed();
         }
-        for source in self.mux.take_notices() {
+        while let Some(source) = self.mux.take_notice() {
             if let Some(port) = self.ports.get(source).copied().flatten() {
                 let _ = hvc::port_notify(port);
             }
@@ -116,14 +121,19 @@ impl Server {
         if self.mux.take_letter_sent() {
             self.control.notify();
         }
-        // What comes from now on notifies.
-        is_busy && (self.mux.has_output() || self.mux.has_input() || self.terminal.is_ready())
+        is_busy
     }
 
     /// Gives the UART what it takes. Returns whether that was anything.
     fn send(&mut self) -> bool {
         let sender = self.terminal.sender();
-        self.mux.send(PER_TURN, || sender.room(), |byte| sender.put(byte)) > 0
+        let room = || sender.room();
+        // Which it is, is asked once and not for each byte.
+        let sent = match sender.slot() {
+            Slot::Wide(data) => self.mux.send(PER_TURN, room, |byte| data.write(byte)),
+            Slot::Narrow(data) => self.mux.send(PER_TURN, room, |byte| data.write(byte)),
+        };
+        sent > 0
     }
 
     fn take_keys(&mut self, now_ns: u64) -> bool {
@@ -165,11 +175,9 @@ impl Server {
         self.ports = found;
     }
 
-    /// Blocks until something happens.
-    fn sleep(&mut self) {
-        let now_ns = time::now_ns();
-        let again = self.mux.rest(now_ns);
-        let is_polled = self.terminal.needs_polling() || self.mux.has_output() || self.mux.has_input();
+    /// Blocks until something happens, or it is time for guests that are to be looked at `again`, or for what `is_waiting`.
+    fn sleep(&mut self, now_ns: u64, again: Option<u64>, is_waiting: bool) {
+        let is_polled = self.terminal.needs_polling() || is_waiting;
         let poll = is_polled.then(|| now_ns.saturating_add(POLL_NS));
         let due = poll.into_iter().chain(again).chain(self.mux.deadline()).min().map(|at| {
             let ticks = time::Scale::read().ticks(at.saturating_sub(now_ns));
