@@ -68,12 +68,6 @@ impl Table {
     }
 }
 
-impl Default for Table {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Level 2 tables for pool blocks: one for each GiB of physical memory that holds any.
 const POOL_TABLES: usize = 8;
 

@@ -101,12 +101,6 @@ impl Block {
     }
 }
 
-impl<const BLOCKS: usize> Default for Pool<BLOCKS> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<const BLOCKS: usize> Pool<BLOCKS> {
     /// An empty pool.
     pub const fn new() -> Self {
