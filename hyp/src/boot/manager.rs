@@ -5,9 +5,9 @@ use crate::graph::{self, Graph, Ref};
 use crate::hypercall;
 use crate::object::domain::{self, Domain, DomainSpec};
 use crate::object::{extent, handle};
-use crate::{entropy, machine, phys, power};
+use crate::{entropy, machine, memory, phys, power};
 use portico_abi::{PAGE_SHIFT, PAGE_SIZE, Status, dt};
-use portico_arch::{cache, mmu, window};
+use portico_arch::{cache, window};
 use portico_boards::Range;
 use portico_boards::machine::Gic;
 use portico_bundle::cpio;
@@ -54,9 +54,7 @@ pub fn start(boot: &Boot) -> Result<(), &'static str> {
 }
 
 fn build(graph: &mut Graph, boot: &Boot, file: Range, image: &Image) -> Result<(), Status> {
-    let pool = Pa::new(boot.pool.start);
-    mmu::map_pool_block(pool).map_err(|_| Status::Limit)?;
-    graph.memory.pool.add_block(pool)?;
+    memory::add_block(graph, Pa::new(boot.pool.start))?;
     let spec = DomainSpec { budget_pages: MANAGER_BUDGET, max_vcpus: MANAGER_VCPUS, ipa_bits: 39, watcher: None };
     let manager = domain::create(graph, &spec)?;
     manager.name.set(graph, [u64::from_le_bytes(*b"manager\0"), 0]);
