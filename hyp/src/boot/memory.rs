@@ -1,10 +1,12 @@
 //! What each part of the machine's memory is for.
 
 use super::stop;
+use crate::sched::queue::QUEUES;
 use portico_arch::mmu;
 use portico_boards::machine::argument;
 use portico_boards::ram::FreeRam;
 use portico_boards::{Machine, Range};
+use portico_core::addr::Pa;
 
 /// Bytes of the first pool block, from which the manager's own objects come.
 const POOL_BYTES: u64 = 2 << 20;
@@ -35,10 +37,10 @@ pub struct Boot {
     pub free: FreeRam,
 }
 
-/// Decides what is EL2's, what the manager's, and what is free. Stops, saying why, if there is too little.
+/// Decides what is EL2's, which drives `pcpus` pCPUs, what the manager's, and what is free. Stops, saying why, if there is too little.
 #[cold]
 #[inline(never)]
-pub fn plan_memory(boot: &mut Boot) {
+pub fn plan_memory(boot: &mut Boot, pcpus: usize) {
     let Boot { machine, free, .. } = boot;
     let Some(bundle) = machine.bundle else { stop("no bundle: the boot loader gave no initial RAM disk") };
     boot.bundle = bundle;
@@ -47,6 +49,12 @@ pub fn plan_memory(boot: &mut Boot) {
     }
     let (image, image_bytes) = mmu::image_range();
     free.remove(Range { start: image.raw(), len: image_bytes });
+    let gibs = machine.memory.iter().map(|range| ((range.end() - 1) >> 30) - (range.start >> 30) + 1).sum::<u64>();
+    let mut add = |start: Pa, len| free.add(Range { start: start.raw(), len });
+    // SAFETY: the other pCPUs have not been started, and only so many are.
+    unsafe { mmu::give_up_unneeded(pcpus, gibs as usize, &mut add) };
+    // SAFETY: as above.
+    unsafe { mmu::give_up(&QUEUES, pcpus, &mut add) };
     free.remove(boot.dtb);
     free.remove(bundle);
     for range in machine.reserved.iter() {

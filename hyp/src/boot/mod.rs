@@ -147,12 +147,10 @@ pub fn apply_options(machine: &Machine<'_>) {
     }
 }
 
-/// Tells the clock and the scheduler the counter's frequency, and turns on this pCPU's timer interrupts.
+/// Tells the clock the counter's frequency, and turns on this pCPU's timer interrupts.
 pub fn init_time() {
-    let hz = timer::frequency_hz();
     // SAFETY: the other pCPUs are started later.
-    unsafe { clock::init(hz as u32) };
-    sched::queue::init(hz);
+    unsafe { clock::init(timer::frequency_hz() as u32) };
     bringup::init_time();
 }
 
