@@ -45,6 +45,6 @@ extern "C" fn portico_boot(dtb: u64, image: u64, level: u64) -> ! {
     boot::init_interrupts(&boot.machine, &mpidrs);
     boot::init_time();
     boot::start_others(&boot.machine, &mpidrs);
-    boot::start_manager(&boot);
+    boot::start_manager(&mut boot);
     bringup::run_first()
 }
