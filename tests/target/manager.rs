@@ -81,7 +81,9 @@ const MANY: usize = 200;
 fn many() -> Result<()> {
     let guests = (0..MANY).map(|n| {
         let autostart = n < 2;
-        format!("[[guest]]\nname = \"guest-{n}\"\nkernel = \"test:neighbour\"\nmemory = \"8M\"\nautostart = {autostart}\n")
+        format!(
+            "[[guest]]\nname = \"guest-{n}\"\nkernel = \"test:neighbour\"\nmemory = \"8M\"\nautostart = {autostart}\n"
+        )
     });
     let head = "[system]\nmemory = \"256M\"\n[manager]\ncmdline = \"portico.exit_when_idle\"\n";
     let text: String = std::iter::once(head.to_string()).chain(guests).collect();
