@@ -5,7 +5,6 @@
 //! permissions, and its 2 MiB block at its physical address for the moment the MMU goes on. Entered at EL1, the same
 //! is done with EL1's registers, so that Rust runs far enough to say on the UART what is wrong.
 
-use crate::cache;
 use crate::mmu::{self, IMAGE_BASE};
 use crate::pcpu::{FATAL_STACK_SIZE, MAX_PCPUS, STACK_SIZE};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -94,13 +93,8 @@ pub(crate) fn stacks() -> &'static [[u8; SLOT_SIZE]] {
     unsafe { &__stacks }
 }
 
-/// Unmaps pages of the image of which nothing may come out of a cache later.
+/// Unmaps pages of the image for good.
 pub(crate) fn give_up(va: usize, bytes: usize) {
-    if va < &raw const __stacks as usize {
-        // SAFETY: it is mapped: only stacks, which nobody has written, have holes.
-        unsafe { cache::clean_invalidate_poc(va, bytes) };
-        crate::barrier::dsb_sy();
-    }
     unmap(va, bytes);
     GIVEN_UP.fetch_add(bytes as u64, Relaxed);
 }

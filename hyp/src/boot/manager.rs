@@ -49,9 +49,8 @@ pub fn start(boot: &mut Boot) -> Result<(), &'static str> {
         return Err("the bundle's manager is not page-aligned");
     }
     let bytes = image.text_offset + image.memory_bytes.max(len) + HEAP_BYTES + FDT_BYTES;
-    // What is large is mapped by blocks.
-    let align = if bytes < BLOCK_SIZE { PAGE_SIZE } else { BLOCK_SIZE };
-    let ram = boot.free.take(bytes.next_multiple_of(align), align).ok_or("too little memory for the manager")?;
+    let ram =
+        boot.free.take(bytes.next_multiple_of(PAGE_SIZE), PAGE_SIZE).ok_or("too little memory for the manager")?;
     // Each range is then a multiple of a block, or lies within one.
     boot.free.split(BLOCK_SIZE);
     build(&mut graph::lock(), boot, ram, file, &image).map_err(Status::describe)

@@ -3,7 +3,7 @@
 use super::stop;
 use crate::sched::queue::QUEUES;
 use portico_abi::BLOCK_SIZE;
-use portico_arch::mmu;
+use portico_arch::{mmu, window};
 use portico_boards::ram::FreeRam;
 use portico_boards::{Machine, Range};
 use portico_core::addr::Pa;
@@ -36,7 +36,15 @@ pub fn plan_memory(boot: &mut Boot, pcpus: usize) {
     let (image, image_bytes) = mmu::image_range();
     free.remove(Range { start: image.raw(), len: image_bytes });
     let gibs = machine.memory.iter().map(|range| ((range.end() - 1) >> 30) - (range.start >> 30) + 1).sum::<u64>();
-    let mut add = |start: Pa, len| free.add(Range { start: start.raw(), len });
+    let mut add = |start: Pa, len| {
+        // Zeros for whoever gets it, and no cache has a line of it to write later.
+        let mut page = start.raw();
+        while page < start.raw() + len {
+            window::zero_page_clean(Pa::new(page));
+            page += 4096;
+        }
+        free.add(Range { start: start.raw(), len });
+    };
     // SAFETY: the other pCPUs have not been started, and only so many are.
     unsafe { mmu::give_up_unneeded(pcpus, gibs as usize, &mut add) };
     // SAFETY: as above.
