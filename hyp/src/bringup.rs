@@ -29,12 +29,14 @@ pub fn own_pcpu(index: usize) {
     vectors::install(VectorKind::Plain);
 }
 
-/// Turns on the interrupts of this pCPU that EL2 takes for itself.
+/// Turns on the interrupts of this pCPU that EL2 takes for itself, and tells its queue the frequency of the counter.
 pub fn init_time() {
     timer::clear_deadline();
     gic::enable(irq::PPI_HYP_TIMER);
     gic::enable(irq::PPI_VIRTUAL_TIMER);
-    percpu::this().up_since.store(timer::now(), Ordering::Relaxed);
+    let pcpu = percpu::this();
+    pcpu.up_since.store(timer::now(), Ordering::Relaxed);
+    pcpu.queue.lock().run.set_ticks_per_ms(timer::frequency_hz() / 1000);
 }
 
 /// Where the other pCPUs enter Rust, on their own stack and the boot tables.

@@ -16,14 +16,15 @@ use core::ptr::NonNull;
 
 use crate::lock::{Guard, Lock};
 use crate::log::EarlyTexts;
-use crate::memory::Memory;
+use crate::memory::MAX_BLOCKS;
 use crate::object::domain::Domain;
 use crate::object::irq::IrqTable;
+use portico_core::pool::Pool;
 
 /// What the graph lock protects besides the objects' own [`GraphCell`]s. Holding `&mut Graph` is the proof of holding the lock.
 pub struct Graph {
-    /// Pool of object pages and free-list state.
-    pub memory: Memory,
+    /// Pool of object pages.
+    pub pool: Pool<MAX_BLOCKS>,
     /// Domains by number.
     pub domains: [Option<Ref<Domain>>; MAX_DOMAINS],
     /// Numbers of vCPUs in use, machine-wide.
@@ -42,7 +43,7 @@ pub const MAX_DOMAINS: usize = 512;
 pub const MAX_VCPU_IDS: usize = crate::sched::MAX_VCPUS;
 
 static GRAPH: Lock<Graph> = Lock::new(Graph {
-    memory: Memory::new(),
+    pool: Pool::new(),
     domains: [None; MAX_DOMAINS],
     vcpu_ids: [false; MAX_VCPU_IDS],
     irqs: IrqTable::new(),

@@ -38,13 +38,13 @@ extern "C" fn portico_boot(dtb: u64, image: u64, level: u64) -> ! {
     boot::own_tables(image, level);
     let mut boot = boot::Boot::default();
     boot::describe_machine(&mut boot, dtb, level);
-    boot::plan_memory(&mut boot);
     let mpidrs = boot::order_pcpus(&boot.machine);
+    boot::plan_memory(&mut boot, mpidrs.len());
     boot::apply_options(&boot.machine);
     boot::init_guest_controls();
     boot::init_interrupts(&boot.machine, &mpidrs);
     boot::init_time();
     boot::start_others(&boot.machine, &mpidrs);
-    boot::start_manager(&boot);
+    boot::start_manager(&mut boot);
     bringup::run_first()
 }

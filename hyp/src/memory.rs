@@ -10,23 +10,10 @@ use crate::object::domain::Domain;
 use portico_abi::Status;
 use portico_arch::mmu;
 use portico_core::addr::Pa;
-use portico_core::pool::{Owner, Pool};
+use portico_core::pool::{Books, Owner};
 
 /// Blocks of 2 MiB that the pool can hold.
-const MAX_BLOCKS: usize = 64;
-
-/// The pool.
-pub struct Memory {
-    /// The books.
-    pub pool: Pool<MAX_BLOCKS>,
-}
-
-impl Memory {
-    /// An empty pool.
-    pub const fn new() -> Self {
-        Self { pool: Pool::new() }
-    }
-}
+pub const MAX_BLOCKS: usize = 64;
 
 /// A page of the pool.
 #[derive(Clone, Copy)]
@@ -37,6 +24,20 @@ pub struct Page {
     pub va: NonNull<u8>,
 }
 
+/// Maps a block that is nobody's any more and adds it to the pool.
+///
+/// # Errors
+/// Those of [`add_block`](portico_core::pool::Pool::add_block); `Limit` also if EL2 cannot map it.
+pub fn add_block(graph: &mut Graph, base: Pa) -> Result<(), Status> {
+    graph.pool.add_block(base, || {
+        let books = NonNull::new(mmu::map_pool_block(base).ok()? as *mut Books)?;
+        // SAFETY: the block's first page, mapped a moment ago and nobody's.
+        unsafe { books.write(Books::default()) };
+        // SAFETY: written above; the pool has the only reference, and drops it before the block is unmapped.
+        Some(unsafe { &mut *books.as_ptr() })
+    })
+}
+
 /// Takes a zeroed page on the budget of `domain`. The zeros are cleaned to the point of coherency, so that a guest that is given the
 /// page and reads it with its caches off finds them too.
 ///
@@ -44,7 +45,7 @@ pub struct Page {
 /// `NoBudget`.
 pub fn alloc_page(graph: &mut Graph, domain: Ref<Domain>) -> Result<Page, Status> {
     let mut budget = domain.budget.get(graph);
-    let pa = graph.memory.pool.alloc(Owner::domain(domain.id), &mut budget)?;
+    let pa = graph.pool.alloc(Owner::domain(domain.id), &mut budget)?;
     domain.budget.set(graph, budget);
     let va = pool_va(pa).ok_or(Status::NoBudget)?;
     // SAFETY: the page is in the pool, mapped writable at `va`, and nobody has it.
@@ -55,7 +56,7 @@ pub fn alloc_page(graph: &mut Graph, domain: Ref<Domain>) -> Result<Page, Status
 /// Gives a page back.
 pub fn free_page(graph: &mut Graph, domain: Ref<Domain>, pa: Pa) {
     let mut budget = domain.budget.get(graph);
-    let freed = graph.memory.pool.free(pa, Owner::domain(domain.id), &mut budget);
+    let freed = graph.pool.free(pa, Owner::domain(domain.id), &mut budget);
     debug_assert!(freed);
     domain.budget.set(graph, budget);
 }

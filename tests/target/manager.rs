@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
     trials.push(trial("manager::knows_what_the_operator_did", operator));
     trials.push(trial("manager::ends_at_once", at_once));
     trials.push(trial("manager::ends_often", often));
+    trials.push(trial("manager::has_room_for_many_guests", many));
     trials
 }
 
@@ -71,6 +72,48 @@ fn ends(machine: MachineKind, cpus: u32) -> Result<()> {
         running.send(&format!("destroy {guest}\r"))?;
     }
     balanced(&mut running)
+}
+
+/// Guests of which each can be started; two are.
+const MANY: usize = 200;
+
+/// It knows many guests: its heap grows for them, its next life has as much, and in the end only that is missing.
+fn many() -> Result<()> {
+    let guests = (0..MANY).map(|n| {
+        let autostart = n < 2;
+        format!(
+            "[[guest]]\nname = \"guest-{n}\"\nkernel = \"test:neighbour\"\nmemory = \"8M\"\nautostart = {autostart}\n"
+        )
+    });
+    let head = "[system]\nmemory = \"256M\"\n[manager]\ncmdline = \"portico.exit_when_idle\"\n";
+    let text: String = std::iter::once(head.to_string()).chain(guests).collect();
+    let mut running = Scenario::written(text.leak(), MachineKind::VirtGicv2, 2).boot()?;
+    running.wait_all(&[r"^\[guest-0\] healthy 1", r"^\[guest-1\] healthy 1"])?;
+    let before = heap_kib(&mut running)?;
+    ensure!(before > 128, "{before}K of heap: it did not grow");
+    end(&mut running)?;
+    let after = heap_kib(&mut running)?;
+    ensure!(after >= before, "{after}K of heap after {before}K");
+    let mark = running.mark();
+    running.send(&format!("create guest-{}\r", MANY - 1))?;
+    running.wait_after(mark, &format!(r"^\[guest-{}\] healthy 1", MANY - 1))?;
+    let mark = running.mark();
+    running.send("list\r")?;
+    running.wait_after(mark, &format!(r"^guest-{} +\d+ +running", MANY - 1))?;
+    for guest in [0, 1, MANY - 1] {
+        running.send(&format!("destroy guest-{guest}\r"))?;
+    }
+    balanced(&mut running)?;
+    running.never(r"NOTICED|restart 2")
+}
+
+/// The manager's heap, as it says.
+fn heap_kib(running: &mut Machine) -> Result<u64> {
+    let mark = running.mark();
+    running.send("info\r")?;
+    let line = running.wait_after(mark, r"^manager .*K of \d+K heap used")?;
+    let of = line.split(" of ").nth(1).and_then(|rest| rest.split('K').next());
+    Ok(of.context("no heap")?.parse()?)
 }
 
 /// Signs of life of the guests of `manager-io`.

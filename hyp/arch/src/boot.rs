@@ -33,17 +33,20 @@ unsafe extern "C" {
     static __init_end: u8;
     static __image_l2: u8;
     static __image_l3: [AtomicU64; 512];
-    static __stacks: u8;
+    static __stacks: [[u8; SLOT_SIZE]; MAX_PCPUS];
     static secondary_entry: u8;
 }
 
 /// The affinity fields of `MPIDR_EL1`, as device trees write them.
 pub const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
 
-/// Tells the bytes of memory that the image takes, statics and stacks included.
+/// Bytes of the image that EL2 gave up.
+static GIVEN_UP: AtomicU64 = AtomicU64::new(0);
+
+/// Tells the bytes of memory that the image takes, statics and stacks included, but not what was given up.
 #[must_use]
 pub fn image_size_bytes() -> u64 {
-    (&raw const __image_end as usize - IMAGE_BASE) as u64
+    (&raw const __image_end as usize - IMAGE_BASE) as u64 - GIVEN_UP.load(Relaxed)
 }
 
 /// Tells the top of the EL2 stack of pCPU `index`.
@@ -82,6 +85,18 @@ pub(crate) fn unmap_stack_guards() {
         unmap(fatal_stack_top(index) - FATAL_STACK_SIZE - GUARD, GUARD);
         unmap(stack_top(index) - STACK_SIZE - GUARD, GUARD);
     }
+}
+
+/// The stacks of all pCPUs, to tell where they are.
+pub(crate) fn stacks() -> &'static [[u8; SLOT_SIZE]] {
+    // SAFETY: the linker script reserves them; nobody reads bytes through this.
+    unsafe { &__stacks }
+}
+
+/// Unmaps pages of the image for good.
+pub(crate) fn give_up(va: usize, bytes: usize) {
+    unmap(va, bytes);
+    GIVEN_UP.fetch_add(bytes as u64, Relaxed);
 }
 
 /// Unmaps what only boot executes. The caller invalidates the TLBs.

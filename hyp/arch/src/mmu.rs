@@ -68,20 +68,23 @@ impl Table {
     }
 }
 
-impl Default for Table {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Level 2 tables for pool blocks: one for each GiB of physical memory that holds any.
 const POOL_TABLES: usize = 8;
 
-static ROOTS: [Table; MAX_PCPUS] = [const { Table::new() }; MAX_PCPUS];
-static WINDOW_L2: [Table; MAX_PCPUS] = [const { Table::new() }; MAX_PCPUS];
-static WINDOW_L3: [Table; MAX_PCPUS] = [const { Table::new() }; MAX_PCPUS];
+/// The tables that each pCPU has of its own: its root, and those of its copy window.
+struct PcpuTables {
+    root: Table,
+    window_l2: Table,
+    window_l3: Table,
+}
+
+static PCPU_TABLES: [PcpuTables; MAX_PCPUS] =
+    [const { PcpuTables { root: Table::new(), window_l2: Table::new(), window_l3: Table::new() } }; MAX_PCPUS];
+/// How many of those are in use.
+static PCPUS: AtomicUsize = AtomicUsize::new(MAX_PCPUS);
 static POOL_L2: [Table; POOL_TABLES] = [const { Table::new() }; POOL_TABLES];
-static POOL_TABLES_USED: AtomicUsize = AtomicUsize::new(0);
+/// How many of those, from the first, can still be taken.
+static POOL_TABLES_LEFT: AtomicUsize = AtomicUsize::new(POOL_TABLES);
 static DEVICE_L2: Table = Table::new();
 static DEVICE_L3: Table = Table::new();
 static DEVICE_PAGES: AtomicUsize = AtomicUsize::new(0);
@@ -119,23 +122,52 @@ pub unsafe fn init(image_pa: u64, level: u64) {
     IMAGE_PA.store(image_pa, Relaxed);
     DEVICE_L2.entry(0).store(DEVICE_L3.descriptor(), Relaxed);
     let image_l2 = crate::boot::image_l2_descriptor();
-    for ((root, l2), l3) in ROOTS.iter().zip(&WINDOW_L2).zip(&WINDOW_L3) {
+    for PcpuTables { root, window_l2, window_l3 } in &PCPU_TABLES {
         root.entry(l1_index(IMAGE_BASE)).store(image_l2, Relaxed);
         root.entry(l1_index(BOOT_MAP_BASE)).store(BOOT_L2.descriptor(), Relaxed);
         root.entry(l1_index(DEVICE_BASE)).store(DEVICE_L2.descriptor(), Relaxed);
-        root.entry(l1_index(WINDOW_BASE)).store(l2.descriptor(), Relaxed);
-        l2.entry(0).store(l3.descriptor(), Relaxed);
+        root.entry(l1_index(WINDOW_BASE)).store(window_l2.descriptor(), Relaxed);
+        window_l2.entry(0).store(window_l3.descriptor(), Relaxed);
     }
     crate::boot::unmap_stack_guards();
     if level == 2 {
         // SAFETY: the root maps the image as the boot root does.
         unsafe { activate_root(0) };
     } else {
-        let root = ROOTS[0].descriptor() & !(VALID | TABLE_OR_PAGE);
+        let root = PCPU_TABLES[0].root.descriptor() & !(VALID | TABLE_OR_PAGE);
         dsb_ishst();
         // SAFETY: as above, in EL1's regime: all that will run is a message on the UART.
         unsafe { asm!("msr ttbr0_el1, {}", "isb", "tlbi vmalle1", "dsb nsh", "isb", in(reg) root, options(nostack)) };
     }
+}
+
+/// Gives up what this machine never needs: what belongs to pCPUs from number `pcpus` on, and tables for memory in more than `gibs` different
+/// GiB. Tells `free` each range that is no longer EL2's: its start and bytes.
+///
+/// # Safety
+/// Only the boot pCPU runs, and no other than those `pcpus` is started.
+pub unsafe fn give_up_unneeded(pcpus: usize, gibs: usize, mut free: impl FnMut(Pa, u64)) {
+    PCPUS.store(pcpus, Relaxed);
+    POOL_TABLES_LEFT.store(gibs.min(POOL_TABLES), Relaxed);
+    // SAFETY: by the counts above nobody looks at them.
+    unsafe { give_up(&PCPU_TABLES, pcpus, &mut free) };
+    // SAFETY: as above.
+    unsafe { give_up(&POOL_L2, gibs, &mut free) };
+    // SAFETY: those are of pCPUs that never run.
+    unsafe { give_up(crate::boot::stacks(), pcpus, free) };
+}
+
+/// Takes the whole pages of elements from number `first` on out of EL2's map for good, and tells `free` where they are: the start and bytes.
+///
+/// # Safety
+/// Only the boot pCPU runs, and nobody looks at those elements any more.
+pub unsafe fn give_up<T>(elements: &'static [T], first: usize, free: impl FnOnce(Pa, u64)) {
+    let range = elements.get(first..).unwrap_or_default().as_ptr_range();
+    let start = (range.start as usize).next_multiple_of(4096);
+    let bytes = (range.end as usize & !4095).saturating_sub(start);
+    crate::boot::give_up(start, bytes);
+    tlb::el2_all_local();
+    free(image_pa(start), bytes as u64);
 }
 
 /// Switches this pCPU from the boot root to its own.
@@ -143,7 +175,7 @@ pub unsafe fn init(image_pa: u64, level: u64) {
 /// # Safety
 /// `index` is this pCPU's, and [`init`] has run.
 pub unsafe fn activate_root(index: usize) {
-    let root = ROOTS[index & (MAX_PCPUS - 1)].descriptor() & !(VALID | TABLE_OR_PAGE);
+    let root = PCPU_TABLES[index & (MAX_PCPUS - 1)].root.descriptor() & !(VALID | TABLE_OR_PAGE);
     dsb_ishst();
     // SAFETY: the new root maps image, stack and devices at the same places.
     unsafe { asm!("msr ttbr0_el2, {}", "isb", in(reg) root, options(nostack, preserves_flags)) };
@@ -154,7 +186,7 @@ pub unsafe fn activate_root(index: usize) {
 /// The private last-level table of a pCPU's copy window.
 #[inline(always)]
 pub(crate) fn window_table(index: usize) -> &'static Table {
-    &WINDOW_L3[index & (MAX_PCPUS - 1)]
+    &PCPU_TABLES[index & (MAX_PCPUS - 1)].window_l3
 }
 
 /// The descriptor of a read-write page of normal memory.
@@ -270,13 +302,14 @@ pub fn end_boot() {
 /// Finds or adds the level 2 table for `va` in the pool area.
 fn pool_table(va: usize) -> Result<&'static Table, MapError> {
     let index = l1_index(va);
-    let old = ROOTS[0].entry(index).load(Relaxed);
+    let old = PCPU_TABLES[0].root.entry(index).load(Relaxed);
     if let Some(table) = POOL_L2.iter().find(|table| table.descriptor() == old) {
         return Ok(table);
     }
-    let table = POOL_L2.get(POOL_TABLES_USED.load(Relaxed)).ok_or(MapError::Full)?;
-    POOL_TABLES_USED.fetch_add(1, Relaxed);
-    for root in &ROOTS {
+    let last = POOL_TABLES_LEFT.load(Relaxed).wrapping_sub(1);
+    let table = POOL_L2.get(last).ok_or(MapError::Full)?;
+    POOL_TABLES_LEFT.store(last, Relaxed);
+    for PcpuTables { root, .. } in PCPU_TABLES.iter().take(PCPUS.load(Relaxed)) {
         root.entry(index).store(table.descriptor(), Relaxed);
     }
     Ok(table)

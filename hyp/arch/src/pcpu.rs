@@ -36,12 +36,6 @@ impl PcpuBase {
     }
 }
 
-impl Default for PcpuBase {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Tells which pCPU this is.
 #[inline(always)]
 #[must_use]

@@ -5,14 +5,16 @@
 //! Promises never exceed what it has, so a page within a budget can always be had. It touches no page: who takes one
 //! zeroes it. The caller holds the budget lock.
 //!
-//! The books are one bit and two bytes for each page, in a table of `BLOCKS` blocks; a domain's
-//! pages are found by scanning in bounded pieces, which costs time only when a domain dies.
+//! The books are one bit and two bytes for each page; they are in the block's own first page, so that a small pool has small books and what a block
+//! costs is in the counts. A domain's pages are found by scanning in bounded pieces, which costs time only when a domain dies.
 
 use crate::addr::Pa;
 use portico_abi::{BLOCK_SIZE, PAGE_SHIFT, Status};
 
 /// Pages of a block.
 pub const BLOCK_PAGES: u32 = 512;
+/// Those that are there for domains: the first has the block's books.
+const USABLE_PAGES: u32 = BLOCK_PAGES - 1;
 
 /// Who has a page: the number of a domain plus one, or [`Owner::EL2`], which is zero so that an empty pool takes no room in the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Budget {
 
 /// The pool, with room for `BLOCKS` blocks.
 pub struct Pool<const BLOCKS: usize> {
-    blocks: [Block; BLOCKS],
+    blocks: [Option<Block>; BLOCKS],
     pages: u32,
     promised: u32,
     used: u32,
@@ -56,26 +58,38 @@ pub struct Pool<const BLOCKS: usize> {
 }
 
 /// One block.
-#[derive(Clone, Copy)]
 struct Block {
-    base: Option<Pa>,
+    base: Pa,
+    books: &'static mut Books,
+}
+
+/// The books of one block, of which they have the first page.
+pub struct Books {
     free: u16,
     /// A set bit is a free page.
     map: [u64; 8],
     owners: [Owner; BLOCK_PAGES as usize],
 }
 
-impl Block {
-    const ABSENT: Block = Block { base: None, free: 0, map: [0; 8], owners: [Owner::EL2; BLOCK_PAGES as usize] };
+const _: () = assert!(size_of::<Books>() <= 1 << PAGE_SHIFT);
 
-    fn take(&mut self, owner: Owner) -> Option<Pa> {
-        let base = self.base?;
+impl Default for Books {
+    fn default() -> Self {
+        let mut map = [u64::MAX; 8];
+        map[0] -= 1;
+        Self { free: USABLE_PAGES as u16, map, owners: [Owner::EL2; BLOCK_PAGES as usize] }
+    }
+}
+
+impl Books {
+    /// Takes a page for `owner`: its number in the block.
+    fn take(&mut self, owner: Owner) -> Option<u32> {
         let (word_index, word) = self.map.iter_mut().enumerate().find(|(_, word)| **word != 0)?;
         let page = word_index as u32 * 64 + word.trailing_zeros();
         *word &= *word - 1;
         self.free = self.free.saturating_sub(1);
         *self.owners.get_mut(page as usize)? = owner;
-        Some(Pa::new(base.raw() + (u64::from(page) << PAGE_SHIFT)))
+        Some(page)
     }
 
     /// Frees a page that `owner` has. False if it has not.
@@ -101,16 +115,10 @@ impl Block {
     }
 }
 
-impl<const BLOCKS: usize> Default for Pool<BLOCKS> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<const BLOCKS: usize> Pool<BLOCKS> {
     /// An empty pool.
     pub const fn new() -> Self {
-        Self { blocks: [Block::ABSENT; BLOCKS], pages: 0, promised: 0, used: 0, hint: 0 }
+        Self { blocks: [const { None }; BLOCKS], pages: 0, promised: 0, used: 0, hint: 0 }
     }
 
     /// Pages in the pool.
@@ -128,40 +136,38 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
         self.used
     }
 
-    /// Adds a block.
+    /// Adds a block; `map` makes its first page accessible, with fresh books in it.
     ///
     /// # Errors
-    /// `Invalid` if `base` is not 2 MiB aligned, `Exists` if the pool has it, `Limit` if its table is full.
-    pub fn add_block(&mut self, base: Pa) -> Result<(), Status> {
+    /// `Invalid` if `base` is not 2 MiB aligned, `Exists` if the pool has it, `Limit` if its table is full or `map` fails.
+    pub fn add_block(&mut self, base: Pa, map: impl FnOnce() -> Option<&'static mut Books>) -> Result<(), Status> {
         if !base.is_aligned(BLOCK_SIZE) {
             return Err(Status::Invalid);
         }
-        if self.blocks.iter().any(|block| block.base == Some(base)) {
+        if self.find(base).is_some() {
             return Err(Status::Exists);
         }
-        let slot = self.blocks.iter().position(|block| block.base.is_none()).ok_or(Status::Limit)?;
-        if let Some(block) = self.blocks.get_mut(slot) {
-            block.base = Some(base);
-            block.free = BLOCK_PAGES as u16;
-            block.map = [u64::MAX; 8];
-        }
+        let entry = self.blocks.iter_mut().find(|entry| entry.is_none()).ok_or(Status::Limit)?;
+        *entry = Some(Block { base, books: map().ok_or(Status::Limit)? });
         self.pages += BLOCK_PAGES;
-        self.hint = self.hint.min(slot);
+        self.promised += BLOCK_PAGES - USABLE_PAGES;
+        self.used += BLOCK_PAGES - USABLE_PAGES;
+        self.hint = 0;
         Ok(())
     }
 
     /// Takes a wholly free block out; `None` if there is none, or the promises need it.
     pub fn remove_free_block(&mut self) -> Option<Pa> {
-        if self.promised > self.pages.checked_sub(BLOCK_PAGES)? {
+        if self.pages - self.promised < USABLE_PAGES {
             return None;
         }
+        let is_free = |block: &mut Block| u32::from(block.books.free) == USABLE_PAGES;
         // The last one, since pages are taken from the first.
-        let block = self.blocks.iter_mut().rev().find(|b| b.base.is_some() && u32::from(b.free) == BLOCK_PAGES)?;
-        let base = block.base.take();
-        block.free = 0;
-        block.map = [0; 8];
+        let block = self.blocks.iter_mut().rev().find_map(|entry| entry.take_if(is_free))?;
         self.pages -= BLOCK_PAGES;
-        base
+        self.promised -= BLOCK_PAGES - USABLE_PAGES;
+        self.used -= BLOCK_PAGES - USABLE_PAGES;
+        Some(block.base)
     }
 
     /// Promises `pages` more pages.
@@ -209,12 +215,13 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
         }
         let first = self.hint;
         for slot in first..BLOCKS {
-            let Some(block) = self.blocks.get_mut(slot) else { break };
-            if let Some(pa) = block.take(owner) {
+            if let Some(Some(block)) = self.blocks.get_mut(slot)
+                && let Some(page) = block.books.take(owner)
+            {
                 self.hint = slot;
                 budget.used += 1;
                 self.used += 1;
-                return Ok(pa);
+                return Ok(Pa::new(block.base.raw() + (u64::from(page) << PAGE_SHIFT)));
             }
         }
         Err(Status::NoBudget)
@@ -224,8 +231,9 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
     pub fn free(&mut self, pa: Pa, owner: Owner, budget: &mut Budget) -> bool {
         let base = Pa::new(pa.raw() & !(BLOCK_SIZE - 1));
         let page = ((pa.raw() & (BLOCK_SIZE - 1)) >> PAGE_SHIFT) as u32;
-        let Some(slot) = self.blocks.iter().position(|block| block.base == Some(base)) else { return false };
-        let done = self.blocks.get_mut(slot).is_some_and(|block| block.give(page, owner));
+        let Some(slot) = self.find(base) else { return false };
+        let done =
+            self.blocks.get_mut(slot).is_some_and(|entry| entry.as_mut().is_some_and(|b| b.books.give(page, owner)));
         if done {
             self.hint = self.hint.min(slot);
             self.used = self.used.saturating_sub(1);
@@ -238,11 +246,10 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
     /// `None` when all blocks were seen.
     pub fn free_owner(&mut self, owner: Owner, budget: &mut Budget, cursor: u32) -> Option<u32> {
         let slot = cursor as usize;
-        let block = self.blocks.get_mut(slot)?;
-        if block.base.is_some() {
-            let before = block.free;
-            block.give_all(owner);
-            let freed = u32::from(block.free - before);
+        if let Some(Block { books, .. }) = self.blocks.get_mut(slot)? {
+            let before = books.free;
+            books.give_all(owner);
+            let freed = u32::from(books.free - before);
             if freed != 0 {
                 self.hint = self.hint.min(slot);
                 self.used = self.used.saturating_sub(freed);
@@ -252,16 +259,14 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
         if slot + 1 < BLOCKS { Some(cursor + 1) } else { None }
     }
 
-    /// Says whether an address lies in a block of the pool.
-    pub fn contains(&self, pa: Pa) -> bool {
-        let base = Pa::new(pa.raw() & !(BLOCK_SIZE - 1));
-        self.blocks.iter().any(|block| block.base == Some(base))
+    fn find(&self, base: Pa) -> Option<usize> {
+        self.blocks.iter().position(|entry| entry.as_ref().is_some_and(|block| block.base == base))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BLOCK_PAGES, Budget, Owner, Pool};
+    use super::{BLOCK_PAGES, Books, Budget, Owner, Pool};
     use crate::addr::{DomainId, Pa};
     use portico_abi::Status;
     use proptest::prelude::*;
@@ -273,16 +278,24 @@ mod tests {
         Pa::new(0x4000_0000 + block * (2 << 20))
     }
 
+    fn books() -> Option<&'static mut Books> {
+        Some(Box::leak(Box::default()))
+    }
+
     #[test]
     fn refusals() {
         let mut pool = Pool::<2>::new();
-        assert_eq!(pool.add_block(Pa::new(0x1000)), Err(Status::Invalid));
+        assert_eq!(pool.add_block(Pa::new(0x1000), books), Err(Status::Invalid));
         assert_eq!(pool.promise(1), Err(Status::NoBudget));
-        pool.add_block(base(0)).unwrap();
-        assert_eq!(pool.add_block(base(0)), Err(Status::Exists));
-        pool.add_block(base(1)).unwrap();
-        assert_eq!(pool.add_block(base(2)), Err(Status::Limit));
-        assert_eq!(pool.promise(1025), Err(Status::NoBudget));
+        assert_eq!(pool.add_block(base(0), || None), Err(Status::Limit));
+        assert_eq!((pool.pages(), pool.promised(), pool.used()), (0, 0, 0));
+        pool.add_block(base(0), books).unwrap();
+        assert_eq!(pool.add_block(base(0), || unreachable!("it is there")), Err(Status::Exists));
+        pool.add_block(base(1), books).unwrap();
+        assert_eq!(pool.add_block(base(2), || unreachable!("there is no room")), Err(Status::Limit));
+        // Each block's books have a page of it.
+        assert_eq!((pool.pages(), pool.promised(), pool.used()), (1024, 2, 2));
+        assert_eq!(pool.promise(1023), Err(Status::NoBudget));
         assert_eq!(pool.promise(u32::MAX), Err(Status::NoBudget));
         let mut budget = Budget::default();
         assert_eq!(pool.alloc(A, &mut budget), Err(Status::NoBudget));
@@ -311,11 +324,15 @@ mod tests {
                 let owner = Owner::domain(DomainId::new(domain));
                 let budget = &mut budgets[usize::from(domain)];
                 match op {
-                    0 => { let _ = pool.add_block(base(u64::from(number % 5))); }
+                    0 => { let _ = pool.add_block(base(u64::from(number % 5)), books); }
                     1 => { let _ = pool.set_limit(budget, number); }
                     2 => for _ in 0..number {
                         match pool.alloc(owner, budget) {
-                            Ok(pa) => prop_assert!(model.insert(pa.raw(), domain).is_none() && pool.contains(pa)),
+                            Ok(pa) => {
+                                prop_assert!(model.insert(pa.raw(), domain).is_none());
+                                prop_assert!(pool.find(Pa::new(pa.raw() & !0x1f_ffff)).is_some());
+                                prop_assert!(!pa.is_aligned(2 << 20), "the page of the books");
+                            }
                             // A promise is always kept.
                             Err(_) => { prop_assert_eq!(budget.left(), 0); break; }
                         }
@@ -335,8 +352,9 @@ mod tests {
                         prop_assert!(model.keys().all(|pa| pa & !0x1f_ffff != block.raw()));
                     }
                 }
-                prop_assert_eq!(pool.used() as usize, model.len());
-                prop_assert_eq!(pool.promised(), budgets.iter().map(|b| b.limit).sum::<u32>());
+                let blocks = pool.pages() / BLOCK_PAGES;
+                prop_assert_eq!(pool.used(), model.len() as u32 + blocks);
+                prop_assert_eq!(pool.promised(), budgets.iter().map(|b| b.limit).sum::<u32>() + blocks);
                 prop_assert!(pool.promised() <= pool.pages() && pool.pages().is_multiple_of(BLOCK_PAGES));
                 for (index, budget) in budgets.iter().enumerate() {
                     prop_assert_eq!(budget.used as usize, model.values().filter(|o| usize::from(**o) == index).count());

@@ -9,12 +9,6 @@ pub struct TokenBucket {
     dropped: u64,
 }
 
-impl Default for TokenBucket {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// What a bucket allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {

@@ -63,12 +63,6 @@ pub struct VmidAllocator {
     next: usize,
 }
 
-impl Default for VmidAllocator {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl VmidAllocator {
     /// All numbers free, generation 1.
     pub const fn new() -> Self {

@@ -5,9 +5,9 @@ use crate::graph::{self, Graph, Ref};
 use crate::hypercall;
 use crate::object::domain::{self, Domain, DomainSpec};
 use crate::object::{extent, handle};
-use crate::{entropy, machine, phys, power};
-use portico_abi::{PAGE_SHIFT, PAGE_SIZE, Status, dt};
-use portico_arch::{cache, mmu, window};
+use crate::{entropy, machine, memory, phys, power};
+use portico_abi::{BLOCK_SIZE, PAGE_SHIFT, PAGE_SIZE, Status, dt};
+use portico_arch::{cache, window};
 use portico_boards::Range;
 use portico_boards::machine::Gic;
 use portico_bundle::cpio;
@@ -26,12 +26,14 @@ const BUNDLE_IPA: u64 = 0x20_0000_0000;
 const MACHINE_DTB_IPA: u64 = 0x1f_0000_0000;
 /// Bytes of the manager's own device tree.
 const FDT_BYTES: u64 = 4096;
+/// Bytes of the manager's memory for its heap, to begin with: it takes more itself when it needs more.
+const HEAP_BYTES: u64 = 128 << 10;
 
 /// Builds the manager and makes it ready to run.
 ///
 /// # Errors
 /// A sentence that says what is wrong with the machine or the bundle.
-pub fn start(boot: &Boot) -> Result<(), &'static str> {
+pub fn start(boot: &mut Boot) -> Result<(), &'static str> {
     claim_memory(boot);
     let mut read = |offset: u64, buffer: &mut [u8]| {
         window::copy_from_pa(Pa::new(boot.bundle.start + offset), buffer);
@@ -46,17 +48,17 @@ pub fn start(boot: &Boot) -> Result<(), &'static str> {
     if file.start & (PAGE_SIZE - 1) != 0 {
         return Err("the bundle's manager is not page-aligned");
     }
-    if image.text_offset + image.memory_bytes.max(len) + FDT_BYTES > boot.manager.len {
-        return Err("the manager does not fit its memory: raise portico.manager_memory");
-    }
-    let graph = &mut *graph::lock();
-    build(graph, boot, file, &image).map_err(Status::describe)
+    let bytes = image.text_offset + image.memory_bytes.max(len) + HEAP_BYTES + FDT_BYTES;
+    let ram =
+        boot.free.take(bytes.next_multiple_of(PAGE_SIZE), PAGE_SIZE).ok_or("too little memory for the manager")?;
+    // Each range is then a multiple of a block, or lies within one.
+    boot.free.split(BLOCK_SIZE);
+    build(&mut graph::lock(), boot, ram, file, &image).map_err(Status::describe)
 }
 
-fn build(graph: &mut Graph, boot: &Boot, file: Range, image: &Image) -> Result<(), Status> {
-    let pool = Pa::new(boot.pool.start);
-    mmu::map_pool_block(pool).map_err(|_| Status::Limit)?;
-    graph.memory.pool.add_block(pool)?;
+/// Builds it in `ram` from the image that is the bundle's `file`.
+fn build(graph: &mut Graph, boot: &Boot, ram: Range, file: Range, image: &Image) -> Result<(), Status> {
+    memory::add_block(graph, Pa::new(boot.pool.start))?;
     let spec = DomainSpec { budget_pages: MANAGER_BUDGET, max_vcpus: MANAGER_VCPUS, ipa_bits: 39, watcher: None };
     let manager = domain::create(graph, &spec)?;
     manager.name.set(graph, [u64::from_le_bytes(*b"manager\0"), 0]);
@@ -64,20 +66,21 @@ fn build(graph: &mut Graph, boot: &Boot, file: Range, image: &Image) -> Result<(
     handle::insert_system(graph, manager)?;
     give_memory(graph, manager, boot)?;
     // Its device tree is in its last page, which it cannot spoil: it is read again if it begins anew.
-    let ram = Range { start: boot.manager.start, len: boot.manager.len - FDT_BYTES };
+    let tree = Range { start: ram.end() - FDT_BYTES, len: FDT_BYTES };
+    let ram = Range { len: ram.len - FDT_BYTES, ..ram };
     own(graph, manager, ram, dt::RAM_BASE, Attrs::READ_WRITE_EXEC)?;
-    own(graph, manager, Range { start: ram.end(), len: FDT_BYTES }, dt::RAM_BASE + ram.len, Attrs::READ)?;
+    own(graph, manager, tree, dt::RAM_BASE + ram.len, Attrs::READ)?;
     // Executable, as the image in it is entered when the manager begins anew.
     own(graph, manager, pages_of(boot.bundle), BUNDLE_IPA, Attrs::READ_EXEC)?;
     own(graph, manager, pages_of(boot.dtb), MACHINE_DTB_IPA, Attrs::READ)?;
     hypercall::domain::set_info_page(graph, manager, dt::INFO_PAGE)?;
     hypercall::domain::set_gicv(graph, manager, dt::GICV)?;
     let vcpu = hypercall::vcpu::build(graph, manager, 0, 0, dt::VCPU_PAGES)?;
-    let load = boot.manager.start + image.text_offset;
+    let load = ram.start + image.text_offset;
     for page in (0..file.len).step_by(PAGE_SIZE as usize) {
         window::copy_page_clean(Pa::new(load + page), Pa::new(file.start + page));
     }
-    write_fdt(ram.end(), boot)?;
+    write_fdt(tree.start, boot, Range { len: ram.len + FDT_BYTES, ..ram })?;
     cache::invalidate_icache_all();
     graph.again.tree = dt::RAM_BASE + ram.len;
     graph.again.entry = BUNDLE_IPA + file.start - (boot.bundle.start & !(PAGE_SIZE - 1));
@@ -152,8 +155,8 @@ include!(concat!(env!("OUT_DIR"), "/manager_tree.rs"));
 
 const _: () = assert!(TREE.bytes.len() <= FDT_BYTES as usize);
 
-/// Writes the manager's device tree to `pa`.
-fn write_fdt(pa: u64, boot: &Boot) -> Result<(), Status> {
+/// Writes the manager's device tree, which names its `ram`, to `pa`.
+fn write_fdt(pa: u64, boot: &Boot, ram: Range) -> Result<(), Status> {
     let put = |offset: usize, bytes: &[u8]| window::copy_to_pa(Pa::new(pa + offset as u64), bytes);
     let put_reg = |offset: usize, ipa: u64, range: Range| {
         let address = ipa + (range.start & (PAGE_SIZE - 1));
@@ -164,7 +167,7 @@ fn write_fdt(pa: u64, boot: &Boot) -> Result<(), Status> {
         return Err(Status::Limit);
     }
     put(0, TREE.bytes);
-    put_reg(TREE.memory, dt::RAM_BASE, boot.manager);
+    put_reg(TREE.memory, dt::RAM_BASE, ram);
     put_reg(TREE.bundle, BUNDLE_IPA, boot.bundle);
     put_reg(TREE.machine, MACHINE_DTB_IPA, boot.dtb);
     put(TREE.arguments - 8, &(arguments.len() as u32 + 1).to_be_bytes());

@@ -114,8 +114,7 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
 #[inline(never)]
 pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
     let own = portico_arch::cpu::mpidr() & boot::MPIDR_AFFINITY;
-    let wanted =
-        argument(machine.bootargs, b"portico.cpus").and_then(memory::parse_number).unwrap_or(u64::MAX) as usize;
+    let wanted = argument(machine.bootargs, b"portico.cpus").and_then(parse_number).unwrap_or(usize::MAX);
     let mut order = List::new();
     let _ = order.push(own);
     for cpu in machine.cpus.iter().filter(|cpu| cpu.mpidr != own).take(wanted.saturating_sub(1)) {
@@ -124,6 +123,13 @@ pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
         }
     }
     order
+}
+
+fn parse_number(text: &[u8]) -> Option<usize> {
+    text.iter().try_fold(0_usize, |number, byte| {
+        let digit = usize::from(byte.wrapping_sub(b'0'));
+        number.checked_mul(10)?.checked_add(digit).filter(|_| digit < 10)
+    })
 }
 
 /// Sets up the EL2 registers of this pCPU that govern guests.
@@ -147,19 +153,17 @@ pub fn apply_options(machine: &Machine<'_>) {
     }
 }
 
-/// Tells the clock and the scheduler the counter's frequency, and turns on this pCPU's timer interrupts.
+/// Tells the clock the counter's frequency, and turns on this pCPU's timer interrupts.
 pub fn init_time() {
-    let hz = timer::frequency_hz();
     // SAFETY: the other pCPUs are started later.
-    unsafe { clock::init(hz as u32) };
-    sched::queue::init(hz);
+    unsafe { clock::init(timer::frequency_hz() as u32) };
     bringup::init_time();
 }
 
 /// Starts the manager. Stops, saying why, if the bundle has none that can run. From here on the UART is the manager's.
 #[cold]
 #[inline(never)]
-pub fn start_manager(boot: &Boot) {
+pub fn start_manager(boot: &mut Boot) {
     if let Err(why) = manager::start(boot) {
         stop(why);
     }

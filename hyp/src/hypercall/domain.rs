@@ -170,7 +170,7 @@ pub fn budget(args: &mut Args, graph: &mut Graph) -> Outcome {
     }
     let pages = u32::try_from(args.get::<2>()).map_err(|_| Status::Invalid)?;
     let mut budget = domain.budget.get(graph);
-    graph.memory.pool.set_limit(&mut budget, pages)?;
+    graph.pool.set_limit(&mut budget, pages)?;
     domain.budget.set(graph, budget);
     Ok(Status::Ok)
 }

@@ -9,7 +9,7 @@ use crate::object::handle;
 use crate::object::irq::{self, Irq};
 use crate::percpu;
 use crate::trap::{Next, STAY};
-use crate::{clock, entropy, phys};
+use crate::{clock, entropy, memory, phys};
 use portico_abi::call::power;
 use portico_abi::record::{PcpuStats, SystemStats};
 use portico_abi::{BLOCK_SIZE, PAGE_SIZE, Rights, Status};
@@ -34,11 +34,7 @@ pub fn pool_add(args: &mut Args, graph: &mut Graph) -> Outcome {
     if extent.is_device(graph) || range.bytes() != BLOCK_SIZE || !range.first().is_aligned(BLOCK_SIZE) {
         return Err(Status::Invalid);
     }
-    graph.memory.pool.add_block(range.first())?;
-    if mmu::map_pool_block(range.first()).is_err() {
-        graph.memory.pool.remove_free_block();
-        return Err(Status::Limit);
-    }
+    memory::add_block(graph, range.first())?;
     extent::consume(graph, extent);
     Ok(Status::Ok)
 }
@@ -47,7 +43,7 @@ pub fn pool_add(args: &mut Args, graph: &mut Graph) -> Outcome {
 pub fn pool_reclaim(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
     handle::check_room(graph, args.caller())?;
-    let base = graph.memory.pool.remove_free_block().ok_or(Status::BadState)?;
+    let base = graph.pool.remove_free_block().ok_or(Status::BadState)?;
     let range = PaRange::new(base.raw(), BLOCK_SIZE / PAGE_SIZE, PA_BITS).ok_or(Status::Invalid)?;
     match extent::create(graph, args.caller(), range, false, 0) {
         Ok(handle) => {
@@ -56,7 +52,7 @@ pub fn pool_reclaim(args: &mut Args, graph: &mut Graph) -> Outcome {
         }
         Err(status) => {
             // It was there a moment ago, so there is room for it.
-            let _ = graph.memory.pool.add_block(base);
+            let _ = memory::add_block(graph, base);
             Err(status)
         }
     }
@@ -65,7 +61,7 @@ pub fn pool_reclaim(args: &mut Args, graph: &mut Graph) -> Outcome {
 /// `pool_info(system) -> (pages, promised, used)`.
 pub fn pool_info(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
-    let pool = &graph.memory.pool;
+    let pool = &graph.pool;
     args.done([u64::from(pool.pages()), u64::from(pool.promised()), u64::from(pool.used())])
 }
 
@@ -137,8 +133,8 @@ fn system_stats(graph: &Graph) -> SystemStats {
         version: 1,
         pcpus: percpu::online() as u32,
         gic: if gic::kind() == GicKind::V3 { 3 } else { 2 },
-        pool_pages: u64::from(graph.memory.pool.pages()),
-        pool_used: u64::from(graph.memory.pool.used()),
+        pool_pages: u64::from(graph.pool.pages()),
+        pool_used: u64::from(graph.pool.used()),
         image_bytes: mmu::image_range().1,
         bad_calls: BAD_CALLS.load(Ordering::Relaxed),
     }

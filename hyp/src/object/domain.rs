@@ -147,17 +147,16 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
     let slot = graph.domains.iter().position(Option::is_none).ok_or(Status::Limit)?;
     let id = DomainId::new(slot as u16);
     let mut budget = Budget::default();
-    graph.memory.pool.set_limit(&mut budget, spec.budget_pages)?;
+    graph.pool.set_limit(&mut budget, spec.budget_pages)?;
     // The pool has promised the budget, so these two cannot fail; were they to, the promise is all there is to undo.
     let pages = graph
-        .memory
         .pool
         .alloc(Owner::EL2, &mut budget)
-        .and_then(|object| graph.memory.pool.alloc(Owner::domain(id), &mut budget).map(|root| (object, root)));
+        .and_then(|object| graph.pool.alloc(Owner::domain(id), &mut budget).map(|root| (object, root)));
     let (object_pa, root) = match pages {
         Ok(pages) => pages,
         Err(status) => {
-            graph.memory.pool.unpromise(spec.budget_pages);
+            graph.pool.unpromise(spec.budget_pages);
             return Err(status);
         }
     };

@@ -50,13 +50,6 @@ pub static WAITING_MASK: AtomicU64 = AtomicU64::new(0);
 /// Boot option: WFI always traps, as if others waited on every pCPU.
 pub static ALWAYS_TRAP_WFI: AtomicBool = AtomicBool::new(false);
 
-/// Tells the queues the frequency of the counter. At boot.
-pub fn init(counter_hz: u64) {
-    for queue in &QUEUES {
-        queue.lock().run.set_ticks_per_ms(counter_hz / 1000);
-    }
-}
-
 /// The queue of a pCPU.
 pub fn of(index: usize) -> &'static Lock<Queue> {
     // `pcpu` fields are only ever set to numbers of pCPUs that are online.

@@ -16,12 +16,6 @@ pub struct FreeRam {
 }
 
 impl FreeRam {
-    /// An empty set.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// The ranges.
     #[must_use]
     pub fn ranges(&self) -> &[Range] {
@@ -115,7 +109,7 @@ mod tests {
 
     #[test]
     fn plans_a_small_machine() {
-        let mut ram = FreeRam::new();
+        let mut ram = FreeRam::default();
         ram.add(range(0x4000_0000, 64 * M));
         ram.remove(range(0x4020_0000, M + 1));
         ram.remove(range(0x4300_0000, 1));
@@ -130,7 +124,7 @@ mod tests {
 
     #[test]
     fn survives_the_top_of_the_space() {
-        let mut ram = FreeRam::new();
+        let mut ram = FreeRam::default();
         ram.add(range(u64::MAX - 8191, u64::MAX));
         ram.remove(range(u64::MAX - 10, 100));
         ram.split(2 * M);
@@ -141,7 +135,7 @@ mod tests {
         /// Against a model of one flag a page.
         #[test]
         fn agrees_with_a_page_map(steps in prop::collection::vec((0u8..3, 0u64..64 * 4096, 0u64..16 * 4096), 1..40)) {
-            let mut ram = FreeRam::new();
+            let mut ram = FreeRam::default();
             let mut model = [false; 96];
             for (what, start, len) in steps {
                 let touched = (start / 4096) as usize..(start + len).div_ceil(4096) as usize;

@@ -160,7 +160,7 @@ pub fn device_trees() -> Vec<Vec<u8>> {
             node(
                 "chosen",
                 [
-                    property("bootargs", "portico.manager_memory=32M"),
+                    property("bootargs", "portico.cpus=2 portico.log=off"),
                     property("stdout-path", "/pl011@9000000"),
                     property("linux,initrd-start", 0x4800_0000u64),
                     property("linux,initrd-end", 0x4810_0000u64),

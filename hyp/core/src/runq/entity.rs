@@ -89,12 +89,6 @@ pub struct SchedEntity {
     missed: u64,
 }
 
-impl Default for SchedEntity {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl SchedEntity {
     /// Weighted, default weight, no cap.
     pub const fn new() -> Self {

@@ -11,12 +11,6 @@ pub struct TimerQueue<const N: usize> {
     heaps: Heaps<N>,
 }
 
-impl<const N: usize> Default for TimerQueue<N> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<const N: usize> TimerQueue<N> {
     /// No deadlines.
     pub const fn new() -> Self {

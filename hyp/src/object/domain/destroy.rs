@@ -101,7 +101,7 @@ pub fn piece(graph: &mut Graph, domain: Ref<Domain>) -> Result<Status, Status> {
         }
         Phase::Free(cursor) => {
             let mut budget = domain.budget.get(graph);
-            let next = graph.memory.pool.free_owner(Owner::domain(domain.id), &mut budget, cursor);
+            let next = graph.pool.free_owner(Owner::domain(domain.id), &mut budget, cursor);
             domain.budget.set(graph, budget);
             next.map_or(Phase::Last, Phase::Free)
         }
@@ -142,9 +142,9 @@ fn free_last(graph: &mut Graph, domain: Ref<Domain>) {
     let pa = mmu::pool_pa(domain.as_ptr() as usize);
     let slot = domain.id.index();
     // From here on `domain` is not touched: its page is free.
-    graph.memory.pool.free(pa, Owner::EL2, &mut budget);
+    graph.pool.free(pa, Owner::EL2, &mut budget);
     debug_assert!(budget.used == 0);
-    graph.memory.pool.unpromise(budget.limit);
+    graph.pool.unpromise(budget.limit);
     if let Some(entry) = graph.domains.get_mut(slot) {
         *entry = None;
     }

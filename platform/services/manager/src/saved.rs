@@ -19,7 +19,7 @@ const TOO_OFTEN: usize = 4;
 /// That time, in nanoseconds.
 const TOO_OFTEN_NS: u64 = 10_000_000_000;
 /// Bytes before the encoded state: magic, version, number, length, checksum.
-const HEADER: usize = 32;
+pub const HEADER: usize = 32;
 
 /// What is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +137,13 @@ impl Saved {
         (bytes.len() <= room).then_some(bytes)
     }
 
+    /// Bytes of what is in a slot that begins with `header`, which is counted. `None` if that is none of ours.
+    pub fn len(header: &[u8; HEADER]) -> Option<usize> {
+        let (_, len) = header.strip_prefix(MAGIC)?.split_at_checked(4 + 8)?;
+        let body = u64::from_le_bytes(*len.first_chunk::<8>()?);
+        usize::try_from(body).ok()?.checked_add(HEADER)
+    }
+
     /// Decodes a slot. `None` if it holds nothing that is whole.
     pub fn decode(slot: &[u8]) -> Option<(u64, Saved)> {
         let rest = slot.strip_prefix(MAGIC)?;
@@ -169,7 +176,7 @@ fn checksum(number: u64, bytes: &[u8]) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Doom, HEADER, Intent, Record, Saved};
+    use super::{Doom, HEADER, Intent, MAGIC, Record, Saved};
     use crate::restart::RestartState;
     use proptest::prelude::*;
 
@@ -247,6 +254,11 @@ mod tests {
         new[last] ^= 1;
         assert_eq!(Saved::newest([&old, &new]), Some((1, saved("a"))));
         assert_eq!(Saved::newest([&[], &[0; 64]]), None);
+        assert_eq!(new.first_chunk().and_then(Saved::len), Some(new.len()));
+        assert_eq!(Saved::len(&[0; HEADER]), None);
+        let mut endless = [0xff; HEADER];
+        endless[..MAGIC.len()].copy_from_slice(MAGIC);
+        assert_eq!(Saved::len(&endless), None);
         assert_eq!(saved("a").encode(1, HEADER), None);
     }
 

@@ -20,8 +20,10 @@ use crate::again::Left;
 use crate::hv::{self, Machine};
 use crate::place;
 
-/// Most bytes that wait for the service.
-const MAX_WAITING: usize = 64 << 10;
+/// Most bytes that wait for the service. There is room for them from the beginning on: however much it makes the manager say, none is allocated.
+const MAX_WAITING: usize = 32 << 10;
+/// As much of that is only for what is no line.
+const NOT_FOR_LINES: usize = 2 << 10;
 
 /// What the service sent.
 #[derive(Debug)]
@@ -46,8 +48,8 @@ struct Windows {
 #[derive(Debug, Default)]
 pub struct Desk {
     windows: Option<Windows>,
-    waiting: VecDeque<Vec<u8>>,
-    waiting_bytes: usize,
+    /// Messages, one behind the other.
+    waiting: VecDeque<u8>,
     dropped: u64,
     heard: Vec<u8>,
     /// The service is to be notified.
@@ -66,6 +68,7 @@ impl Desk {
         let to = Producer::new(Pipe::console_out(letters.1).ok_or(Status::Invalid)?);
         let from = Consumer::new(Pipe::console_in(letters.1).ok_or(Status::Invalid)?);
         self.windows = Some(Windows { desk, letters, to, from });
+        self.waiting.reserve_exact(MAX_WAITING);
         Ok(())
     }
 
@@ -82,8 +85,10 @@ impl Desk {
     /// There is no service, and will be none: what waits is printed by the hypervisor.
     pub fn give_up(&mut self) {
         self.windows = None;
-        for bytes in take(&mut self.waiting) {
-            if let Some(message) = Message::read(&bytes).filter(|message| message.kind == Kind::Event) {
+        let mut waiting = take(&mut self.waiting);
+        while let Some(message) = Message::read(waiting.make_contiguous()) {
+            waiting.drain(..message.len());
+            if message.kind == Kind::Event {
                 println!("portico: {}", String::from_utf8_lossy(&message.payload));
             }
         }
@@ -155,31 +160,31 @@ impl Desk {
             return;
         }
         let is_line = matches!(kind, Kind::Event | Kind::Reply | Kind::Output | Kind::Word);
-        if is_line && self.waiting_bytes > MAX_WAITING {
-            self.dropped = self.dropped.saturating_add(1);
+        let bytes = Message::new(kind, source as u32, payload).to_bytes();
+        let room = MAX_WAITING - if is_line { NOT_FOR_LINES } else { 0 };
+        if self.waiting.len() + bytes.len() > room {
+            self.dropped = self.dropped.saturating_add(u64::from(is_line));
             return;
         }
-        let bytes = Message::new(kind, source as u32, payload).to_bytes();
-        self.waiting_bytes += bytes.len();
-        self.waiting.push_back(bytes);
+        self.waiting.extend(bytes);
         self.pump();
     }
 
     /// Passes on what waits, as far as there is room. Returns whether the service is to be notified.
     pub fn pump(&mut self) -> bool {
         let Some(windows) = self.windows.as_mut() else { return false };
-        while let Some(bytes) = self.waiting.front() {
+        while let Some(message) = Message::read(self.waiting.make_contiguous()) {
+            let bytes = message.to_bytes();
             match windows.to.room() {
                 Ok(room) if room as usize >= bytes.len() => {}
                 Ok(_) => break,
                 Err(_) => windows.to.resynchronize(),
             }
             // Whole, since there is room: the service sees all of it or nothing.
-            if windows.to.write(bytes).is_err() {
+            if windows.to.write(&bytes).is_err() {
                 break;
             }
-            self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes.len());
-            self.waiting.pop_front();
+            self.waiting.drain(..bytes.len());
             self.is_said = true;
         }
         if self.waiting.is_empty() && self.dropped > 0 {

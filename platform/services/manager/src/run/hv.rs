@@ -11,6 +11,7 @@ use portico_sdk::abi::{Handle, ObjectType, Status};
 use portico_sdk::hvc::{self, Progress, Trigger};
 
 use crate::again::Left;
+use crate::heap::Heap;
 use crate::{cookie, place};
 
 /// Attributes of memory that the manager maps for itself.
@@ -46,6 +47,8 @@ pub struct Machine {
     pub system: Handle,
     /// Free memory.
     pub memory: Memory<Handle>,
+    /// What of it is the manager's heap.
+    pub heap: Heap,
     /// Pages that were free at the start, those in EL2's pool included.
     free_at_start: u64,
     /// Pages that the manager's last life had given to somebody, and those that were free.
@@ -58,16 +61,18 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Finds the System handle and everything else in the manager's handle table. Free memory is there after [`Machine::begin`].
+    /// Finds the System handle and everything else in the manager's handle table, which has `heap`. Free memory is there after
+    /// [`Machine::begin`].
     ///
     /// # Errors
     /// The status of the query, if this domain is not the manager.
-    pub fn find() -> Result<(Self, Left), Status> {
+    pub fn find(heap: Heap) -> Result<(Self, Left), Status> {
         let system = hvc::self_info(portico_abi::call::info::SYSTEM_HANDLE, 0)?;
         let system = Handle::from_raw((system & 0xffff_ffff) as u32);
         let mut machine = Self {
             system,
             memory: Memory::default(),
+            heap,
             free_at_start: 0,
             given: Vec::new(),
             idle: Vec::new(),
@@ -216,6 +221,7 @@ impl Machine {
         }
         self.memory.count_used(info.pages);
         match info.ipa.filter(|&ipa| place::is_own(ipa)) {
+            Some(ipa) if place::is_heap(ipa) => {}
             Some(ipa) if info.flags & extent_flags::LENT != 0 => left.windows.push((piece, ipa)),
             Some(ipa) => left.unlent.push((piece, ipa)),
             None => self.given.push(piece),

@@ -4,7 +4,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 use portico_abi::{PAGE_SIZE, Status};
-use portico_manager::saved::{Doom, Saved};
+use portico_manager::saved::{Doom, HEADER, Saved};
 use portico_sdk::time;
 use portico_sdk::window::Window;
 
@@ -39,12 +39,8 @@ impl Keeper {
         let piece = left.window(place::STATE, PAGES)?;
         machine.memory.forget(&piece);
         let mut keeper = Self::over()?;
-        let mut slots = [vec![0; SLOT], vec![0; SLOT]];
-        for (slot, offset) in slots.iter_mut().zip([0, SLOT]) {
-            keeper.window.read(offset, slot)?;
-        }
-        let [even, odd] = &slots;
-        let (number, saved) = Saved::newest([even, odd]).unzip();
+        let [even, odd] = [0, SLOT].map(|offset| keeper.read(offset).unwrap_or_default());
+        let (number, saved) = Saved::newest([&even, &odd]).unzip();
         keeper.number = number.unwrap_or(0);
         Some((keeper, saved))
     }
@@ -63,6 +59,15 @@ impl Keeper {
         // SAFETY: the extent is mapped there for good, as RAM that no Rust object is in.
         let window = unsafe { Window::new(place::STATE, 2 * SLOT) }?;
         Some(Keeper { window, number: 0, began: Vec::new(), doom: None })
+    }
+
+    /// Copies what is kept in the slot at `offset`, if it looks like something.
+    fn read(&self, offset: usize) -> Option<Vec<u8>> {
+        let mut header = [0; HEADER];
+        self.window.read(offset, &mut header)?;
+        let mut slot = vec![0; Saved::len(&header).filter(|&len| len <= SLOT)?];
+        self.window.read(offset, &mut slot)?;
+        Some(slot)
     }
 
     /// Notes that the manager was begun anew, and waits if that was so too often: it will do what it died of again, and guests need the

@@ -35,6 +35,8 @@ mod disks;
 #[cfg(target_os = "none")]
 mod guest;
 #[cfg(target_os = "none")]
+mod heap;
+#[cfg(target_os = "none")]
 mod hv;
 #[cfg(target_os = "none")]
 mod keeper;

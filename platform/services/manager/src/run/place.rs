@@ -25,13 +25,14 @@ const CONTROLS: u64 = FLOOR;
 const BLOCKS: u64 = FLOOR + (6 << 20);
 const BLOCKS_STRIDE: u64 = 0x2000;
 const CONSOLE_STRIDE: u64 = 0x8000;
+const HEAP: u64 = FLOOR + (8 << 20);
 const HISTORIES: u64 = FLOOR + (16 << 20);
 const HISTORY_STRIDE: u64 = layout::HISTORY_BYTES as u64;
 const DMA: u64 = FLOOR + (32 << 20);
 const DMA_STRIDE: u64 = 64 << 20;
 
 const _: () = assert!(DESK + (layout::DESK_BYTES as u64) < BOX && BOX + (layout::BOX_BYTES as u64) < STATE);
-const _: () = assert!(BLOCKS + (layout::MAX_SOURCES as u64) * BLOCKS_STRIDE <= HISTORIES);
+const _: () = assert!(BLOCKS + (layout::MAX_SOURCES as u64) * BLOCKS_STRIDE <= HEAP);
 const _: () = assert!(CONTROLS + (layout::MAX_SOURCES as u64) * PAGE_SIZE <= DESK);
 const _: () = assert!(dt::WINDOWS + (layout::MAX_SOURCES as u64) * CONSOLE_STRIDE <= dt::RAM_BASE);
 const _: () = assert!(layout::BOX_BYTES as u64 <= CONSOLE_STRIDE);
@@ -55,6 +56,17 @@ pub fn control(id: usize) -> u64 {
 /// What is kept of the blocks of guest `id`.
 pub fn blocks(id: usize) -> u64 {
     BLOCKS + id as u64 * BLOCKS_STRIDE
+}
+
+/// The place of `bytes` more heap behind `before`. `None` if there is no room for so much.
+pub fn heap(before: u64, bytes: u64) -> Option<u64> {
+    let ipa = HEAP.checked_add(before)?;
+    (ipa.checked_add(bytes)? <= HISTORIES).then_some(ipa)
+}
+
+/// Whether it is a piece of the manager's own heap.
+pub fn is_heap(ipa: u64) -> bool {
+    (HEAP..HISTORIES).contains(&ipa)
 }
 
 /// The console of guest `id`.

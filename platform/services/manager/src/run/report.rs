@@ -196,9 +196,10 @@ impl Manager {
         if let Ok((all, promised, used)) = hvc::pool_info(self.machine.system) {
             let _ = writeln!(text, "object pool    {}, {} promised, {} used", pages(all), pages(promised), pages(used));
         }
-        let own: u64 = dtb::memory().map(|range| range.len).sum();
-        let _ =
-            writeln!(text, "manager        {}, the bundle {}", pages(own / 4096), pages(bundle_bytes().div_ceil(4096)));
+        let given: u64 = dtb::memory().map(|range| range.len).sum();
+        let heap = &self.machine.heap;
+        let own = pages(given / 4096 + heap.pages());
+        let _ = writeln!(text, "manager        {own}, {heap}; the bundle {}", pages(bundle_bytes().div_ceil(4096)));
         let memory = &self.machine.memory;
         let _ = writeln!(
             text,

@@ -16,11 +16,14 @@ use crate::channels::Channels;
 use crate::clock::Clock;
 use crate::devices::Devices;
 use crate::guest::description_of;
+use crate::heap::Heap;
 use crate::hv::Machine;
 use crate::keeper::Keeper;
 use crate::place;
 use crate::supervisor::{Manager, Options};
 
+/// Bytes of heap for a byte of the system description: a guest's are 60 or more, which come to 1 or 2 KiB, and for a moment to twice that.
+const BYTES_FOR_A_BYTE: usize = 64;
 /// Exit code of a manager that cannot begin.
 const CANNOT_BEGIN: u64 = 1;
 
@@ -38,13 +41,14 @@ pub fn manager() -> u64 {
 fn begin() -> Result<Manager, String> {
     // Until the loop begins.
     irq::mask();
-    let found = Machine::find().map_err(|status| format!("it has no System handle: {}", status.describe()))?;
-    let (mut machine, mut left) = found;
     let is_again = restarts() > 0;
+    let heap = if is_again { Heap::take_over() } else { Heap::default() };
+    let found = Machine::find(heap).map_err(|status| format!("it has no System handle: {}", status.describe()))?;
+    let (mut machine, mut left) = found;
     let (keeper, saved) = recall(&mut machine, &mut left, is_again);
     let clock = Clock::begin(&machine, saved.wall_ns);
     let bundle = bundle()?;
-    let (system, trouble) = match description(&bundle) {
+    let (system, trouble) = match description(&mut machine, &bundle) {
         Ok(system) => (system, None),
         Err(why) => (System::default(), Some(why)),
     };
@@ -154,9 +158,10 @@ fn bundle() -> Result<Archive<'static>, String> {
     Ok(Archive::new(bytes))
 }
 
-fn description(bundle: &Archive<'static>) -> Result<System, String> {
+fn description(machine: &mut Machine, bundle: &Archive<'static>) -> Result<System, String> {
     let entry = bundle.find(names::SYSTEM).map_err(|error| error.to_string())?;
     let entry = entry.ok_or("the bundle has no system description")?;
+    machine.make_room(entry.data.len().saturating_mul(BYTES_FOR_A_BYTE));
     System::decode(entry.data).map_err(|error| error.to_string())
 }
 

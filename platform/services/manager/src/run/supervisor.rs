@@ -104,6 +104,7 @@ impl Manager {
         alarm::begin();
         loop {
             alarm::turn();
+            self.machine.make_room(0);
             let now = time::now_ns();
             self.hear(now);
             let is_told = event.take();
@@ -249,13 +250,14 @@ impl Manager {
         self.event(&format!("the machine cannot be ended: {}", why.describe()));
     }
 
-    /// Pages that are the services' own, or kept for consoles.
+    /// Pages that are the services' own, the manager's heap, or kept for consoles.
     fn held_pages(&self) -> u64 {
         let ram: u64 = self.guests.iter().map(Guest::ram_pages).sum();
         let kept = self.guests.iter().filter(|guest| guest.kept.is_some()).count() as u64 * Kept::PAGES;
         let consoles = self.guests.iter().filter(|guest| guest.console.is_some()).count() as u64 * Console::ALL_PAGES;
         let controls = self.guests.iter().filter(|guest| guest.control.is_some()).count() as u64;
-        ram + kept + consoles + controls + self.desk.pages() + self.channels.held_pages() + self.devices.held_pages()
+        let windows = self.desk.pages() + self.channels.held_pages() + self.devices.held_pages();
+        ram + kept + consoles + controls + windows + self.machine.heap.pages()
     }
 
     /// Blocks until something is pending, or until something is due.
