@@ -219,7 +219,7 @@ const SYSTEMS: [&str; 11] = [
 fn measure(kind: MachineKind, build: bool) -> Result<Figures> {
     if build {
         for system in SYSTEMS {
-            prepare(kind, system, 1, &[], true)?;
+            prepare(kind, system, 2, &[], true)?;
         }
     }
     let mut figures = measure_alone(kind)?;
