@@ -45,11 +45,11 @@ pub fn deaths(machine: MachineKind, cpus: u32) -> Result<()> {
     while_it_keeps_dying(
         &mut running,
         ("one", "block"),
-        &format!("{FIO} --rw=randwrite --filename=/dev/pvda2 --size=24m --loops=3"),
+        &format!("{FIO} --rw=randwrite --filename=/dev/pvda2 --size=24m --loops=12"),
     )?;
     run(&mut running, "mkfs.ext4 -q -F /dev/pvda2 && mount /dev/pvda2 /mnt")?;
-    let files = "for i in 1 2 3; do \
-                 tar -cf /mnt/$i.tar -C / usr/sbin && sync && cmp /mnt/1.tar /mnt/$i.tar || exit; done";
+    let files = "tar -cf /mnt/1.tar -C / usr/sbin; for i in $(seq 12); do \
+                 tar -cf /mnt/2.tar -C / usr/sbin && sync && cmp /mnt/1.tar /mnt/2.tar || exit; done";
     while_it_keeps_dying(&mut running, ("one", "block"), files)?;
     run(&mut running, "umount /mnt && e2fsck -f -n /dev/pvda2")?;
     sound(&mut running)
