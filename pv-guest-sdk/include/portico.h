@@ -1601,7 +1601,10 @@ static inline int64_t portico_call_pool_reclaim(uint64_t system, uint64_t *out_e
 	return status;
 }
 
-/* Pages in the pool, pages promised as budgets, pages in use. */
+/*
+ * Pages in the pool, pages promised as budgets, pages in use. Of each block a page is EL2's own, which counts
+ * as both.
+ */
 #define PORTICO_CALL_POOL_INFO 0xc6000132u
 static inline int64_t portico_call_pool_info(uint64_t system, uint64_t *out_pages, uint64_t *out_promised, uint64_t *out_used)
 {

@@ -188,7 +188,7 @@ calls! {
     0x130 PoolAdd pool_add(system, extent) -> () Bounded "ROOT; OWN on extent";
     /// Takes one wholly free block back out of the pool; `BadState` if there is none.
     0x131 PoolReclaim pool_reclaim(system) -> (extent) Bounded "ROOT";
-    /// Pages in the pool, pages promised as budgets, pages in use.
+    /// Pages in the pool, pages promised as budgets, pages in use. Of each block a page is EL2's own, which counts as both.
     0x132 PoolInfo pool_info(system) -> (pages, promised, used) Bounded "ROOT";
 
     /// Makes the handle of a physical interrupt that EL2 does not use itself. `flags` bit 0: edge-triggered.

@@ -21,7 +21,11 @@ const MANY_DEATHS: usize = 12;
 /// Gives a guest the keyboard, and waits for its shell.
 pub fn focus(running: &mut Machine, guest: &str) -> Result<()> {
     hand_over(running, guest)?;
-    // A shell that takes its input: the answer is none of the letters that were typed, nor of what was printed before and is shown again.
+    answers(running)
+}
+
+/// Waits for a shell that takes its input: the answer is none of the letters that are typed, nor of what was printed before and is shown again.
+fn answers(running: &mut Machine) -> Result<()> {
     let number = running.mark();
     ask(running, &format!("echo ready-$((7*{number}))"), &format!("^ready-{}$", 7 * number)).map(drop)
 }
@@ -94,7 +98,7 @@ pub fn enter(running: &mut Machine) -> Result<()> {
     let mark = running.mark();
     running.send("root\r")?;
     running.wait_after(mark, "^A Debian guest of Portico")?;
-    ask(running, "echo ready-$((6*7))", "^ready-42$").map(drop)
+    answers(running)
 }
 
 /// Starts a Debian guest's next life by a command, waits for it, and logs in again.

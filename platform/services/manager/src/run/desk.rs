@@ -20,7 +20,7 @@ use crate::again::Left;
 use crate::hv::{self, Machine};
 use crate::place;
 
-/// Most bytes that wait for the service. There is room for them from the beginning on: however much it makes the manager say, none is allocated.
+/// Most bytes that wait for the service. There is room for them from the beginning on: however much it makes the manager say, the heap does not grow for it.
 const MAX_WAITING: usize = 32 << 10;
 /// As much of that is only for what is no line.
 const NOT_FOR_LINES: usize = 2 << 10;
