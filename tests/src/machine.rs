@@ -18,7 +18,7 @@ use crate::tap::{self, Report};
 /// What EL2 says when it finds itself broken.
 const PANIC: &str = "PANIC on pCPU";
 /// Lines of output that a failure shows.
-const SHOWN: usize = 60;
+const SHOWN: usize = 40;
 
 /// A running machine.
 #[derive(Debug)]
@@ -183,7 +183,7 @@ impl Machine {
             self.pump(&format!("the plan of {guest}"))?;
         }
         let report = tap::read(self.lines.iter().filter_map(|line| line.strip_prefix(&prefix)));
-        ensure!(report.failures.is_empty(), "{}\n{}", report.failures.join("\n"), self.last_lines());
+        ensure!(report.failures.is_empty(), "{}{}", self.last_lines(), report.failures.join("\n"));
         ensure!(report.planned == Some(report.passed), "planned {:?}, seen {}", report.planned, report.passed);
         Ok(report)
     }
@@ -195,7 +195,7 @@ impl Machine {
     pub fn never(&mut self, pattern: &str) -> Result<()> {
         let regex = Regex::new(pattern)?;
         match self.lines.iter().find(|line| regex.is_match(line)) {
-            Some(line) => bail!("`{line}` must not be\n{}", self.last_lines()),
+            Some(line) => bail!("{}`{line}` must not be", self.last_lines()),
             None => Ok(()),
         }
     }
@@ -253,19 +253,19 @@ impl Machine {
     }
 
     fn pump(&mut self, waiting_for: &str) -> Result<()> {
-        ensure!(!self.ended, "the machine ended before {waiting_for}\n{}", self.last_lines());
+        ensure!(!self.ended, "{}the machine ended before {waiting_for}", self.last_lines());
         let before = self.lines.len();
         match self.qemu.next(self.deadline) {
             // A machine that talks without end is late as well.
             Event::Output(bytes) if Instant::now() < self.deadline => self.take(&bytes),
             Event::End => self.ended = true,
             Event::Output(_) | Event::Timeout => {
-                bail!("{} s are up before {waiting_for}\n{}", self.limit.as_secs(), self.last_lines())
+                bail!("{}{} s are up before {waiting_for}", self.last_lines(), self.limit.as_secs())
             }
         }
         if !self.wants_panic && self.lines.iter().skip(before).any(|line| line.contains(PANIC)) {
             self.drain();
-            bail!("EL2 panicked\n{}", self.last_lines());
+            bail!("{}EL2 panicked", self.last_lines());
         }
         Ok(())
     }
@@ -296,28 +296,32 @@ impl Machine {
         }
     }
 
-    /// The end of the output, for messages.
+    /// The end of the output, for messages: what is wrong comes after it, where whoever sees only the end of a log finds it.
     pub fn last_lines(&self) -> String {
         // The lines of a healthy neighbour, of a load or of a flood would fill the screen.
         let is_noise = |line: &&String| {
             line.starts_with("[neighbour] healthy") || line.ends_with(" flood") || line.contains("] load: ")
         };
-        // Lines one after the other that are the same are one: what came before them may say why.
+        // Lines one after the other that differ only in their numbers are one: what came before them may say why.
+        let without_numbers = |line: &str| line.replace(|c: char| c.is_ascii_digit(), "");
         let mut lines: Vec<(&str, usize)> = Vec::new();
         for line in self.lines.iter().filter(|line| !is_noise(line)) {
             match lines.last_mut() {
-                Some((last, count)) if last == line => *count += 1,
+                Some((last, count)) if without_numbers(last) == without_numbers(line) => {
+                    (*last, *count) = (line, *count + 1)
+                }
                 _ => lines.push((line, 1)),
             }
         }
         let from = lines.len().saturating_sub(SHOWN);
         let mut text = String::new();
         for (line, count) in lines.into_iter().skip(from) {
-            let times = if count > 1 { format!(" ({count} times)") } else { String::new() };
-            text.push_str(&format!("  | {line}{times}\n"));
+            let alike = if count > 1 { format!(" (the last of {count} alike)") } else { String::new() };
+            text.push_str(&format!("  | {line}{alike}\n"));
         }
         text.push_str("  | ");
         text.push_str(&clean(&self.open));
+        text.push('\n');
         text
     }
 }

@@ -31,7 +31,7 @@ fn progress(running: &mut Machine, mark: usize, guest: &str) -> Result<(u64, u64
     let numbers: Vec<u64> = line.split(|c: char| !c.is_ascii_digit()).filter_map(|word| word.parse().ok()).collect();
     match numbers.as_slice() {
         [done, lost, ..] if !line.contains("FAIL") => Ok((*done, *lost)),
-        _ => bail!("{line}\n{}", running.last_lines()),
+        _ => bail!("{}{line}", running.last_lines()),
     }
 }
 

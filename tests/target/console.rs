@@ -123,7 +123,7 @@ fn in_order(running: &mut Machine, guest: &str, least: usize) -> Result<()> {
     let lines = running.all(&format!(r"^\[{guest}\] line \d"))?;
     for (wanted, line) in lines.iter().enumerate() {
         let number = line.rsplit(' ').next().context("no number")?;
-        ensure!(number == format!("{wanted:06}"), "`{line}` where line {wanted} should be\n{}", running.last_lines());
+        ensure!(number == format!("{wanted:06}"), "{}`{line}` where line {wanted} should be", running.last_lines());
     }
     Ok(())
 }

@@ -49,7 +49,7 @@ const WRONG: &str = r#"FAIL|assertion|overflow|panicked|guest "(rtos|ping)": vCP
 /// Waits for a line of the guest after `mark`, or for one that says what is wrong with it.
 fn said(running: &mut Machine, mark: usize, pattern: &str) -> Result<String> {
     let line = running.wait_after(mark, &format!("{pattern}|{WRONG}"))?;
-    ensure!(Regex::new(pattern)?.is_match(&line), "{line}\n{}", running.last_lines());
+    ensure!(Regex::new(pattern)?.is_match(&line), "{}{line}", running.last_lines());
     Ok(line)
 }
 

@@ -201,7 +201,7 @@ fn flood(cpus: u32) -> Result<()> {
     healthy(&mut running)?;
     let whole = running.all(r"^\[hostile\] flood$")?.len();
     let any = running.all("flood")?.len();
-    ensure!(whole > 100 && whole == any, "{whole} of {any} lines of the flood are whole\n{}", running.last_lines());
+    ensure!(whole > 100 && whole == any, "{}{whole} of {any} lines of the flood are whole", running.last_lines());
     Ok(())
 }
 

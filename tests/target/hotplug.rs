@@ -36,7 +36,7 @@ fn add(running: &mut Machine, what: &str) -> Result<()> {
         }
         ensure!(line.contains("has not seen yet"), "{line}");
     }
-    anyhow::bail!("the guest does not see that its disk is gone\n{}", running.last_lines())
+    anyhow::bail!("{}the guest does not see that its disk is gone", running.last_lines())
 }
 
 /// Waits until a guest has verified more, after all that it has said.
@@ -77,7 +77,7 @@ fn disks(machine: MachineKind, cpus: u32) -> Result<()> {
     // It gives it up when it is asked.
     let mark = running.mark();
     let line = command(&mut running, "disk remove hot spare 60", "^error: |disk spare .*was removed|has not given")?;
-    ensure!(line.contains(r#"guest "hot": disk spare (sd:two, rw) was removed"#), "{line}\n{}", running.last_lines());
+    ensure!(line.contains(r#"guest "hot": disk spare (sd:two, rw) was removed"#), "{}{line}", running.last_lines());
     running.wait_after(mark, r"^\[hot\] given up$")?;
     running.wait_after(mark, r"^\[hot\] empty$")?;
     // Now another may have it, which cannot be asked for it, and loses it with its requests.

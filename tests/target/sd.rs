@@ -50,7 +50,7 @@ disk = ["sd"]
 fn advance(running: &mut Machine, mark: usize) -> Result<()> {
     let line = running.wait_after(mark, r"^\[writer\] (load: \d+ done|FAIL)")?;
     if line.contains("FAIL") {
-        bail!("{line}\n{}", running.last_lines());
+        bail!("{}{line}", running.last_lines());
     }
     Ok(())
 }

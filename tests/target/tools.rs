@@ -77,7 +77,7 @@ fn all_stopped(running: &mut Machine) -> Result<()> {
     let after = places(running)?;
     ensure!(before == after, "{before:x?} went on to {after:x?}");
     ensure!(after.iter().all(|pc| pc >> 32 == 0x60), "not in EL2's text: {after:x?}");
-    ensure!(running.mark() == mark, "it goes on to write\n{}", running.last_lines());
+    ensure!(running.mark() == mark, "{}it goes on to write", running.last_lines());
     Ok(())
 }
 

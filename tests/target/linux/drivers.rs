@@ -12,7 +12,7 @@ use super::shell::{ask, focus, hand_over, leave, shells};
 fn sound(running: &mut Machine) -> Result<()> {
     let wrong = "WARNING|BUG:|Oops|Call trace|rcu_sched|broke the protocol|cannot be";
     let answer = ask(running, &format!(r#"echo "wrong: $(dmesg | grep -cE '{wrong}')""#), r"^wrong: \d+$")?;
-    ensure!(answer == "wrong: 0", "the kernel complains\n{}", running.last_lines());
+    ensure!(answer == "wrong: 0", "{}the kernel complains", running.last_lines());
     Ok(())
 }
 
@@ -78,7 +78,7 @@ pub fn queues(machine: MachineKind, cpus: u32) -> Result<()> {
     let discard =
         "[ $(cat /sys/block/pvda/queue/discard_max_bytes) = 0 ] && echo does not; blkdiscard /dev/pvda; echo rc-$?";
     let answer = ask(&mut running, discard, r"^(rc-\d+|does not)$")?;
-    ensure!(answer != "rc-1", "a discard that is offered fails\n{}", running.last_lines());
+    ensure!(answer != "rc-1", "{}a discard that is offered fails", running.last_lines());
     sound(&mut running)
 }
 
@@ -376,5 +376,5 @@ fn operate_leaving(running: &mut Machine, command: &str, answer: &str) -> Result
         ensure!(line.contains("try again"), "{line}");
         running.take_for(Duration::from_millis(200));
     }
-    anyhow::bail!("`{command}` is refused\n{}", running.last_lines())
+    anyhow::bail!("{}`{command}` is refused", running.last_lines())
 }

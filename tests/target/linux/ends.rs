@@ -83,7 +83,7 @@ fn begun_anew(running: &mut Machine, mark: usize, end: &str) -> Result<()> {
     let seconds = between.filter(|line| line.starts_with("[rtos] second ")).count();
     println!("{seconds} seconds of the machine began between the end and the next life");
     ensure!(!running.all(r"^\[rtos\] second \d")?.is_empty(), "nobody tells the seconds");
-    ensure!(seconds <= 1, "{seconds} seconds from `{end}` to `{first}`\n{}", running.last_lines());
+    ensure!(seconds <= 1, "{}{seconds} seconds from `{end}` to `{first}`", running.last_lines());
     enter_again(running, "one", mark)?;
     run(running, "grep -q kept /root/kept")?;
     sound(running)

@@ -54,7 +54,7 @@ pub fn ask(running: &mut Machine, command: &str, answer: &str) -> Result<String>
 /// Types a command that must end well.
 pub fn run(running: &mut Machine, command: &str) -> Result<()> {
     let answer = ask(running, &format!("{command}; echo stat''us-$?"), r"^status-\d+$")?;
-    ensure!(answer == "status-0", "`{command}`: {answer}\n{}", running.last_lines());
+    ensure!(answer == "status-0", "{}`{command}`: {answer}", running.last_lines());
     Ok(())
 }
 
@@ -64,7 +64,7 @@ pub fn sound(running: &mut Machine) -> Result<()> {
     let answer = ask(running, &format!(r#"echo "wrong: $(dmesg | grep -cE '{wrong}')""#), r"^wrong: \d+$")?;
     if answer != "wrong: 0" {
         ask(running, &format!("dmesg | grep -E '{wrong}'; echo th''at"), "^that$")?;
-        bail!("the kernel complains\n{}", running.last_lines());
+        bail!("{}the kernel complains", running.last_lines());
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ const SCRUB_NS: u64 = 100_000_000;
 
 /// Why a guest could not be built.
 enum Failure {
-    /// Wait: memory is being scrubbed.
+    /// Wait: memory is on its way back.
     NotYet,
     /// It cannot be.
     Because(String),
@@ -126,12 +126,18 @@ impl Manager {
             // Scrubbing keeps the loop busy; the next turn tries again.
             Err(Failure::NotYet) => self.unprepare(id, Next::StartAt(now)),
             // What was refused may be had when all memory is scrubbed: a block for EL2's pool, above all after the manager was begun anew.
-            Err(Failure::Because(_)) if !self.machine.memory_is_settled() => {
+            Err(Failure::Because(_)) if !self.is_memory_settled() => {
                 self.unprepare(id, Next::StartAt(now.saturating_add(SCRUB_NS)));
             }
             Err(Failure::Because(why)) => self.fail(id, &why),
         }
         false
+    }
+
+    /// Whether no memory is on its way back: no guest is being taken down, nothing waits to be scrubbed.
+    fn is_memory_settled(&self) -> bool {
+        let is_going = |guest: &Guest| matches!(guest.state, State::Destroying(_));
+        self.machine.memory_is_settled() && !self.guests.iter().any(is_going)
     }
 
     /// Creates a guest's domain with vCPUs, console and channels. Its memory is taken, not filled.
@@ -151,8 +157,9 @@ impl Manager {
                 return Err(Failure::Because(why));
             }
         }
+        let is_settled = self.is_memory_settled();
+        let ram = take_ram(&mut self.machine, &description, is_settled)?;
         let Some(guest) = self.guests.get_mut(id) else { return Ok(()) };
-        let ram = take_ram(&mut self.machine, &description)?;
         let memory_pages = ram.iter().map(|piece| piece.pages).sum();
         let channel_pages = index.map_or(0, |index| self.channels.pages_of(index));
         let budget = guest::budget_pages(&description, memory_pages, channel_pages);
@@ -642,13 +649,21 @@ impl Manager {
     }
 }
 
-/// Takes RAM for a guest: of one whose memory can change by blocks, and fewer if there are not enough.
-fn take_ram(machine: &mut Machine, description: &Description) -> Result<Vec<Piece<Handle>>, MemoryError> {
+/// Takes RAM for a guest: of one whose memory can change by blocks, and fewer if there are not enough and no more is on its way back (`is_settled`).
+fn take_ram(
+    machine: &mut Machine,
+    description: &Description,
+    is_settled: bool,
+) -> Result<Vec<Piece<Handle>>, MemoryError> {
     if !description.is_elastic() {
         return machine.memory.take_many(&mut Calls, description.memory_pages);
     }
     let taken = machine.memory.take_blocks(&mut Calls, description.memory_pages);
     let Err(MemoryError::Exhausted { .. }) = taken else { return taken };
+    // For its whole life it has no more than it begins with.
+    if !is_settled {
+        return Err(MemoryError::Scrubbing);
+    }
     // The smaller things that it needs come out of another one.
     let most = machine.memory.free_blocks().saturating_sub(1) * BLOCK_PAGES;
     if most < description.memory_min_pages { taken } else { machine.memory.take_blocks(&mut Calls, most) }
