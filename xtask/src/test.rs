@@ -3,17 +3,20 @@
 //! A step that runs a test binary counts each of its tests, any other step counts as one. Steps run one after the
 //! other, and one that fails does not keep the rest from running.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::guests::{self, Kind};
 use crate::toolchain::{self, Toolchain};
 use crate::{bench, bootcode, build, linux, project, setup, sizes};
+
+use outcome::{Outcome, check, tests};
+
+mod outcome;
 
 /// A step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -53,28 +56,15 @@ pub struct Options {
     /// All of every step, also what takes long
     #[arg(long, conflicts_with = "steps")]
     pub all: bool,
+    /// Run a test on the machines that failed once more, alone. What passes then is counted as passed and named as unsteady; not if more than 3 failed
+    #[arg(long)]
+    pub retry: bool,
     /// Install what is missing without asking
     #[arg(long, short)]
     pub yes: bool,
     /// Arguments for the test binaries of `unit` and `target`, such as part of a test's name
     #[arg(last = true)]
     pub arguments: Vec<String>,
-}
-
-/// How many tests passed and failed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Count {
-    /// Passed.
-    pub passed: usize,
-    /// Failed.
-    pub failed: usize,
-}
-
-impl Count {
-    /// Counts a step as one test.
-    fn one(success: bool) -> Count {
-        Count { passed: usize::from(success), failed: usize::from(!success) }
-    }
 }
 
 /// Runs the subcommand.
@@ -88,7 +78,7 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
         println!("0 passed, 1 failed");
         return Ok(ExitCode::FAILURE);
     }
-    let mut total = Count::default();
+    let mut total = Outcome::default();
     let mut report = Vec::new();
     for step in Step::value_variants() {
         let wanted = options.steps.is_empty() || options.steps.contains(step);
@@ -97,23 +87,25 @@ pub fn execute(options: &Options) -> Result<ExitCode> {
         }
         println!("== {}", step.name());
         let started = Instant::now();
-        let count = step.run(options).unwrap_or_else(|error| {
+        let outcome = step.run(options).unwrap_or_else(|error| {
             eprintln!("error: {error:#}");
-            Count::one(false)
+            Outcome::one(false)
         });
-        total.passed += count.passed;
-        total.failed += count.failed;
         let seconds = started.elapsed().as_secs_f64();
         report.push(format!(
             "{:<10} {:>5} passed {:>3} failed {seconds:>7.1} s",
             step.name(),
-            count.passed,
-            count.failed
+            outcome.passed,
+            outcome.failed
         ));
+        total.add(outcome);
     }
     println!("==");
     for line in report {
         println!("{line}");
+    }
+    for name in &total.unsteady {
+        println!("unsteady: {name} failed, and passed when it ran alone");
     }
     println!("{} passed, {} failed", total.passed, total.failed);
     Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -126,7 +118,7 @@ impl Step {
     }
 
     /// Runs the step.
-    fn run(self, options: &Options) -> Result<Count> {
+    fn run(self, options: &Options) -> Result<Outcome> {
         match self {
             Step::Format => check(host_cargo("fmt").args(["--all", "--check"])),
             Step::Generated => check(host_cargo("run").args(["-q", "-p", "portico-abi-gen", "--", "--check"])),
@@ -148,11 +140,11 @@ impl Step {
                 let sizes = sizes::measure()?;
                 bootcode::check()?;
                 sizes::print(&sizes);
-                Ok(Count::one(sizes.within_limits()))
+                Ok(Outcome::one(sizes.within_limits()))
             }
-            Step::Target => target(&options.arguments),
+            Step::Target => target(options),
             Step::Linux => linux(options),
-            Step::Bench => Ok(Count::one(bench::execute(&bench::Options::default())? == ExitCode::SUCCESS)),
+            Step::Bench => Ok(Outcome::one(bench::execute(&bench::Options::default())? == ExitCode::SUCCESS)),
         }
     }
 }
@@ -170,43 +162,8 @@ fn host_cargo(verb: &str) -> Command {
     command
 }
 
-/// Runs a command that is one test.
-fn check(command: &mut Command) -> Result<Count> {
-    let status = command.status().with_context(|| format!("starting {}", command.get_program().display()))?;
-    Ok(Count::one(status.success()))
-}
-
-/// Runs a command that runs test binaries, and counts their tests.
-fn tests(command: &mut Command) -> Result<Count> {
-    let mut child = command.stdout(Stdio::piped()).spawn()?;
-    let output = child.stdout.take().context("a command without output")?;
-    let mut count = Count::default();
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        println!("{line}");
-        if let Some(found) = parse_result(&line) {
-            count.passed += found.passed;
-            count.failed += found.failed;
-        }
-    }
-    let status = child.wait()?;
-    if !status.success() && count.failed == 0 {
-        // It did not build, or a test binary died.
-        count.failed = 1;
-    }
-    Ok(count)
-}
-
-/// Reads the last line of a test binary: `test result: ok. 3 passed; 0 failed; ...`.
-fn parse_result(line: &str) -> Option<Count> {
-    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
-    let number =
-        |word: &str| counts.split(';').find_map(|part| part.trim().strip_suffix(word)?.trim().parse::<usize>().ok());
-    Some(Count { passed: number("passed")?, failed: number("failed")? })
-}
-
 /// Lints the hypervisor, the manager and all guests with the toolchain that builds them.
-fn lint_bare() -> Result<Count> {
+fn lint_bare() -> Result<Outcome> {
     let toolchain = toolchain::detect()?;
     let mut guests = vec!["portico-manager".to_string(), "portico-c".to_string()];
     for guest in guests::discover()? {
@@ -214,13 +171,12 @@ fn lint_bare() -> Result<Count> {
             guests.push(package);
         }
     }
-    let mut total = Count::default();
+    let mut total = Outcome::default();
     // The hypervisor by itself, as it is built: in one call with guests it would get their features of shared crates.
     for packages in [vec!["portico-hyp".to_string()], guests] {
         let names = packages.iter().flat_map(|package| ["-p", package]);
-        let count = check(lint_command(&toolchain).args(names).args(["--", "-Dwarnings"]))?;
-        total.passed += count.passed;
-        total.failed += count.failed;
+        let outcome = check(lint_command(&toolchain).args(names).args(["--", "-Dwarnings"]))?;
+        total.add(outcome);
     }
     Ok(total)
 }
@@ -245,8 +201,8 @@ fn lint_command(toolchain: &Toolchain) -> Command {
 }
 
 /// Runs the tests named `loom_*` of all packages, in a target folder of their own.
-fn loom() -> Result<Count> {
-    let mut total = Count::default();
+fn loom() -> Result<Outcome> {
+    let mut total = Outcome::default();
     for package in ["pv-guest-sdk/abi", "pv-guest-sdk", "hyp/core"] {
         let folder = project::root().join(package);
         let names: Vec<String> = std::fs::read_dir(folder.join("tests"))
@@ -263,47 +219,43 @@ fn loom() -> Result<Count> {
         command.args(["-q", "--release", "--manifest-path"]).arg(folder.join("Cargo.toml"));
         command.args(names.iter().flat_map(|name| ["--test", name]));
         command.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", project::target_dir().join("loom"));
-        let count = tests(&mut command)?;
-        total.passed += count.passed;
-        total.failed += count.failed;
+        let outcome = tests(&mut command)?;
+        total.add(outcome);
     }
     Ok(total)
 }
 
 /// Builds everything and runs the tests on the machines.
-fn target(arguments: &[String]) -> Result<Count> {
+fn target(options: &Options) -> Result<Outcome> {
     build::build(&build::Options::default())?;
-    tests(host_cargo("test").args(["-q", "-p", "portico-tests", "--"]).args(arguments))
+    on_machines(&[], options)
 }
 
 /// Builds a Linux kernel if that was not done, and runs its tests on the machines.
-fn linux(options: &Options) -> Result<Count> {
+fn linux(options: &Options) -> Result<Outcome> {
     setup::ensure(setup::LINUX, &setup::Options { yes: options.yes, dry_run: false })?;
     let is_quick = !options.all && options.steps.is_empty();
     let parts = if is_quick { vec![linux::Part::Kernel, linux::Part::Initramfs] } else { Vec::new() };
     linux::build(&linux::Options { parts, ..linux::Options::default() })?;
     build::build(&build::Options::default())?;
     // They are marked as ignored, so that the step `target` leaves them out.
-    let filter = if is_quick { "linux::quick::" } else { "linux::" };
-    tests(host_cargo("test").args(["-q", "-p", "portico-tests", "--", "--ignored", filter]).args(&options.arguments))
+    on_machines(&["--ignored", if is_quick { "linux::quick::" } else { "linux::" }], options)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Most failed tests that run once more: when more fail, it is not chance.
+const RETRIED: usize = 3;
 
-    #[test]
-    fn counts_what_test_binaries_print() {
-        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s";
-        assert_eq!(parse_result(line), Some(Count { passed: 12, failed: 3 }));
-        assert_eq!(parse_result("test a ... ok"), None);
+/// Runs tests on the machines.
+fn on_machines(which: &[&str], options: &Options) -> Result<Outcome> {
+    let run = |arguments: &[&str], own: &[String]| {
+        tests(host_cargo("test").args(["-q", "-p", "portico-tests", "--"]).args(arguments).args(own))
+    };
+    let mut outcome = run(which, &options.arguments)?;
+    if options.retry && (1..=RETRIED).contains(&outcome.failed) {
+        outcome.retry(|name| {
+            println!("== {name}, alone");
+            run(&["--include-ignored", "--exact", name], &[])
+        })?;
     }
-
-    #[test]
-    fn a_command_that_dies_is_a_failure() {
-        let count = tests(Command::new("sh").args(["-c", "echo 'test result: ok. 2 passed; 0 failed;'; exit 1"]));
-        assert_eq!(count.unwrap(), Count { passed: 2, failed: 1 });
-        let count = tests(Command::new("sh").args(["-c", "echo 'test result: FAILED. 2 passed; 5 failed;'; exit 1"]));
-        assert_eq!(count.unwrap(), Count { passed: 2, failed: 5 });
-    }
+    Ok(outcome)
 }
