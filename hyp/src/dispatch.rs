@@ -2,6 +2,8 @@
 
 use crate::graph::{self, Graph, Ref};
 use crate::hypercall::{Args, Outcome, domain, extent, handle, port, psci, system, this, vcpu};
+use crate::object::irq::Irq;
+use crate::object::port::Port;
 use crate::object::vcpu::Vcpu;
 use crate::sched;
 use crate::trap::{Next, STAY};
@@ -81,8 +83,8 @@ fn serve_locked(call: Call, args: &mut Args, graph: &mut Graph) -> Outcome {
         Call::HandleCopy => handle::copy(args, graph),
         Call::HandleClose => handle::close(args, graph),
         Call::PortPairCreate => port::pair_create(args, graph),
-        Call::PortBind => port::bind(args, graph),
-        Call::PortUnbind => port::unbind(args, graph),
+        Call::PortBind => port::bind::<Port>(args, graph),
+        Call::PortUnbind => port::unbind::<Port>(args, graph),
         Call::DomainCreate => domain::create(args, graph),
         Call::DomainConfig => domain::config(args, graph),
         Call::DomainRun => domain::run(args, graph),
@@ -110,8 +112,8 @@ fn serve_locked(call: Call, args: &mut Args, graph: &mut Graph) -> Outcome {
         Call::PoolReclaim => system::pool_reclaim(args, graph),
         Call::PoolInfo => system::pool_info(args, graph),
         Call::IrqCreate => system::irq_create(args, graph),
-        Call::IrqBind => system::irq_bind(args, graph),
-        Call::IrqUnbind => system::irq_unbind(args, graph),
+        Call::IrqBind => port::bind::<Irq>(args, graph),
+        Call::IrqUnbind => port::unbind::<Irq>(args, graph),
         Call::DeviceExtent => system::device_extent(args, graph),
         Call::ExtentAddress => system::extent_address(args, graph),
         Call::EntropyFeed => system::entropy_feed(args, graph),

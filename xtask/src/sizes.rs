@@ -21,7 +21,7 @@ const TEXT_LIMIT: u64 = 62_208;
 /// Most text that only boot executes, in bytes. Lower it likewise.
 const BOOT_TEXT_LIMIT: u64 = 15_104;
 /// Most lines of code that pass. Lower it likewise.
-const LINES_LIMIT: usize = 11_732;
+const LINES_LIMIT: usize = 11_691;
 
 /// What is compiled into EL2: not the parts of the ABI that only guests use.
 const SOURCES: &[&str] = &[

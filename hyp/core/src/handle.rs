@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! 63       48 47    40  39  38              16 15       0
-//! generation | type   |live| index            | rights      a live slot
+//! generation | type   | 1  | 0                | rights      a live slot
 //! generation | 0      | 0  | next free + 1    | 0           a free slot
 //! ```
 //! The generation of a slot grows at each release and is never 0, so no stale handle and no zero names anything
@@ -17,9 +17,8 @@ use portico_abi::{Handle, ObjectType, Rights, Status};
 const LIVE: u64 = 1 << 39;
 const TYPE_SHIFT: u32 = 40;
 const GENERATION_SHIFT: u32 = 48;
-const INDEX_SHIFT: u32 = 16;
-/// Highest object index that a tag can hold.
-pub const INDEX_MAX: u32 = (1 << 23) - 1;
+const LINK_SHIFT: u32 = 16;
+const LINK_MASK: u32 = (1 << 23) - 1;
 
 /// The packed state of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,15 +38,9 @@ impl Tag {
         self.0
     }
 
-    /// Composes a live tag. Bits of `index` above [`INDEX_MAX`] are dropped.
-    pub const fn live(generation: u16, ty: ObjectType, index: u32, rights: Rights) -> Self {
-        Self(
-            (generation as u64) << GENERATION_SHIFT
-                | (ty as u64) << TYPE_SHIFT
-                | LIVE
-                | ((index & INDEX_MAX) as u64) << INDEX_SHIFT
-                | rights.bits() as u64,
-        )
+    /// Composes a live tag.
+    pub const fn live(generation: u16, ty: ObjectType, rights: Rights) -> Self {
+        Self((generation as u64) << GENERATION_SHIFT | (ty as u64) << TYPE_SHIFT | LIVE | rights.bits() as u64)
     }
 
     const fn free(generation: u16, next: Option<u16>) -> Self {
@@ -55,11 +48,11 @@ impl Tag {
             Some(slot) => slot as u64 + 1,
             None => 0,
         };
-        Self((generation as u64) << GENERATION_SHIFT | link << INDEX_SHIFT)
+        Self((generation as u64) << GENERATION_SHIFT | link << LINK_SHIFT)
     }
 
     const fn next_free(self) -> Option<u16> {
-        match self.index() {
+        match (self.0 >> LINK_SHIFT) as u32 & LINK_MASK {
             0 => None,
             link => Some((link - 1) as u16),
         }
@@ -80,12 +73,6 @@ impl Tag {
     /// Type of the object; `None` if the slot is free.
     pub const fn object_type(self) -> Option<ObjectType> {
         ObjectType::from_raw((self.0 >> TYPE_SHIFT) as u8)
-    }
-
-    /// Index of the object in the table of its type.
-    #[inline(always)]
-    pub const fn index(self) -> u32 {
-        (self.0 >> INDEX_SHIFT) as u32 & INDEX_MAX
     }
 
     /// Rights of the holder.
@@ -200,13 +187,7 @@ impl FreeSlots {
     }
 
     /// Takes a free slot and makes it live; `None` if the table is full.
-    pub fn alloc<T: TagStore + ?Sized>(
-        &mut self,
-        tags: &mut T,
-        ty: ObjectType,
-        index: u32,
-        rights: Rights,
-    ) -> Option<Handle> {
+    pub fn alloc<T: TagStore + ?Sized>(&mut self, tags: &mut T, ty: ObjectType, rights: Rights) -> Option<Handle> {
         let slot = self.head?;
         let tag = tags.get(slot);
         self.head = tag.next_free();
@@ -214,7 +195,7 @@ impl FreeSlots {
             self.tail = None;
         }
         self.used += 1;
-        tags.set(slot, Tag::live(tag.generation(), ty, index, rights));
+        tags.set(slot, Tag::live(tag.generation(), ty, rights));
         Some(Handle::new(slot, tag.generation()))
     }
 
@@ -251,7 +232,7 @@ pub const fn next_generation(generation: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{FreeSlots, INDEX_MAX, Tag, check, check_any, next_generation};
+    use super::{FreeSlots, Tag, check, check_any, next_generation};
     use portico_abi::handle::SELF_DOMAIN;
     use portico_abi::{Handle, ObjectType, Rights, Status};
     use proptest::prelude::*;
@@ -259,7 +240,7 @@ mod tests {
     #[test]
     fn each_refusal() {
         let rights = Rights::NOTIFY | Rights::BIND;
-        let tag = Tag::live(7, ObjectType::Port, 42, rights);
+        let tag = Tag::live(7, ObjectType::Port, rights);
         let handle = Handle::new(3, 7);
         assert_eq!(check(tag, handle, ObjectType::Port, Rights::NOTIFY), Ok(()));
         assert_eq!(check(tag, handle, ObjectType::Port, Rights::empty()), Ok(()));
@@ -269,7 +250,7 @@ mod tests {
         assert_eq!(check(Tag::from_raw(0), Handle::NONE, ObjectType::Port, Rights::empty()), Err(Status::BadHandle));
         assert_eq!(check_any(tag, handle, Rights::BIND), Ok(()));
         assert_eq!(check_any(tag, handle, Rights::OWN), Err(Status::NoRights));
-        assert_eq!((tag.index(), tag.rights(), tag.object_type()), (42, rights, Some(ObjectType::Port)));
+        assert_eq!((tag.rights(), tag.object_type()), (rights, Some(ObjectType::Port)));
     }
 
     #[test]
@@ -279,7 +260,7 @@ mod tests {
         let mut slots = FreeSlots::new();
         slots.grow(&mut tags[..], 1);
         for _ in 0..70_000 {
-            let handle = slots.alloc(&mut tags[..], ObjectType::Irq, 0, Rights::empty()).unwrap();
+            let handle = slots.alloc(&mut tags[..], ObjectType::Irq, Rights::empty()).unwrap();
             assert_ne!(handle.generation(), 0);
             slots.release(&mut tags[..], handle.slot());
         }
@@ -329,9 +310,9 @@ mod tests {
             slots.grow(&mut tags[..], 8);
             slots.grow(&mut tags[..], 8);
             let (mut live, mut dead): (Vec<Handle>, Vec<Handle>) = (vec![], vec![]);
-            for (number, (make, which)) in steps.into_iter().enumerate() {
+            for (make, which) in steps {
                 if make {
-                    match slots.alloc(&mut tags[..], ObjectType::Port, INDEX_MAX - number as u32, Rights::BIND) {
+                    match slots.alloc(&mut tags[..], ObjectType::Port, Rights::BIND) {
                         Some(handle) => live.push(handle),
                         None => prop_assert_eq!(live.len(), 16),
                     }

@@ -6,7 +6,7 @@ use super::{Args, Outcome, only_bits};
 use crate::graph::{self, Graph, Ref};
 use crate::object::extent::{self, Extent};
 use crate::object::handle;
-use crate::object::irq::{self, Irq};
+use crate::object::irq;
 use crate::percpu;
 use crate::trap::{Next, STAY};
 use crate::{clock, entropy, memory, phys};
@@ -71,21 +71,6 @@ pub fn irq_create(args: &mut Args, graph: &mut Graph) -> Outcome {
     let edge = only_bits(args.get::<3>(), 1)? == 1;
     let handle = irq::create(graph, args.caller(), args.get::<2>(), edge, args.get::<4>())?;
     args.done([u64::from(handle.raw())])
-}
-
-/// `irq_bind(irq, vcpu, bit)`.
-pub fn irq_bind(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let irq: Ref<Irq> = handle::lookup(graph, args.caller(), args.handle::<1>(), Rights::BIND)?;
-    let vcpu = args.caller().vcpu_at(args.get::<2>()).ok_or(Status::NotFound)?;
-    irq.bind(graph, vcpu, args.get::<3>())?;
-    Ok(Status::Ok)
-}
-
-/// `irq_unbind(irq)`.
-pub fn irq_unbind(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let irq: Ref<Irq> = handle::lookup(graph, args.caller(), args.handle::<1>(), Rights::BIND)?;
-    irq.unbind(graph);
-    Ok(Status::Ok)
 }
 
 /// `device_extent(system, pa, pages, cookie) -> (extent)`.

@@ -9,10 +9,11 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use crate::graph::{Graph, GraphCell, Ref};
 use crate::memory;
+use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
 use crate::object::extent::{self, Extent};
-use crate::object::irq::{self, Irq};
-use crate::object::port::{self, Port};
+use crate::object::irq::Irq;
+use crate::object::port::Port;
 use crate::object::vcpu::Vcpu;
 use portico_abi::{Handle, ObjectType, PAGE_SIZE, Rights, Status};
 use portico_core::handle::{FreeSlots, Tag, TagStore, check, check_any};
@@ -232,15 +233,8 @@ fn insert_any(
 /// # Errors
 /// `NoBudget`, `Limit`.
 pub fn insert_system(graph: &mut Graph, domain: Ref<Domain>) -> Result<Handle, Status> {
-    Ok(take_slot(
-        graph,
-        domain,
-        ObjectType::System,
-        Rights::ROOT | Rights::INSPECT,
-        NonNull::<()>::dangling().as_ptr(),
-        0,
-    )?
-    .0)
+    let object = NonNull::<()>::dangling().as_ptr();
+    Ok(take_slot(graph, domain, ObjectType::System, Rights::ROOT | Rights::INSPECT, object, 0)?.0)
 }
 
 fn take_slot(
@@ -255,12 +249,8 @@ fn take_slot(
     if domain.is_dying() {
         return Err(Status::BadState);
     }
-    // SAFETY: the table lives in the domain, which outlives this stay in EL2.
-    let table: &'static HandleTable = unsafe { &(*domain.as_ptr()).handles };
+    let table = with_room(graph, domain)?;
     let mut free = table.free.get(graph);
-    if free.used() == free.slots() {
-        grow(graph, domain, table, &mut free)?;
-    }
     // The object goes in before the tag makes the slot live: a reader that sees the tag sees the object.
     let number = free.peek().ok_or(Status::Limit)?;
     let slot = table.slot(number).ok_or(Status::Limit)?;
@@ -270,19 +260,24 @@ fn take_slot(
     slot.number.set(graph, number);
     slot.next.set(graph, null_mut());
     slot.prev.set(graph, null_mut());
-    let handle = free.alloc(&mut Tags(table), ty, 0, rights).ok_or(Status::Limit)?;
+    let handle = free.alloc(&mut Tags(table), ty, rights).ok_or(Status::Limit)?;
     table.free.set(graph, free);
     Ok((handle, slot))
 }
 
-fn grow(graph: &mut Graph, domain: Ref<Domain>, table: &HandleTable, free: &mut FreeSlots) -> Result<(), Status> {
-    let index = free.slots() as usize / PAGE_SLOTS;
-    let entry = table.pages.get(index).ok_or(Status::Limit)?;
-    let page = memory::alloc_page(graph, domain)?;
-    entry.store(page.va.as_ptr().cast(), Ordering::Release);
-    free.grow(&mut Tags(table), PAGE_SLOTS as u32);
-    table.free.set(graph, *free);
-    Ok(())
+/// The table of a domain, which grows if no slot is free.
+fn with_room(graph: &mut Graph, domain: Ref<Domain>) -> Result<&'static HandleTable, Status> {
+    // SAFETY: the table lives in the domain, which outlives this stay in EL2.
+    let table: &'static HandleTable = unsafe { &(*domain.as_ptr()).handles };
+    let mut free = table.free.get(graph);
+    if free.used() == free.slots() {
+        let entry = table.pages.get(free.slots() as usize / PAGE_SLOTS).ok_or(Status::Limit)?;
+        let page = memory::alloc_page(graph, domain)?;
+        entry.store(page.va.as_ptr().cast(), Ordering::Release);
+        free.grow(&mut Tags(table), PAGE_SLOTS as u32);
+        table.free.set(graph, free);
+    }
+    Ok(table)
 }
 
 /// Takes a handle out of its table without any effect on the object.
@@ -302,15 +297,11 @@ fn unlink(graph: &mut Graph, slot: &Slot) {
         next.prev.set(graph, prev);
     }
     // SAFETY: as above.
-    let is_head = match unsafe { prev.as_ref() } {
-        Some(prev) => {
-            prev.next.set(graph, next);
-            false
-        }
-        None => true,
-    };
+    if let Some(prev) = unsafe { prev.as_ref() } {
+        prev.next.set(graph, next);
+    }
     if let Some(chain) = chain_of(tag, object) {
-        if is_head {
+        if prev.is_null() {
             chain.head.set(graph, next);
         }
         let count = chain.count.get(graph);
@@ -374,12 +365,12 @@ pub fn close(graph: &mut Graph, domain: Ref<Domain>, handle: Handle) -> Result<(
         ObjectType::Port => {
             unlink(graph, slot);
             // SAFETY: the slot held a live port, whose last handle is gone.
-            port::retire(graph, unsafe { object_in(object)? });
+            Port::retire(graph, unsafe { object_in(object)? });
         }
         ObjectType::Irq => {
             unlink(graph, slot);
             // SAFETY: as above.
-            irq::retire(graph, unsafe { object_in(object)? });
+            Irq::retire(graph, unsafe { object_in(object)? });
         }
         ObjectType::Extent => {
             // SAFETY: as above.
@@ -392,33 +383,32 @@ pub fn close(graph: &mut Graph, domain: Ref<Domain>, handle: Handle) -> Result<(
     Ok(())
 }
 
-/// After one of several handles to a port or interrupt is closed: nothing of `domain` may hang on to it by another's handle. A binding to one of
-/// its vCPUs ends, and if `domain` pays for the object and has no other handle to it, the object ends, since its memory will go with the domain.
+/// After one of several handles to a port or interrupt is closed: nothing of `domain` may hang on to it by another's handle.
 fn drop_ties(graph: &mut Graph, domain: Ref<Domain>, ty: ObjectType, object: *mut ()) {
-    match ty {
-        ObjectType::Port => {
-            // SAFETY: the slot just closed held a live port, which has other handles.
-            let Some(port) = (unsafe { Ref::from_ptr(object.cast::<Port>()) }) else { return };
-            if port.is_bound_to(domain) {
-                port.unbind(graph);
-            }
-            if port.owner(graph) == domain && !is_held_by(graph, port.handles(), domain) {
-                close_all(graph, port.handles());
-                port::retire(graph, port);
-            }
+    // SAFETY: the slot just closed held a live object of this type, which has other handles.
+    unsafe {
+        match ty {
+            ObjectType::Port => drop_ties_to::<Port>(graph, domain, object),
+            ObjectType::Irq => drop_ties_to::<Irq>(graph, domain, object),
+            ObjectType::System | ObjectType::Domain | ObjectType::Vcpu | ObjectType::Extent => {}
         }
-        ObjectType::Irq => {
-            // SAFETY: as above, for an interrupt.
-            let Some(irq) = (unsafe { Ref::from_ptr(object.cast::<Irq>()) }) else { return };
-            if irq.is_bound_to(domain) {
-                irq.unbind(graph);
-            }
-            if irq.owner(graph) == domain && !is_held_by(graph, irq.handles(), domain) {
-                close_all(graph, irq.handles());
-                irq::retire(graph, irq);
-            }
-        }
-        ObjectType::System | ObjectType::Domain | ObjectType::Vcpu | ObjectType::Extent => {}
+    }
+}
+
+/// A binding to one of the domain's vCPUs ends, and if `domain` pays for the object and has no other handle to it, the object ends, since its
+/// memory will go with the domain.
+///
+/// # Safety
+/// As [`object_in`].
+unsafe fn drop_ties_to<T: Bindable>(graph: &mut Graph, domain: Ref<Domain>, object: *mut ()) {
+    // SAFETY: by the contract.
+    let Ok(object) = (unsafe { object_in::<T>(object) }) else { return };
+    if Target::load(object.target()).is_some_and(|target| target.vcpu.domain == domain) {
+        object.unbind(graph);
+    }
+    if object.owner(graph) == domain && !is_held_by(graph, object.handles(), domain) {
+        close_all(graph, object.handles());
+        T::retire(graph, object);
     }
 }
 
@@ -546,11 +536,5 @@ pub fn find_system(_graph: &Graph, domain: Ref<Domain>) -> Result<Handle, Status
 /// # Errors
 /// `NoBudget`, `Limit`.
 pub fn check_room(graph: &mut Graph, domain: Ref<Domain>) -> Result<(), Status> {
-    // SAFETY: the table lives in the domain, which outlives this stay in EL2.
-    let table: &'static HandleTable = unsafe { &(*domain.as_ptr()).handles };
-    let mut free = table.free.get(graph);
-    if free.used() == free.slots() {
-        grow(graph, domain, table, &mut free)?;
-    }
-    Ok(())
+    with_room(graph, domain).map(drop)
 }

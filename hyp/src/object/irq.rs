@@ -9,12 +9,10 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 use crate::graph::{Graph, GraphCell, Ref};
 use crate::lock::Lock;
 use crate::notify;
+use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
 use crate::object::handle::{self, HandleChain, Object};
-use crate::object::port::Target;
 use crate::object::slab::{self, Small};
-use crate::object::vcpu::Vcpu;
-use portico_abi::port::{BIT_FIRST_FREE, PORT_BITS};
 use portico_abi::{Handle, ObjectType, Rights, Status};
 use portico_arch::gic::{self, FIRST_SPECIAL_INTID, FIRST_SPI, Trigger};
 use portico_core::addr::PcpuId;
@@ -115,7 +113,7 @@ pub fn deliver(intid: u32) -> bool {
         gic::disable(intid);
         return false;
     };
-    let Some((vcpu, bit)) = Target::from_raw(irq.target.load(Ordering::Acquire)) else {
+    let Some(Target { vcpu, bit }) = Target::load(&irq.target) else {
         gic::disable(intid);
         return false;
     };
@@ -129,43 +127,6 @@ pub fn deliver(intid: u32) -> bool {
 }
 
 impl Irq {
-    /// Binds to a vCPU and turns the interrupt on.
-    ///
-    /// # Errors
-    /// `Invalid` if `bit` is reserved or out of range.
-    pub fn bind(&self, _graph: &mut Graph, vcpu: Ref<Vcpu>, bit: u64) -> Result<(), Status> {
-        let bit = u16::try_from(bit).map_err(|_| Status::Invalid)?;
-        if !(BIT_FIRST_FREE..PORT_BITS as u16).contains(&bit) {
-            return Err(Status::Invalid);
-        }
-        self.target.store(Target::new(vcpu, bit).raw(), Ordering::Release);
-        let trigger = if self.edge { Trigger::Edge } else { Trigger::Level };
-        let _distributor = DISTRIBUTOR.lock();
-        gic::disable(self.intid);
-        gic::configure_spi(self.intid, trigger, PcpuId::new(vcpu.pcpu.load(Ordering::Relaxed)));
-        gic::enable(self.intid);
-        Ok(())
-    }
-
-    /// Turns the interrupt off and forgets who got it. It starts clean for whoever binds it next.
-    pub fn unbind(&self, _graph: &mut Graph) {
-        let _distributor = DISTRIBUTOR.lock();
-        gic::disable(self.intid);
-        self.target.store(0, Ordering::Release);
-        self.active.store(false, Ordering::Release);
-        gic::reset_spi(self.intid);
-    }
-
-    /// Whether it is bound to a vCPU of `domain`.
-    pub fn is_bound_to(&self, domain: Ref<Domain>) -> bool {
-        Target::from_raw(self.target.load(Ordering::Acquire)).is_some_and(|(vcpu, _)| vcpu.domain == domain)
-    }
-
-    /// The domain whose budget pays for it.
-    pub fn owner(&self, graph: &Graph) -> Ref<Domain> {
-        self.owner.get(graph)
-    }
-
     /// The guest handled it: it can fire again. Completing one that is not active has no effect.
     pub fn complete(&self) {
         if self.active.swap(false, Ordering::AcqRel) {
@@ -174,12 +135,40 @@ impl Irq {
     }
 }
 
-/// Ends an interrupt whose handles are closed.
-pub fn retire(graph: &mut Graph, irq: Ref<Irq>) {
-    irq.unbind(graph);
-    if let Some(entry) = entry(irq.intid) {
-        entry.store(null_mut(), Ordering::Release);
+impl Bindable for Irq {
+    fn target(&self) -> &AtomicU64 {
+        &self.target
     }
-    let owner = irq.owner.get(graph);
-    slab::retire(graph, owner, irq);
+
+    fn owner(&self, graph: &Graph) -> Ref<Domain> {
+        self.owner.get(graph)
+    }
+
+    /// Turns the interrupt on.
+    fn bind(&self, _graph: &mut Graph, target: Target) {
+        self.target.store(target.raw(), Ordering::Release);
+        let pcpu = target.vcpu.pcpu.load(Ordering::Relaxed);
+        let trigger = if self.edge { Trigger::Edge } else { Trigger::Level };
+        let _distributor = DISTRIBUTOR.lock();
+        gic::disable(self.intid);
+        gic::configure_spi(self.intid, trigger, PcpuId::new(pcpu));
+        gic::enable(self.intid);
+    }
+
+    /// Turns the interrupt off. It starts clean for whoever binds it next.
+    fn unbind(&self, _graph: &mut Graph) {
+        let _distributor = DISTRIBUTOR.lock();
+        gic::disable(self.intid);
+        self.target.store(0, Ordering::Release);
+        self.active.store(false, Ordering::Release);
+        gic::reset_spi(self.intid);
+    }
+
+    fn retire(graph: &mut Graph, irq: Ref<Self>) {
+        irq.unbind(graph);
+        if let Some(entry) = entry(irq.intid) {
+            entry.store(null_mut(), Ordering::Release);
+        }
+        slab::retire(graph, irq.owner(graph), irq);
+    }
 }

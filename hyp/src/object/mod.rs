@@ -1,5 +1,6 @@
 //! The kernel objects, one file each.
 
+pub mod bind;
 pub mod domain;
 pub mod extent;
 pub mod handle;

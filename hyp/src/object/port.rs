@@ -8,11 +8,11 @@ use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 
 use crate::graph::{Graph, GraphCell, Ref};
 use crate::notify;
+use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
 use crate::object::handle::{self, HandleChain, Object};
 use crate::object::slab::{self, Small};
 use crate::object::vcpu::Vcpu;
-use portico_abi::port::{BIT_FIRST_FREE, PORT_BITS};
 use portico_abi::{Handle, ObjectType, Rights, Status};
 
 /// One end of a notification link.
@@ -20,41 +20,13 @@ use portico_abi::{Handle, ObjectType, Rights, Status};
 pub struct Port {
     /// The other end; null once it is gone.
     pub peer: AtomicPtr<Port>,
-    /// vCPU and bit that a notification of this end reaches; 0 while unbound. See [`Target`].
+    /// vCPU and bit that a notification of this end reaches; 0 while unbound: the word of a [`Target`].
     pub target: AtomicU64,
     /// Notified while unbound.
     latent: AtomicBool,
     /// The domain whose budget pays for it.
     owner: GraphCell<Ref<Domain>>,
     handles: HandleChain,
-}
-
-/// A vCPU and a bit in one word, so that a reader without a lock sees both or neither.
-///
-/// EL2's addresses have 39 bits: the bit number stands in bits 57:48.
-#[derive(Clone, Copy)]
-pub struct Target(u64);
-
-impl Target {
-    const BIT_SHIFT: u32 = 48;
-
-    /// Packs a target.
-    pub fn new(vcpu: Ref<Vcpu>, bit: u16) -> Self {
-        Self(vcpu.as_ptr() as u64 | u64::from(bit) << Self::BIT_SHIFT)
-    }
-
-    /// The word.
-    pub const fn raw(self) -> u64 {
-        self.0
-    }
-
-    /// Unpacks; `None` for the unbound word.
-    #[inline(always)]
-    pub fn from_raw(raw: u64) -> Option<(Ref<Vcpu>, u16)> {
-        let pointer = (raw & ((1 << Self::BIT_SHIFT) - 1)) as *mut Vcpu;
-        // SAFETY: the word was made by `new` from a live reference, and is set to 0 before the vCPU is freed.
-        unsafe { Ref::from_ptr(pointer) }.map(|vcpu| (vcpu, (raw >> Self::BIT_SHIFT) as u16))
-    }
 }
 
 impl Object for Port {
@@ -82,8 +54,8 @@ impl Port {
     /// Makes this end's bit pending because the other end notified. `Some` is the vCPU whose upcall must now be raised. Takes no lock.
     #[inline(always)]
     pub fn mark(&self) -> Option<Ref<Vcpu>> {
-        match Target::from_raw(self.target.load(Ordering::Acquire)) {
-            Some((vcpu, bit)) => notify::mark(vcpu, bit).then_some(vcpu),
+        match Target::load(&self.target) {
+            Some(Target { vcpu, bit }) => notify::mark(vcpu, bit).then_some(vcpu),
             None => self.mark_unbound(),
         }
     }
@@ -94,41 +66,9 @@ impl Port {
         self.latent.store(true, Ordering::Relaxed);
         // Pairs with the fence in `bind`: either it sees `latent`, or we see its target.
         fence(Ordering::SeqCst);
-        let (vcpu, bit) = Target::from_raw(self.target.load(Ordering::Acquire))?;
+        let Target { vcpu, bit } = Target::load(&self.target)?;
         let taken = self.latent.swap(false, Ordering::Relaxed);
         (taken && notify::mark(vcpu, bit)).then_some(vcpu)
-    }
-
-    /// Binds to a vCPU of the owner. A notification from before is pending at once; moving a bound port makes the new
-    /// bit pending, since the old one may have been and an empty scan is legal.
-    ///
-    /// # Errors
-    /// `Invalid` if `bit` is reserved or out of range.
-    pub fn bind(&self, _graph: &mut Graph, vcpu: Ref<Vcpu>, bit: u16) -> Result<(), Status> {
-        if !(BIT_FIRST_FREE..PORT_BITS as u16).contains(&bit) {
-            return Err(Status::Invalid);
-        }
-        let before = self.target.swap(Target::new(vcpu, bit).raw(), Ordering::AcqRel);
-        fence(Ordering::SeqCst);
-        if self.latent.swap(false, Ordering::Relaxed) || before != 0 {
-            notify::pend(vcpu, bit);
-        }
-        Ok(())
-    }
-
-    /// Unbinds. What arrives from now on is remembered.
-    pub fn unbind(&self, _graph: &mut Graph) {
-        self.target.store(0, Ordering::Release);
-    }
-
-    /// Whether it is bound to a vCPU of `domain`.
-    pub fn is_bound_to(&self, domain: Ref<Domain>) -> bool {
-        Target::from_raw(self.target.load(Ordering::Acquire)).is_some_and(|(vcpu, _)| vcpu.domain == domain)
-    }
-
-    /// The domain whose budget pays for it.
-    pub fn owner(&self, graph: &Graph) -> Ref<Domain> {
-        self.owner.get(graph)
     }
 
     /// Whether the other end is gone.
@@ -148,13 +88,7 @@ pub fn create_pair(
     cookies: (u64, u64),
 ) -> Result<(Handle, Handle), Status> {
     let port_a = slab::alloc(graph, a, Port::new(a))?;
-    let port_b = match slab::alloc(graph, b, Port::new(b)) {
-        Ok(port) => port,
-        Err(status) => {
-            slab::free(graph, a, port_a);
-            return Err(status);
-        }
-    };
+    let port_b = slab::alloc(graph, b, Port::new(b)).inspect_err(|_| slab::free(graph, a, port_a))?;
     let handle_a = handle::insert(graph, a, port_a, PORT_RIGHTS, cookies.0);
     let handle_b = handle_a.and_then(|_| handle::insert(graph, b, port_b, PORT_RIGHTS, cookies.1));
     match (handle_a, handle_b) {
@@ -175,19 +109,43 @@ pub fn create_pair(
     }
 }
 
-/// Ends a port whose last handle is closed: tells the peer, and retires the memory.
-pub fn retire(graph: &mut Graph, port: Ref<Port>) {
-    port.unbind(graph);
-    let peer = port.peer.swap(null_mut(), Ordering::AcqRel);
-    // SAFETY: `peer` was made by `as_ptr`, and a port is unlinked from its peer before it is freed.
-    if let Some(peer) = unsafe { Ref::from_ptr(peer) } {
-        peer.peer.store(null_mut(), Ordering::Release);
-        if let Some(vcpu) = peer.mark() {
-            notify::raise(vcpu);
+impl Bindable for Port {
+    fn target(&self) -> &AtomicU64 {
+        &self.target
+    }
+
+    fn owner(&self, graph: &Graph) -> Ref<Domain> {
+        self.owner.get(graph)
+    }
+
+    /// A notification from before is pending at once; moving a bound port makes the new bit pending, since the old one may have been and an
+    /// empty scan is legal.
+    fn bind(&self, _graph: &mut Graph, target: Target) {
+        let before = self.target.swap(target.raw(), Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        if self.latent.swap(false, Ordering::Relaxed) || before != 0 {
+            notify::pend(target.vcpu, target.bit);
         }
     }
-    let owner = port.owner.get(graph);
-    slab::retire(graph, owner, port);
+
+    /// What arrives from now on is remembered.
+    fn unbind(&self, _graph: &mut Graph) {
+        self.target.store(0, Ordering::Release);
+    }
+
+    /// Tells the peer, and retires the memory.
+    fn retire(graph: &mut Graph, port: Ref<Self>) {
+        port.unbind(graph);
+        let peer = port.peer.swap(null_mut(), Ordering::AcqRel);
+        // SAFETY: `peer` was made by `as_ptr`, and a port is unlinked from its peer before it is freed.
+        if let Some(peer) = unsafe { Ref::from_ptr(peer) } {
+            peer.peer.store(null_mut(), Ordering::Release);
+            if let Some(vcpu) = peer.mark() {
+                notify::raise(vcpu);
+            }
+        }
+        slab::retire(graph, port.owner(graph), port);
+    }
 }
 
 impl Small for Port {}
