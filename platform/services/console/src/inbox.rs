@@ -11,6 +11,7 @@ use crate::history::Ring;
 use crate::layout;
 use crate::message::{HEADER, Kind, MAX_PAYLOAD, Message, NOBODY};
 use crate::mux::{MANAGER_BELOW, Mux, OWN_PREFIX};
+use crate::source::Rest;
 
 impl Mux {
     /// Whether the manager has said nothing more.
@@ -36,7 +37,7 @@ impl Mux {
         let next = match Message::read(bytes) {
             Some(message) => match self.obey(&message, now_ns) {
                 Obeyed::Done => tail.wrapping_add(message.len() as u32),
-                Obeyed::InPart(is_busy) => return is_busy,
+                Obeyed::InPart => return false,
             },
             // The manager does not do that.
             None => head,
@@ -58,11 +59,8 @@ impl Mux {
             Kind::Reply => self.reply(&text),
             Kind::Done => self.done(now_ns),
             Kind::Ended => {
-                let end = message.word();
-                while !self.has_taken(guest, end) {
-                    if !self.take_output(guest, Some(end), now_ns) {
-                        return Obeyed::InPart(false);
-                    }
+                if self.take_rest(guest, message.word(), now_ns) == Rest::Waits {
+                    return Obeyed::InPart;
                 }
                 self.end_line(guest);
             }
@@ -102,6 +100,6 @@ impl Mux {
 
 enum Obeyed {
     Done,
-    /// There is no room for more now; whether something was done.
-    InPart(bool),
+    /// There is no room for more now.
+    InPart,
 }

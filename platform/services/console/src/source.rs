@@ -106,6 +106,15 @@ impl Source {
     }
 }
 
+/// What a guest that has ended had written, and was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// There is nothing more of it.
+    Taken,
+    /// There is no room for it now.
+    Waits,
+}
+
 /// Puts text at an index, which moves behind it.
 fn put(to: &mut Vec<u8>, at: &mut usize, text: &[u8]) {
     let end = *at + text.len();
@@ -201,11 +210,25 @@ impl Mux {
         again
     }
 
-    /// Whether everything before index `end` was taken.
-    pub(crate) fn has_taken(&self, id: usize, end: u32) -> bool {
-        // What is behind, or more than the ring ahead, was taken long ago or was never there.
-        let left = |source: &Source| end.wrapping_sub(source.read) as usize;
-        self.source(id).is_none_or(|source| !(1..=console::OUT_BYTES).contains(&left(source)))
+    /// Takes what is before index `end`: a life of the guest has written so far. Its next life may be there already, and lie.
+    pub(crate) fn take_rest(&mut self, id: usize, end: u32, now_ns: u64) -> Rest {
+        loop {
+            // What is behind, or more than the ring ahead, was taken long ago or was never there.
+            let left = |source: &Source| end.wrapping_sub(source.read);
+            let Some(before) = self.source(id).map(left).filter(|left| (1..=console::OUT_BYTES as u32).contains(left))
+            else {
+                return Rest::Taken;
+            };
+            let has_taken = self.take_output(id, Some(end), now_ns);
+            let after = self.source(id).map_or(0, left);
+            if !has_taken && self.desk.waiting() >= GUESTS_BELOW {
+                return Rest::Waits;
+            }
+            // The index went back: what was before it is there no more. Nobody waits for that, and nobody follows it to and fro.
+            if after >= before {
+                return Rest::Taken;
+            }
+        }
     }
 
     /// Ends the line that guest `id` has begun: it is gone. To be committed by the caller.

@@ -219,6 +219,30 @@ fn a_dead_guests_last_words_are_shown_before_its_end() {
     assert_eq!(machine.mux.focus(), None);
 }
 
+/// The guest's next life is there before the end of the last one is heard of, and says that less was written than had been: nobody waits for the rest.
+#[test]
+fn a_next_life_that_takes_words_back_holds_up_nobody() {
+    for (took, back) in [(0, 7), (0, 3), (2, 6), (2, 0x4000_0000)] {
+        let mut machine = two(true);
+        machine.write(WEB, "words");
+        machine.ended(WEB);
+        machine.say(Kind::Event, 0, b"guest \"web\": exited with code 0");
+        let head = machine.consoles[WEB].word(console::OUT_HEAD).unwrap();
+        let end = head.load(core::sync::atomic::Ordering::Relaxed);
+        if took > 0 {
+            machine.mux.take_output(WEB, Some(took), 0);
+        }
+        head.store(end.wrapping_sub(back), core::sync::atomic::Ordering::Relaxed);
+        machine.write(DB, "well\n");
+        let text = machine.run();
+        assert!(text.contains("portico: guest \"web\": exited with code 0\r\n"), "{text}");
+        assert!(text.ends_with("[db] well\r\n"), "{text}");
+        machine.guests[WEB].resynchronize();
+        machine.write(WEB, "again\n");
+        assert_eq!(machine.run(), "[web] again\r\n");
+    }
+}
+
 #[test]
 fn a_flood_leaves_room_for_others() {
     let mut machine = two(true);
