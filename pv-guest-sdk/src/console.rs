@@ -1,9 +1,9 @@
 //! The console of the domain.
 //!
 //! Output goes to the console channel that the device tree names, or, where there is none or it is not up yet, to the
-//! hypervisor's log (`early_write`). Printing never blocks for ever: if the console does not make room for
-//! [`PATIENCE`], the rest of that output is dropped and counted. The console service may die and come back meanwhile: the rings and the
-//! port outlive it.
+//! hypervisor's log (`early_write`). Printing never blocks for ever, whatever the console service does: if it does not make room for
+//! [`LEAST`] bytes within [`PATIENCE`], or its index makes no sense again and again, the rest of that output is dropped and counted. The console
+//! service may die and come back meanwhile: the rings and the port outlive it.
 
 use crate::pipe::{Consumer, Pipe, Producer, Want};
 use crate::port::Port;
@@ -16,8 +16,12 @@ use core::time::Duration;
 use portico_abi::channel::{ChannelHeader, ChannelState, console as layout};
 use portico_abi::{Handle, Status};
 
-/// How long a print waits for room.
+/// How long a print waits for room, all its pieces together.
 pub const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes that begin this time anew when they were taken: no terminal is so slow, and a service that takes one byte at a time holds nobody up.
+pub const LEAST: usize = 64;
+/// How often in a print the service's index may make no sense. A service that changes it without end would else be followed without end.
+const LIES: u32 = 4;
 /// How long one wait for room is, before the next look.
 const NAP: Duration = Duration::from_millis(5);
 /// How often an early line is tried again when the hypervisor limits the rate.
@@ -87,14 +91,14 @@ pub(crate) fn reset() {
 /// Prints. Use [`print!`](crate::print).
 pub fn print(text: fmt::Arguments<'_>) {
     let mut console = CONSOLE.lock();
-    let _ = Writer(&mut console).write_fmt(text);
+    let _ = Writer::new(&mut console).write_fmt(text);
     console.tell();
 }
 
 /// Prints a line. Use [`println!`](crate::println).
 pub fn print_line(text: fmt::Arguments<'_>) {
     let mut console = CONSOLE.lock();
-    let mut writer = Writer(&mut console);
+    let mut writer = Writer::new(&mut console);
     let _ = writer.write_fmt(text);
     let _ = writer.write_char('\n');
     console.tell();
@@ -103,7 +107,7 @@ pub fn print_line(text: fmt::Arguments<'_>) {
 /// Writes bytes as they are.
 pub fn write(bytes: &[u8]) {
     let mut console = CONSOLE.lock();
-    console.write(bytes);
+    console.write(bytes, &mut Patience::default());
     console.tell();
 }
 
@@ -127,11 +131,11 @@ pub fn write_some(bytes: &[u8]) -> usize {
 pub(crate) fn print_urgently(text: fmt::Arguments<'_>) {
     match CONSOLE.try_lock() {
         Some(mut console) => {
-            let _ = Writer(&mut console).write_fmt(text);
+            let _ = Writer::new(&mut console).write_fmt(text);
             console.tell();
         }
         None => {
-            let _ = Writer(&mut Console::Early).write_fmt(text);
+            let _ = Writer::new(&mut Console::Early).write_fmt(text);
         }
     }
 }
@@ -201,10 +205,10 @@ pub fn flush() {
 }
 
 impl Console {
-    fn write(&mut self, bytes: &[u8]) {
+    fn write(&mut self, bytes: &[u8], patience: &mut Patience) {
         match self {
             Console::Early => early(bytes),
-            Console::Channel(channel) => channel.write(bytes),
+            Console::Channel(channel) => channel.write(bytes, patience),
         }
     }
 
@@ -219,23 +223,19 @@ impl Console {
 }
 
 impl Channel {
-    fn write(&mut self, mut bytes: &[u8]) {
-        let mut give_up = None;
+    fn write(&mut self, mut bytes: &[u8], patience: &mut Patience) {
         while !bytes.is_empty() {
             match self.out.write(bytes) {
-                Err(_) => self.out.resynchronize(),
-                Ok(0) => {
-                    let limit = *give_up.get_or_insert_with(|| time::deadline(PATIENCE));
-                    if time::passed(limit) {
-                        DROPPED.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                        return;
-                    }
-                    self.wait_for_room();
+                Err(_) if patience.bears_a_lie() => self.out.resynchronize(),
+                Ok(0) if patience.lasts() => self.wait_for_room(),
+                Err(_) | Ok(0) => {
+                    DROPPED.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    return;
                 }
                 Ok(count) => {
                     self.note_line(bytes, count);
                     bytes = bytes.get(count..).unwrap_or(&[]);
-                    give_up = None;
+                    patience.moved(count);
                 }
             }
         }
@@ -272,10 +272,11 @@ impl Channel {
     /// Puts what there is room for into the ring, round its end.
     fn put(&mut self, bytes: &[u8]) -> usize {
         let mut written = 0;
+        let mut patience = Patience::default();
         while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
             match self.out.write(rest) {
-                Err(_) => self.out.resynchronize(),
-                Ok(0) => break,
+                Err(_) if patience.bears_a_lie() => self.out.resynchronize(),
+                Err(_) | Ok(0) => break,
                 Ok(count) => {
                     self.note_line(rest, count);
                     written += count;
@@ -311,11 +312,52 @@ fn early(bytes: &[u8]) {
     }
 }
 
-struct Writer<'a>(&'a mut Console);
+/// What a print bears from the console service.
+#[derive(Default)]
+struct Patience {
+    /// When it ends, a value of CNTVCT_EL0: since it waits.
+    limit: Option<u64>,
+    /// Bytes written since.
+    written: usize,
+    lies: u32,
+}
+
+impl Patience {
+    /// Whether it may wait once more.
+    fn lasts(&mut self) -> bool {
+        !time::passed(*self.limit.get_or_insert_with(|| time::deadline(PATIENCE)))
+    }
+
+    /// Bytes were written.
+    fn moved(&mut self, count: usize) {
+        self.written = self.written.saturating_add(count);
+        if self.written >= LEAST {
+            (self.limit, self.written) = (None, 0);
+        }
+    }
+
+    /// Whether it goes on where the service's index is, which makes no sense.
+    fn bears_a_lie(&mut self) -> bool {
+        self.lies += 1;
+        self.lies <= LIES
+    }
+}
+
+/// Writes the pieces of a print.
+struct Writer<'a> {
+    console: &'a mut Console,
+    patience: Patience,
+}
+
+impl<'a> Writer<'a> {
+    fn new(console: &'a mut Console) -> Writer<'a> {
+        Writer { console, patience: Patience::default() }
+    }
+}
 
 impl Write for Writer<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.write(text.as_bytes());
+        self.console.write(text.as_bytes(), &mut self.patience);
         Ok(())
     }
 }
