@@ -45,9 +45,7 @@ impl Console {
         let window = hv::shared(machine, PAGES, place::console(source))?;
         let history =
             hv::shared(machine, HISTORY_PAGES, place::history(source)).inspect_err(|_| machine.give_back(window))?;
-        let console = Self::over(source, [window, history]).ok_or(Status::Invalid)?;
-        begin(console.window).ok_or(Status::Invalid)?;
-        Ok(console)
+        Self::over(source, [window, history]).ok_or(Status::Invalid)
     }
 
     /// Takes over the console that the manager's last life had for guest `source`, if the service knew it.
@@ -83,7 +81,7 @@ impl Console {
     /// Those of lending, mapping and making ports.
     pub fn connect(&mut self, machine: &mut Machine, domain: Handle, ipa: u64) -> Result<Handle, Status> {
         self.disconnect();
-        renew(self.window).ok_or(Status::Invalid)?;
+        begin(self.window).ok_or(Status::Invalid)?;
         let [window, _] = self.pieces;
         machine.lend(window.extent, window.pages, domain, ipa, hv::READ_WRITE)?;
         let ours = cookie::console(self.source);
@@ -132,17 +130,13 @@ impl Console {
     }
 }
 
-/// Writes the header of a window that holds zeros.
+/// Begins a life of the guest in its window: writes the header, over which the last life or a service may have written anything, and takes back what the
+/// last life said of itself and what was typed to it. What it wrote stays until it is shown.
 fn begin(window: Window) -> Option<()> {
-    window.word(offset_of!(ChannelHeader, version))?.store(1, Ordering::Relaxed);
-    window.word(offset_of!(ChannelHeader, size))?.store(layout::WINDOW_BYTES as u32, Ordering::Relaxed);
-    window.word(offset_of!(ChannelHeader, magic))?.store(ChannelHeader::MAGIC, Ordering::Release);
-    Some(())
-}
-
-/// Takes back what the last life of the guest said of itself, and what was typed to it. What it wrote stays until it is shown.
-fn renew(window: Window) -> Option<()> {
     let set = |at: usize, value: u32| window.word(at).map(|word| word.store(value, Ordering::Release));
+    set(offset_of!(ChannelHeader, version), 1)?;
+    set(offset_of!(ChannelHeader, size), layout::WINDOW_BYTES as u32)?;
+    set(offset_of!(ChannelHeader, magic), ChannelHeader::MAGIC)?;
     set(offset_of!(ChannelHeader, state1), ChannelState::Closed as u32)?;
     set(layout::OUT_SPACE_WANT, 0)?;
     set(layout::IN_TAIL, window.word(layout::IN_HEAD)?.load(Ordering::Acquire))?;
