@@ -109,6 +109,21 @@ impl Offload {
         }
     }
 
+    /// Whether the headers of a frame that goes as it is end where its header says: its header of TCP says so too. Where that is behind the private copy of the
+    /// frame's beginning it can still change, and whoever gets the frame looks for itself.
+    pub fn has_its_headers(&self, frame: &Incoming) -> bool {
+        let at = self.start + TCP_LENGTH;
+        let mut length = [0];
+        let is_there = match frame.head.bytes().get(at) {
+            Some(&copied) => {
+                length = [copied];
+                true
+            }
+            None => frame.span.read(at, &mut length).is_some(),
+        };
+        !self.has_segments() || is_there && self.start + usize::from(length[0] >> 4) * 4 == self.payload
+    }
+
     /// Features that whoever gets the frame as it is must have taken.
     pub fn needs(&self) -> u64 {
         if self.has_segments() { feature::CHECKSUM | feature::SEGMENTS } else { feature::CHECKSUM }

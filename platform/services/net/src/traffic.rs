@@ -372,6 +372,9 @@ impl<U: Uplink> Ports<U> {
             Verdict::Drop(why) => Outcome::Dropped(why),
             Verdict::Forward(to) => {
                 if self.vifs.get(usize::from(to)).is_some_and(|vif| vif.does(&offload, frame.span.len())) {
+                    if !offload.has_its_headers(frame) {
+                        return Outcome::Dropped(Reason::Offload);
+                    }
                     return self.obey(verdict, from, frame, now_ns);
                 }
                 let Some(cut) = Cut::new(frame, &offload) else { return Outcome::Dropped(Reason::Offload) };
