@@ -30,12 +30,12 @@ pub fn trials() -> Vec<Trial> {
     trials
 }
 
-const SWITCH: u8 = 0x1d;
+pub const SWITCH: u8 = 0x1d;
 const NEXT: u8 = 0x1e;
 const ESCAPE: u8 = 0x1c;
 
 /// Gives a guest the keyboard and the screen.
-fn focus(running: &mut Machine, guest: &str) -> Result<()> {
+pub fn focus(running: &mut Machine, guest: &str) -> Result<()> {
     let mark = running.mark();
     running.send(&format!("console {guest}\r"))?;
     running.wait_after(mark, &format!(r#"keyboard and screen of guest "{guest}""#)).map(drop)
@@ -118,7 +118,7 @@ fn counted(running: &mut Machine, wanted: u32) -> Result<()> {
 }
 
 /// Lines of a guest come one after the other, none twice and none left out; at least so many.
-fn in_order(running: &mut Machine, guest: &str, least: usize) -> Result<()> {
+pub fn in_order(running: &mut Machine, guest: &str, least: usize) -> Result<()> {
     running.wait(&format!(r"^\[{guest}\] line {least:06}$"))?;
     let lines = running.all(&format!(r"^\[{guest}\] line \d"))?;
     for (wanted, line) in lines.iter().enumerate() {

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Trial};
 
+mod attacks;
 mod balloon;
 mod block;
 mod boot;
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
     // Machines of several processors share those of the host: more than two at once only slow each other down.
     arguments.test_threads = arguments.test_threads.or(Some(2));
     let trials = [
+        attacks::trials(),
         balloon::trials(),
         boot::trials(),
         block::trials(),

@@ -3,7 +3,7 @@
 //!
 //! Without arguments it makes all attempts that it must survive, and prints a report. With `attack=NAME` it makes one that must
 //! end it, see [`fatal`]. With `fuzz=SEED` it makes `rounds=N` calls with random numbers and arguments. With `flood` it fills the hypervisor's log,
-//! through which its report would not be legible.
+//! through which its report would not be legible. With `console` it attacks the console service, see [`screen`].
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(target_os = "none")]
@@ -28,6 +28,8 @@ mod ports;
 #[cfg(target_os = "none")]
 mod power;
 #[cfg(target_os = "none")]
+mod screen;
+#[cfg(target_os = "none")]
 mod sibling;
 #[cfg(target_os = "none")]
 mod storms;
@@ -51,6 +53,9 @@ fn hostile() -> u64 {
     }
     if dtb::bootarg("flood").is_some() {
         return storms::flood();
+    }
+    if dtb::bootarg("console").is_some() {
+        return screen::attack();
     }
     let mut tap = test_kit::Tap::new();
     if let Some(seed) = dtb::bootarg("fuzz") {

@@ -9,6 +9,8 @@ extern crate alloc;
 #[cfg(target_os = "none")]
 mod bad;
 #[cfg(target_os = "none")]
+mod check;
+#[cfg(target_os = "none")]
 mod icmp;
 #[cfg(target_os = "none")]
 mod measure;
@@ -16,6 +18,8 @@ mod measure;
 mod talk;
 #[cfg(target_os = "none")]
 mod tcp;
+#[cfg(target_os = "none")]
+mod twist;
 
 #[cfg(target_os = "none")]
 portico_sdk::entry!(guest);
@@ -27,6 +31,10 @@ fn guest() -> u64 {
     let result = match dtb::bootarg("net") {
         Some("tcp") => tcp::stream(),
         Some("icmp") => icmp::ping(),
+        Some("check") => check::check(true),
+        Some("check-whole") => check::check(false),
+        Some("twist") => twist::twist(false),
+        Some("break") => twist::twist(true),
         role => open().and_then(|end| match role {
             Some("ping") => talk::ping(end),
             Some("echo") => talk::echo(end),

@@ -127,7 +127,8 @@ fn content(number: u64, at: usize) -> u8 {
     (number as u8).wrapping_mul(31).wrapping_add(at as u8)
 }
 
-fn parse_mac(text: &str) -> Option<[u8; 6]> {
+/// An address, from its text.
+pub fn parse_mac(text: &str) -> Option<[u8; 6]> {
     let mut mac = [0; 6];
     let mut parts = text.split(':');
     for byte in &mut mac {

@@ -3,7 +3,8 @@
 //! * `lines=N`: `line 000000`, `line 000001` and so on, every `nap` us, N of them and then it ends; without end if not given. When a line was
 //!   typed it prints `heard ...` in between;
 //! * `bytes`: at a typed `o` it writes all byte values; after a typed `i` it takes 256 bytes and prints them as `got ...`; at a typed `b` it prints how
-//!   many breaks of the line it was told.
+//!   many breaks of the line it was told;
+//! * `victim`: lines without end, in pieces and as much as there is room for; each says how long one took at most. What is typed is taken and forgotten.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 extern crate alloc;
@@ -19,7 +20,13 @@ use portico_sdk::{console, dtb, println, time};
 portico_sdk::entry!(talker);
 
 fn talker() -> u64 {
-    if dtb::bootarg("bytes").is_some() { bytes() } else { lines() }
+    if dtb::bootarg("bytes").is_some() {
+        bytes()
+    } else if dtb::bootarg("victim").is_some() {
+        victim()
+    } else {
+        lines()
+    }
 }
 
 fn number(name: &str, otherwise: u64) -> u64 {
@@ -65,6 +72,23 @@ fn bytes() -> u64 {
             _ => {}
         }
     }
+}
+
+fn victim() -> u64 {
+    let scale = time::Scale::read();
+    let mut slowest = 0;
+    for line in 1_u64.. {
+        let begin = time::now();
+        let ms = scale.ns(slowest) / 1_000_000;
+        // Filled, so that the ring is full soon if nobody takes it.
+        println!("line {line}, slowest {ms} ms {:.>120}", "");
+        console::write_some(b"some\n");
+        let mut keys = [0; 64];
+        let _ = console::read(&mut keys);
+        slowest = slowest.max(time::now().saturating_sub(begin));
+        time::sleep(Duration::from_millis(1));
+    }
+    0
 }
 
 /// Waits for a byte.
