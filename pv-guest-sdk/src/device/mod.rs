@@ -26,8 +26,13 @@ use portico_abi::{Handle, ObjectType, Status};
 
 pub use portico_abi::device::handshake::Event;
 
-/// How often a front-end that lost its back-end looks for the next one.
+/// How often a front-end that lost its back-end looks for the next one, at most: see [`Link::step`].
 pub const LOOK_AGAIN: Duration = Duration::from_millis(2);
+/// After a look it waits so many times as long as that took. All looks on a machine wait for each other, and the manager, which is to bring the
+/// back-end back, for them.
+const LOOK_SHARE: u64 = 16;
+/// It waits no longer than so many times [`LOOK_AGAIN`].
+const LOOK_MOST: u64 = 50;
 
 /// Why a device cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +70,11 @@ pub struct Link {
     handshake: Handshake,
     /// Notifications made.
     told: u64,
-    /// Ticks after which a side that waits for a notification looks whether its port still lives.
+    is_front: bool,
+    /// Ticks of [`LOOK_AGAIN`].
     look_ticks: u64,
+    /// When a front-end may look for its port again, a value of CNTVCT_EL0.
+    look_at: u64,
 }
 
 impl Link {
@@ -95,7 +103,9 @@ impl Link {
             words,
             handshake: Handshake::new(node.side, &words),
             told: 0,
-            look_ticks: time::Scale::read().ticks(LOOK_AGAIN.as_nanos() as u64 * 50),
+            is_front: node.side != BACK,
+            look_ticks: time::Scale::read().ticks(LOOK_AGAIN.as_nanos() as u64),
+            look_at: 0,
         };
         Ok(link)
     }
@@ -147,7 +157,8 @@ impl Link {
         self.cookie
     }
 
-    /// Does what can be done now. To be called after each notification, and from time to time while the link is unplugged.
+    /// Does what can be done now. To be called after each notification, and from time to time while the link is unplugged: a front-end looks for its
+    /// port no more often than each [`LOOK_AGAIN`], and more seldom where looking takes long; a back-end, which is told when to, each time.
     #[inline]
     pub fn step(&mut self) -> Event {
         if self.handshake.is_well(&self.words) { Event::Nothing } else { self.step_slow() }
@@ -251,6 +262,11 @@ impl Link {
         self.told
     }
 
+    /// Ticks until the next look after one that took `ticks`.
+    fn pause(&self, ticks: u64) -> u64 {
+        ticks.saturating_mul(LOOK_SHARE).clamp(self.look_ticks, self.look_ticks * LOOK_MOST)
+    }
+
     fn is_plugged(&self) -> bool {
         self.port.is_some_and(|port| hvc::handle_info(port.handle()).is_ok_and(|info| info.state == 0))
     }
@@ -264,7 +280,15 @@ impl Link {
             // It will never notify anyone again; the other side's next life gets another.
             let _ = hvc::handle_close(port.handle());
         }
-        let Some(handle) = find(self.cookie) else { return false };
+        let began = time::now();
+        if self.is_front && began < self.look_at {
+            return false;
+        }
+        let Some(handle) = find(self.cookie) else {
+            let now = time::now();
+            self.look_at = now.saturating_add(self.pause(now.saturating_sub(began)));
+            return false;
+        };
         let port = match self.bit {
             Some(bit) => Port::bind_at(handle, self.vcpu, bit),
             None => Port::bind_on(handle, self.vcpu),
@@ -313,7 +337,7 @@ fn wait(link: &Link, bell: &mut Doorbell, deadline: u64) -> Result<(), DeviceErr
     match link.port().filter(|_| !link.is_unplugged()) {
         Some(port) => {
             // Its next life notifies by another port: so it is looked for now and then.
-            let look = deadline.min(time::now().saturating_add(link.look_ticks));
+            let look = deadline.min(time::now().saturating_add(link.look_ticks * LOOK_MOST));
             match bell.wait_until(look, || port.take()) {
                 Err(Status::TimedOut) if look < deadline => Ok(()),
                 other => Ok(other?),
@@ -321,7 +345,7 @@ fn wait(link: &Link, bell: &mut Doorbell, deadline: u64) -> Result<(), DeviceErr
         }
         None if time::passed(deadline) => Err(DeviceError::TimedOut),
         None => {
-            time::sleep_until(deadline.min(time::deadline(LOOK_AGAIN)));
+            time::sleep_until(deadline.min(link.look_at.max(time::deadline(LOOK_AGAIN))));
             Ok(())
         }
     }

@@ -5,12 +5,12 @@ use crate::device::frames::{FrameReceiver, FrameSender};
 use crate::device::{Event, Link};
 use crate::fake::Machine;
 use crate::time;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use portico_abi::device::net::{STATISTICS, VERSION, shape_of_window};
 use portico_abi::device::{ACCEPT, Offer, kind, refusal};
 use portico_abi::ring::HEAD;
-use portico_abi::{Status, dt};
+use portico_abi::{Call, Status, dt};
 use std::sync::{Arc, Mutex};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 7];
@@ -228,4 +228,42 @@ fn statistics_are_read() {
     let window = machine.back_end("net0").unwrap().window();
     window.store(STATISTICS + 40, 12).unwrap();
     assert_eq!(net.statistics(), Statistics { spoofed: 12, ..Statistics::default() });
+}
+
+/// Looks in `time` by a front-end that is asked all the time, where each look takes `look`.
+fn looks_in(time: Duration, look: Duration) -> u64 {
+    let machine = Machine::builder().device(dt::NET, "net0", 9).start();
+    let looks = Arc::new(AtomicU64::new(0));
+    let counted = looks.clone();
+    machine.on_call(Call::HandleNext, move |_| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        time::sleep(look);
+        [Status::NotFound.raw().cast_unsigned(), 0, 0, 0]
+    });
+    let node = crate::dtb::devices(dt::NET).next().unwrap();
+    // SAFETY: the machine keeps the window.
+    let mut front = unsafe { Link::new(&node) }.unwrap();
+    let end = time::deadline(time);
+    while !time::passed(end) {
+        assert_eq!(front.step(), Event::Nothing);
+        time::sleep(Duration::from_micros(100));
+    }
+    let seen = looks.load(Ordering::Relaxed);
+    // A back-end was told that there is something to find.
+    let mut back = machine.back_end("net0").unwrap();
+    for _ in 0..3 {
+        back.step();
+    }
+    assert_eq!(looks.load(Ordering::Relaxed), seen + 3);
+    seen
+}
+
+#[test]
+fn looking_for_a_back_end_takes_little_of_the_time() {
+    let ms = Duration::from_millis;
+    assert!((220..=251).contains(&looks_in(ms(500), Duration::ZERO)));
+    // A look and 16 times as long.
+    assert!((27..=30).contains(&looks_in(ms(500), ms(1))));
+    // But not for ever.
+    assert!((3..=4).contains(&looks_in(ms(500), ms(50))));
 }

@@ -28,6 +28,9 @@ pub const IPA: u64 = dt::WINDOWS + console::PAGES * PAGE_SIZE;
 /// A service that does not show a beat for so many milliseconds hangs.
 pub const PATIENCE_MS: u32 = 2000;
 
+/// The same before it serves: its devices may take their time. An SD card alone has a second to come up, and one for each read of its partitions.
+pub const START_PATIENCE_MS: u32 = 10_000;
+
 /// The manager's end of the port.
 #[derive(Debug)]
 enum End {

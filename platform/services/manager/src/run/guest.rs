@@ -226,7 +226,7 @@ impl Guest {
     pub fn watchdog_ms(&self) -> u32 {
         let Some(control) = &self.control else { return 0 };
         if self.service.is_some() {
-            return control::PATIENCE_MS;
+            return if control.is_ready() { control::PATIENCE_MS } else { control::START_PATIENCE_MS };
         }
         match self.description.watchdog_ms {
             0 => match control.watchdog_ms() {
