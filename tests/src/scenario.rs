@@ -217,7 +217,7 @@ impl Scenario {
     fn bare_line(&self) -> Result<Line> {
         let mut line = Line::new(self.machine, self.cpus, self.memory_mib.unwrap_or(512), build::built().hyp);
         if self.machine == MachineKind::Raspi4b {
-            line.dtb = Some(dtb::rpi4()?);
+            line.dtb = Some(dtb::rpi4_with_seed()?);
         }
         let given = |disk: &GivenDisk| Drive { name: disk.name.clone(), ..Drive::default() };
         let wanted = Wanted { drives: self.devices.disks.iter().map(given).collect(), ..Wanted::default() };

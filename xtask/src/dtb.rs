@@ -5,12 +5,15 @@
 //! machine is needed.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
 use crate::project;
+
+mod seed;
 
 /// Name of the file.
 const NAME: &str = "bcm2711-rpi-4-b.dtb";
@@ -42,9 +45,27 @@ pub fn rpi4() -> Result<PathBuf> {
         bail!("what the kernel package has as {NAME} is not a device tree");
     }
     let mut file = tempfile::NamedTempFile::new_in(project::cache_dir())?;
-    std::io::Write::write_all(&mut file, &data)?;
+    file.write_all(&data)?;
     file.persist(&cached)?;
     Ok(cached)
+}
+
+/// Returns the board's device tree as its firmware would pass it, for QEMU, which adds no seed of random numbers to a tree that it is given. The
+/// seed is the host's and another one each time.
+///
+/// # Errors
+/// As [`rpi4`].
+pub fn rpi4_with_seed() -> Result<PathBuf> {
+    let mut seed = [0; seed::BYTES];
+    fs::File::open("/dev/urandom")?.read_exact(&mut seed).context("reading /dev/urandom")?;
+    let path = rpi4()?;
+    let tree = seed::add(&fs::read(&path)?, &seed).with_context(|| path.display().to_string())?;
+    fs::create_dir_all(project::cache_dir())?;
+    let with_seed = project::cache_dir().join("rpi4-with-seed.dtb");
+    let mut file = tempfile::NamedTempFile::new_in(project::cache_dir())?;
+    file.write_all(&tree)?;
+    file.persist(&with_seed)?;
+    Ok(with_seed)
 }
 
 /// Looks where an installed kernel or the board's firmware has it.

@@ -81,7 +81,7 @@ impl Request {
         let machine = system.machine;
         let mut line = Line::new(machine.kind, machine.cpus, machine.memory_bytes >> 20, images.hyp);
         if machine.kind == MachineKind::Raspi4b {
-            line.dtb = Some(dtb::rpi4()?);
+            line.dtb = Some(dtb::rpi4_with_seed()?);
         }
         let uplink = system.description.service(ServiceKind::Net).is_some()
             && system.description.bridges.iter().any(|bridge| bridge.uplink);
