@@ -114,7 +114,11 @@ pub fn deliver(intid: u32) -> bool {
         return false;
     };
     let Some(Target { vcpu, bit }) = Target::load(&irq.target) else {
-        gic::disable(intid);
+        let _distributor = DISTRIBUTOR.lock();
+        // Another pCPU may have bound it since, and turned it on.
+        if Target::load(&irq.target).is_none() {
+            gic::disable(intid);
+        }
         return false;
     };
     if irq.edge {
@@ -147,11 +151,10 @@ impl Bindable for Irq {
     /// Turns the interrupt on.
     fn bind(&self, _graph: &mut Graph, target: Target) {
         self.target.store(target.raw(), Ordering::Release);
-        let pcpu = target.vcpu.pcpu.load(Ordering::Relaxed);
         let trigger = if self.edge { Trigger::Edge } else { Trigger::Level };
         let _distributor = DISTRIBUTOR.lock();
         gic::disable(self.intid);
-        gic::configure_spi(self.intid, trigger, PcpuId::new(pcpu));
+        gic::configure_spi(self.intid, trigger, PcpuId::new(target.vcpu.pcpu.load(Ordering::Relaxed)));
         gic::enable(self.intid);
     }
 
@@ -166,9 +169,7 @@ impl Bindable for Irq {
 
     fn retire(graph: &mut Graph, irq: Ref<Self>) {
         irq.unbind(graph);
-        if let Some(entry) = entry(irq.intid) {
-            entry.store(null_mut(), Ordering::Release);
-        }
+        entry(irq.intid).into_iter().for_each(|entry| entry.store(null_mut(), Ordering::Release));
         slab::retire(graph, irq.owner(graph), irq);
     }
 }
