@@ -1,13 +1,13 @@
 //! That nothing of the hypervisor that stays refers to code that is unmapped when boot is over.
 //!
 //! The linker puts boot's modules into a section of their own by their names. A call into it from elsewhere would be a fault in EL2, in a case that perhaps
-//! no test meets; so every branch and every address of the text that stays is looked at.
+//! no test meets; so every branch and every address of the text that stays is looked at, and the constants for what boot alone may call.
 
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use elf::ElfBytes;
-use elf::abi::STT_FUNC;
+use elf::abi::{SHF_ALLOC, SHF_EXECINSTR, SHT_NOBITS, STT_FUNC};
 use elf::endian::LittleEndian;
 use elf::section::SectionHeader;
 
@@ -43,29 +43,66 @@ pub fn check() -> Result<()> {
     for symbol in symbols.iter().filter(|symbol| symbol.st_symtype() == STT_FUNC && is_in(&text, symbol.st_value)) {
         let from = (symbol.st_value - text.sh_addr) as usize;
         let body = code.get(from..from + symbol.st_size as usize).context("a function ends outside the text")?;
-        let words = body.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
-        let targets = words.zip((symbol.st_value..).step_by(4)).filter_map(|(word, at)| target(word, at)).collect();
+        let targets = targets(body, symbol.st_value);
         functions.push(Function { name: names.get(symbol.st_name as usize)?.into(), targets, start: symbol.st_value });
     }
     if functions.is_empty() {
         bail!("the hypervisor has no function");
     }
-    // What the compiler has outlined of boot's functions stands in the text that stays. Only they can go there: it is wrong if another does.
+    // What the compiler has outlined of boot's functions, or not put into them of an iterator that they call with a closure, stands in the text that
+    // stays. Only they can go there: it is wrong if another does.
     let mut of_boot = BTreeSet::new();
     loop {
         let reaches = |at: &u64| is_in(&boot, *at) || of_boot.contains(at);
         let found = functions.iter().filter(|function| function.targets.iter().any(reaches));
-        let (outlined, others): (Vec<_>, Vec<_>) =
-            found.partition(|function| function.name.contains("OUTLINED_FUNCTION"));
+        let (made_for_boot, others): (Vec<_>, Vec<_>) = found.partition(|function| is_made_for_callers(&function.name));
         if let Some(other) = others.first() {
             bail!("{} stays when boot is over, and refers to what does not", other.name);
         }
-        let starts: BTreeSet<u64> = outlined.iter().map(|function| function.start).collect();
+        let starts: BTreeSet<u64> = made_for_boot.iter().map(|function| function.start).collect();
         if starts == of_boot {
-            return Ok(());
+            break;
         }
         of_boot = starts;
     }
+    for section in parsed.section_headers().context("no sections")?.iter() {
+        let has = |flag: u32| section.sh_flags & u64::from(flag) != 0;
+        if !has(SHF_ALLOC) || has(SHF_EXECINSTR) || section.sh_type == SHT_NOBITS {
+            continue;
+        }
+        let (data, _) = parsed.section_data(&section)?;
+        let mut held = data.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        if let Some(at) = held.find(|word| of_boot.contains(word)) {
+            bail!("the hypervisor's data has the address {at:#x} of a function that only boot may call");
+        }
+    }
+    Ok(())
+}
+
+/// Says whether the compiler makes a function of this name for those that call it: outlined from them, or of a generic one of `core` (in either way
+/// of mangling names).
+fn is_made_for_callers(name: &str) -> bool {
+    let is_of_core = name.starts_with("_ZN4core") || name.starts_with("_R") && name.contains("_4core");
+    name.contains("OUTLINED_FUNCTION") || is_of_core
+}
+
+/// The addresses to which code at `start` branches, or that it takes.
+fn targets(code: &[u8], start: u64) -> Vec<u64> {
+    let words = code.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes));
+    let mut pages = [None; 32];
+    let mut targets = Vec::new();
+    for (word, at) in words.zip((start..).step_by(4)) {
+        let target = target(word, at);
+        targets.extend(target);
+        let register = |shift: u32| (word >> shift & 31) as usize;
+        if word & 0x9f00_0000 == 0x9000_0000 {
+            pages[register(0)] = target;
+        } else if word & 0xffc0_0000 == 0x9100_0000 {
+            // ADD (immediate), which makes an address of ADRP's page
+            targets.extend(pages[register(5)].map(|page| page + u64::from(word >> 10 & 0xfff)));
+        }
+    }
+    targets
 }
 
 /// Where an A64 instruction at `at` branches to, or of which address it takes the page or all. (Arm ARM DDI 0487, "A64 Base Instructions")
@@ -95,7 +132,15 @@ fn target(word: u32, at: u64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::target;
+    use super::{target, targets};
+
+    #[test]
+    fn a_page_and_its_offset_are_an_address() {
+        // adrp x5 +3 pages, nop, add x0, x5, #0x18
+        let code: Vec<u8> =
+            [0xf000_0005, 0xd503_201f, 0x9100_60a0_u32].iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert_eq!(targets(&code, 0x60_0000_4000), [0x60_0000_7000, 0x60_0000_7018]);
+    }
 
     #[test]
     fn targets_are_those_that_a_disassembler_shows() {
