@@ -22,7 +22,7 @@ const SECTORS: u64 = BYTES as u64 / 512;
 /// Requests in flight.
 const DEPTH: usize = 4;
 /// Rounds between two lines.
-const ROUNDS: u64 = 50;
+const ROUNDS: u64 = 10;
 
 /// How a disk's time ended.
 enum End {
