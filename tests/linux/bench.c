@@ -3,7 +3,7 @@
  * It repeats an operation, marks where that begins and ends by instructions that mean nothing to a processor (xtask/data/count.c counts what is
  * executed between them), and tells on the console what it was and how often: `COUNT name operations`. What it does the kernel's arguments
  * say: `bench=boot`, `bench=disk`, `bench=console`, `bench=net` (two guests, of which the one with `peer=ADDRESS` measures; without `peer=` and with
- * `bench=loopback` one does both).
+ * `bench=loopback` one does both). `bench=messages` counts nothing.
  *
  * Each measured loop comes after some rounds that are not, so that caches of the kernel are warm and all pages are there.
  */
@@ -26,6 +26,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BEGIN() asm volatile("hint #96" ::: "memory")
@@ -273,6 +274,34 @@ static void stream(const char *peer)
 	count("linux_tcp_64k", times);
 }
 
+static long milliseconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* Messages of the kernel without end, each with how long the slowest has taken. It counts nothing: it is there for a console that misbehaves. */
+static void messages(void)
+{
+	int file = open("/dev/kmsg", O_WRONLY);
+	char line[96];
+	long slowest = 0;
+
+	check(file >= 0, "the kernel's messages");
+	for (int number = 1;; number++) {
+		long before = milliseconds();
+		int length = snprintf(line, sizeof(line), "line %d, slowest %ld ms ", number, slowest);
+
+		memset(line + length, '.', sizeof(line) - length);
+		check(write(file, line, sizeof(line)) == sizeof(line), "a message");
+		if (milliseconds() - before > slowest)
+			slowest = milliseconds() - before;
+		usleep(2000);
+	}
+}
+
 int main(void)
 {
 	mkdir("/proc", 0755);
@@ -291,6 +320,8 @@ int main(void)
 		/* It began with the kernel's first instruction, which the plugin knows. */
 		END();
 		count("linux_boot", 1);
+	} else if (!strcmp(what, "messages")) {
+		messages();
 	} else if (!strcmp(what, "disk")) {
 		disk();
 		console();

@@ -27,6 +27,7 @@ mod small;
 use libtest_mimic::Trial;
 use portico_ctl::MachineKind;
 
+use crate::attacks;
 use crate::boot::name;
 use crate::trial;
 
@@ -64,7 +65,8 @@ const LONG: [(&str, Test); 5] = [
 ];
 
 /// What does not depend on the machine.
-const ONCE: [(&str, Test); 11] = [
+const ONCE: [(&str, Test); 12] = [
+    ("lying_console", attacks::console_on_linux),
     ("debian_net", net::much),
     ("debian_net_windows", net::windows),
     ("debian_net_deaths", net::deaths),

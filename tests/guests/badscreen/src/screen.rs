@@ -55,10 +55,12 @@ pub const LIES: [(Lie, Duration); 12] = [
 ];
 const SHORT: Duration = Duration::from_millis(150);
 const LONG: Duration = Duration::from_millis(3000);
-/// Between two bytes of [`Lie::TakesDrops`].
-const DROP_EVERY: Duration = Duration::from_millis(250);
+/// Between two bytes of [`Lie::TakesDrops`]: less than a guest waits for one, so that only one who looks at how many it were gives up.
+const DROP_EVERY: Duration = Duration::from_millis(150);
 /// Changes in a turn, of lies whose point is that they race with the guest.
 const RACES: u32 = 20_000;
+/// How the lines begin of those that are lied to, once they are up.
+const UP: [&[u8]; 2] = [b"line ", b"healthy "];
 /// Longest line that is printed.
 const LONGEST: usize = 512;
 
@@ -73,6 +75,8 @@ pub struct Screen {
     /// What comes next may be the end of a line whose beginning was not printed.
     is_inside: bool,
     drop_at: u64,
+    /// It has begun to write what the test verifies.
+    pub is_up: bool,
 }
 
 impl Screen {
@@ -80,7 +84,7 @@ impl Screen {
     pub fn open(source: usize, name: String) -> Option<Screen> {
         // SAFETY: the manager lends the window for the life of the domain, and nothing else is there.
         let window = unsafe { Window::new(layout::console_ipa(source), console::WINDOW_BYTES) }?;
-        Some(Screen { name, window, port: None, tail: 0, line: Vec::new(), is_inside: true, drop_at: 0 })
+        Some(Screen { name, window, port: None, tail: 0, line: Vec::new(), is_inside: true, drop_at: 0, is_up: false })
     }
 
     fn get(&self, at: usize) -> u32 {
@@ -122,6 +126,7 @@ impl Screen {
             match byte[0] {
                 b'\n' => {
                     if !core::mem::take(&mut self.is_inside) {
+                        self.is_up |= UP.iter().any(|word| self.line.starts_with(word));
                         print(&self.name, &self.line);
                     }
                     self.line.clear();

@@ -31,8 +31,8 @@ pub fn serve() -> u64 {
     let Some(desk) = (unsafe { Window::new(layout::DESK_IPA, layout::DESK_BYTES) }) else { return 1 };
     control.ready();
     let mut screens: Vec<Option<Screen>> = Vec::new();
-    // Not before all are there to be lied to.
-    while screens.iter().flatten().count() < GUESTS {
+    // Not before all are up to be lied to.
+    while screens.iter().flatten().filter(|screen| screen.is_up).count() < GUESTS {
         control.beat();
         let _ = control.has_changed();
         find(&desk, &mut screens);
