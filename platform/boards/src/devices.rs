@@ -24,8 +24,8 @@ pub fn each(dtb: &[u8], compatible: &str, mut visit: impl FnMut(&Device)) -> Res
             && node.compatible().any(|name| name == compatible.as_bytes())
             && let Some(registers) = node.reg(0)
         {
-            let device = Device { registers, interrupt: node.interrupt(0), is_edge: node.interrupt_is_edge(0) };
-            visit(&device);
+            let (interrupt, is_edge) = node.interrupt().unzip();
+            visit(&Device { registers, interrupt, is_edge: is_edge == Some(true) });
         }
     })
 }

@@ -66,17 +66,6 @@ pub enum Gic {
     },
 }
 
-/// Interrupt numbers of the generic timer's private interrupts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerInterrupts {
-    /// Non-secure physical timer of EL1.
-    pub physical: u32,
-    /// Virtual timer.
-    pub virtual_timer: u32,
-    /// Hypervisor timer.
-    pub hypervisor: u32,
-}
-
 /// The console UART.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UartInfo {
@@ -122,8 +111,6 @@ impl MachineError {
 /// The machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine<'a> {
-    /// `model` of the root.
-    pub model: &'a [u8],
     /// Memory, as described.
     pub memory: List<Range, 16>,
     /// Memory that is not to be used: reservation block and `/reserved-memory`.
@@ -134,8 +121,6 @@ pub struct Machine<'a> {
     pub psci: Psci,
     /// Interrupt controller.
     pub gic: Gic,
-    /// Timer interrupts.
-    pub timer: TimerInterrupts,
     /// Console UART: what `portico.uart=` in the boot arguments names, else `stdout-path`, else the first.
     pub uart: Option<UartInfo>,
     /// The initial RAM disk: our bundle.
@@ -177,14 +162,11 @@ impl<'a> Machine<'a> {
 impl Default for Machine<'_> {
     fn default() -> Self {
         Self {
-            model: &[],
             memory: List::new(),
             reserved: List::new(),
             cpus: List::new(),
             psci: Psci::None,
             gic: Gic::None,
-            // The numbers that the Base System Architecture assigns.
-            timer: TimerInterrupts { physical: 30, virtual_timer: 27, hypervisor: 26 },
             uart: None,
             bundle: None,
             bootargs: &[],
@@ -203,29 +185,20 @@ struct Found<'m, 'a> {
     overflow: bool,
 }
 
-/// What reads a device's node.
-#[derive(Clone, Copy)]
-enum Driver {
-    Timer,
-    GicV3,
-    GicV2,
-    Pl011,
-    MiniUart,
-    Ns16550,
-}
+/// What reads the node of a device.
+type Driver = for<'a> fn(&mut Found<'_, 'a>, &Node<'_, 'a>);
 
 /// By `compatible`.
-static DRIVERS: [(&[u8], Driver); 10] = [
-    (b"arm,armv8-timer", Driver::Timer),
-    (b"arm,gic-v3", Driver::GicV3),
-    (b"arm,gic-400", Driver::GicV2),
-    (b"arm,cortex-a15-gic", Driver::GicV2),
-    (b"arm,cortex-a7-gic", Driver::GicV2),
-    (b"arm,pl011", Driver::Pl011),
-    (b"brcm,bcm2835-aux-uart", Driver::MiniUart),
-    (b"ns16550a", Driver::Ns16550),
-    (b"ns16550", Driver::Ns16550),
-    (b"snps,dw-apb-uart", Driver::Ns16550),
+static DRIVERS: [(&[u8], Driver); 9] = [
+    (b"arm,gic-v3", gic_v3),
+    (b"arm,gic-400", gic_v2),
+    (b"arm,cortex-a15-gic", gic_v2),
+    (b"arm,cortex-a7-gic", gic_v2),
+    (b"arm,pl011", pl011),
+    (b"brcm,bcm2835-aux-uart", mini_uart),
+    (b"ns16550a", ns16550),
+    (b"ns16550", ns16550),
+    (b"snps,dw-apb-uart", ns16550),
 ];
 
 /// A UART and the hash of its path.
@@ -242,7 +215,7 @@ impl<'a> Found<'_, 'a> {
 
     fn visit(&mut self, node: &Node<'_, 'a>) {
         match node.depth() {
-            0 => self.machine.model = node.text(b"model"),
+            0 => {}
             1 => self.visit_top(node),
             2 if same(node.parent_name(), b"reserved-memory") => {
                 if node.enabled() {
@@ -290,28 +263,12 @@ impl<'a> Found<'_, 'a> {
     }
 
     fn device(&mut self, node: &Node<'_, 'a>) {
-        let known =
-            |compatible: &[u8]| DRIVERS.iter().find(|(name, _)| same(compatible, name)).map(|(_, driver)| *driver);
-        match node.compatible().find_map(known) {
-            Some(Driver::Timer) => self.timer(node),
-            Some(Driver::GicV3) => self.gic_v3(node),
-            Some(Driver::GicV2) => self.gic_v2(node),
-            Some(Driver::Pl011) => self.uart(node, UartKind::Pl011),
-            Some(Driver::MiniUart) => self.uart(node, UartKind::Ns16550 { register_shift: 2, wide: true }),
-            Some(Driver::Ns16550) => {
-                let register_shift = node.number(b"reg-shift").unwrap_or(0) as u8;
-                let wide = node.number(b"reg-io-width") == Some(4);
-                self.uart(node, UartKind::Ns16550 { register_shift, wide });
+        for compatible in node.compatible() {
+            for (name, driver) in &DRIVERS {
+                if same(compatible, name) {
+                    return driver(self, node);
+                }
             }
-            None => {}
-        }
-    }
-
-    fn timer(&mut self, node: &Node<'_, 'a>) {
-        if let (Some(physical), Some(virtual_timer), Some(hypervisor)) =
-            (node.interrupt(1), node.interrupt(2), node.interrupt(3))
-        {
-            self.machine.timer = TimerInterrupts { physical, virtual_timer, hypervisor };
         }
     }
 
@@ -324,26 +281,10 @@ impl<'a> Found<'_, 'a> {
         }
     }
 
-    fn gic_v3(&mut self, node: &Node<'_, 'a>) {
-        let Some(gicd) = node.reg(0) else { return };
-        let regions = node.number(b"#redistributor-regions").unwrap_or(1).min(4) as usize;
-        let mut gicr = List::new();
-        for region in (1..=regions).filter_map(|index| node.reg(index)) {
-            let _ = gicr.push(region);
-        }
-        self.machine.gic = Gic::V3 { gicd, gicr };
-    }
-
-    fn gic_v2(&mut self, node: &Node<'_, 'a>) {
-        if let (Some(gicd), Some(gicc), Some(gich), Some(gicv)) = (node.reg(0), node.reg(1), node.reg(2), node.reg(3)) {
-            self.machine.gic = Gic::V2 { gicd, gicc, gich, gicv };
-        }
-    }
-
     fn uart(&mut self, node: &Node<'_, 'a>, kind: UartKind) {
         let Some(registers) = node.reg(0).filter(|_| node.enabled()) else { return };
         let path = node.path().fold(HASH_START, |hash, name| hash_bytes(hash_bytes(hash, b"/"), name));
-        let info = Some(UartInfo { kind, registers, interrupt: node.interrupt(0) });
+        let info = Some(UartInfo { kind, registers, interrupt: node.interrupt().map(|(number, _)| number) });
         let _ = self.uarts.push(UartNode { info, path });
     }
 
@@ -374,6 +315,35 @@ impl<'a> Found<'_, 'a> {
             _ => Ok(()),
         }
     }
+}
+
+fn gic_v3<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
+    let Some(gicd) = node.reg(0) else { return };
+    let regions = node.number(b"#redistributor-regions").unwrap_or(1).min(4) as usize;
+    let mut gicr = List::new();
+    for index in 1..=regions {
+        let _ = node.reg(index).is_some_and(|region| gicr.push(region));
+    }
+    found.machine.gic = Gic::V3 { gicd, gicr };
+}
+
+fn gic_v2<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
+    if let (Some(gicd), Some(gicc), Some(gich), Some(gicv)) = (node.reg(0), node.reg(1), node.reg(2), node.reg(3)) {
+        found.machine.gic = Gic::V2 { gicd, gicc, gich, gicv };
+    }
+}
+
+fn pl011<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
+    found.uart(node, UartKind::Pl011);
+}
+
+fn mini_uart<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
+    found.uart(node, UartKind::Ns16550 { register_shift: 2, wide: true });
+}
+
+fn ns16550<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
+    let register_shift = node.number(b"reg-shift").unwrap_or(0) as u8;
+    found.uart(node, UartKind::Ns16550 { register_shift, wide: node.number(b"reg-io-width") == Some(4) });
 }
 
 /// Finds `name=value`, or `name` alone with an empty value, among space-separated boot arguments.

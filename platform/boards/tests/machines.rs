@@ -31,7 +31,6 @@ fn virt_with_gicv3() {
     assert_eq!(&gicr[..], &[range(0x80a_0000, 0xf6_0000)]);
     let uart = machine.uart.unwrap();
     assert_eq!((uart.kind, uart.registers, uart.interrupt), (UartKind::Pl011, range(0x900_0000, 0x1000), Some(33)));
-    assert_eq!((machine.timer.physical, machine.timer.virtual_timer, machine.timer.hypervisor), (30, 27, 26));
     assert_eq!(machine.bundle.unwrap().len, 100_000);
     assert_eq!(machine.bootargs, b"portico.log=debug");
     assert_eq!(machine.rng_seed.len(), 32);
@@ -47,7 +46,6 @@ fn virt_with_gicv2() {
 #[test]
 fn raspberry_pi_4() {
     let machine = Machine::from_dtb(RPI4).unwrap();
-    assert_eq!(machine.model, b"Raspberry Pi 4 Model B");
     let memory = [range(0, 0x3b40_0000), range(0x4000_0000, 0xbc00_0000), range(1 << 32, 1 << 30)];
     assert_eq!(&machine.memory[..], &memory);
     assert_eq!(&machine.reserved[..], &[range(0, 0x1000), range(0x3e00_0000, 0x1_0000)]);
