@@ -47,19 +47,16 @@ pub fn has_psci() -> bool {
 pub fn find_firmware_workarounds(bhb: bool) {
     // Discovery is there from SMCCC 1.1 on, which PSCI_FEATURES tells; older firmware answers NOT_SUPPORTED to all of it.
     let has_discovery =
-        psci::arch_call(PSCI_FEATURES, u64::from(SMCCC_VERSION)) >= 0 && psci::arch_call(SMCCC_VERSION, 0) >= 0x1_0001;
+        psci::call(PSCI_FEATURES, u64::from(SMCCC_VERSION)) >= 0 && psci::call(SMCCC_VERSION, 0) >= 0x1_0001;
     HAS_PSCI.store(true, Ordering::Relaxed);
-    let first = if has_discovery {
-        psci::arch_call(SMCCC_ARCH_FEATURES, u64::from(ARCH_WORKAROUND_1))
-    } else {
-        ret::NOT_SUPPORTED
-    };
+    let first =
+        if has_discovery { psci::call(SMCCC_ARCH_FEATURES, u64::from(ARCH_WORKAROUND_1)) } else { ret::NOT_SUPPORTED };
     set_workarounds(first, if bhb { ret::SUCCESS } else { ret::NOT_SUPPORTED });
 }
 
 /// Runs ARCH_WORKAROUND_1 in the firmware, for a guest that was told that it is offered.
 pub fn clean_branch_predictor() {
-    psci::arch_call(ARCH_WORKAROUND_1, 0);
+    psci::call(ARCH_WORKAROUND_1, 0);
 }
 
 /// See [`set_workarounds`].

@@ -12,9 +12,8 @@ use crate::log::Part;
 use crate::{bringup, clock, log, machine, sched};
 use core::sync::atomic::Ordering;
 use portico_abi::psci::ret;
-use portico_arch::gic::{self, GicLayout};
 use portico_arch::pcpu::MAX_PCPUS;
-use portico_arch::{boot, context, mmu, timer};
+use portico_arch::{boot, context, gic, mmu, timer};
 use portico_boards::machine::{Gic, Psci, UartInfo, argument};
 use portico_boards::{List, Machine, Range, Uart, tree};
 use portico_core::addr::Pa;
@@ -60,15 +59,15 @@ fn map_device_tree(dtb: u64) -> Option<&'static [u8]> {
         return None;
     }
     // SAFETY: the boot protocol puts a device tree there, which nobody writes; a page is always memory as a whole.
-    let head = unsafe { mmu::boot_map(Pa::new(dtb), 8) }.ok()?;
+    let head = unsafe { mmu::boot_map(Pa::new(dtb), 8) }?;
     let size = tree::total_size(head).filter(|&size| size <= LARGEST)?;
     // SAFETY: as above, for the size that it gives.
-    unsafe { mmu::boot_map(Pa::new(dtb), size) }.ok()
+    unsafe { mmu::boot_map(Pa::new(dtb), size) }
 }
 
 /// Maps the UART's registers.
 fn open_uart(info: UartInfo) -> Option<Uart> {
-    let base = mmu::map_device(info.registers.start, info.registers.len.min(4096)).ok()?;
+    let base = mmu::map_device(info.registers.start, info.registers.len.min(4096))?;
     // SAFETY: the registers are mapped, for good.
     Some(unsafe { Uart::new(info.kind, base) })
 }
@@ -92,19 +91,15 @@ fn stop(why: &str) -> ! {
 #[cold]
 #[inline(never)]
 pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
-    let mut regions = [(0, 0); 4];
-    let layout = match &machine.gic {
+    let ready = match &machine.gic {
         Gic::None => refuse(None, ""),
-        Gic::V2 { gicd, gicc, gich, .. } => GicLayout::V2 { gicd: gicd.start, gicc: gicc.start, gich: gich.start },
+        Gic::V2 { gicd, gicc, gich, .. } => gic::init_v2(gicd.start, gicc.start, gich.start),
         Gic::V3 { gicd, gicr } => {
-            for (slot, region) in regions.iter_mut().zip(gicr.iter()) {
-                *slot = (region.start, region.len);
-            }
-            GicLayout::V3 { gicd: gicd.start, gicr: &regions }
+            gic::init_v3(gicd.start, gicr.iter().map(|region| (region.start, region.len)), mpidrs)
         }
     };
-    if let Err(error) = gic::init(&layout, mpidrs).and_then(|()| gic::init_pcpu()) {
-        stop(error.text());
+    if let Err(why) = ready.and_then(|()| gic::init_pcpu()) {
+        stop(why);
     }
 }
 

@@ -11,6 +11,7 @@ use crate::percpu;
 use crate::trap::{Next, STAY};
 use crate::{clock, entropy, memory, phys};
 use portico_abi::call::power;
+use portico_abi::psci::{SYSTEM_OFF, SYSTEM_RESET};
 use portico_abi::record::{PcpuStats, SystemStats};
 use portico_abi::{BLOCK_SIZE, PAGE_SIZE, Rights, Status};
 use portico_arch::gic::{self, GicKind};
@@ -157,9 +158,10 @@ pub fn system_off(args: &mut Args) -> Result<Next, Status> {
         return Err(Status::NotSupported);
     }
     match args.get::<2>() {
-        power::OFF => psci::system_off(),
-        power::RESET => psci::system_reset(),
+        power::OFF => psci::call(SYSTEM_OFF, 0),
+        power::RESET => psci::call(SYSTEM_RESET, 0),
         _ => return Err(Status::Invalid),
-    }
+    };
+    // The firmware did not do it.
     Ok(STAY)
 }
