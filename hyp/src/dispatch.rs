@@ -121,12 +121,9 @@ fn serve_locked(call: Call, args: &mut Args, graph: &mut Graph) -> Outcome {
         Call::LogRead => system::log_read(args, graph),
         // Reserved numbers: known, and not offered in this version.
         Call::ExtentSeal | Call::DomainClone | Call::DirtyLog | Call::DomainTime => Err(Status::NotSupported),
-        // The hot path serves these two; they get here in no other way.
-        Call::PortNotify | Call::PortNotifyWait => Err(Status::NotSupported),
-        // Served above.
-        Call::AbiFeatures | Call::EarlyWrite | Call::SelfExit | Call::VcpuBlock | Call::VcpuYield => {
-            Err(Status::NotSupported)
-        }
+        // Served above, the first two by the hot path: they do not get here.
+        Call::PortNotify | Call::PortNotifyWait | Call::AbiFeatures | Call::EarlyWrite => Err(Status::NotSupported),
+        Call::SelfExit | Call::VcpuBlock | Call::VcpuYield => Err(Status::NotSupported),
         Call::IrqComplete | Call::SystemOff => Err(Status::NotSupported),
     }
 }

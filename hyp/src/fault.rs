@@ -50,12 +50,11 @@ pub fn synchronous(vcpu: Ref<Vcpu>, esr: u64) -> Next {
             sched::yield_now(vcpu)
         }
         // `hvc #0` never gets here; another immediate is nothing that the ABI offers. The trap has stepped over it already.
-        Exception::Hvc64 { .. } => {
+        Exception::Hvc64 => {
             context::set_live_pc(context::live_pc().wrapping_sub(4));
-            inject_live(Injected::UNDEFINED, 0);
-            STAY
+            undefined()
         }
-        Exception::Smc64 { .. } => {
+        Exception::Smc64 => {
             step_over(esr);
             set_result(vcpu, ret::NOT_SUPPORTED as u64);
             STAY
@@ -68,10 +67,7 @@ pub fn synchronous(vcpu: Ref<Vcpu>, esr: u64) -> Next {
         }
         Exception::InstrAbort(abort) => memory_abort(vcpu, esr, abort, flag::FETCH),
         // A privileged instruction of AArch32 EL0, SVE and the like: the guest's kernel gets it.
-        Exception::Sve | Exception::Other { .. } => {
-            inject_live(Injected::UNDEFINED, 0);
-            STAY
-        }
+        Exception::Other => undefined(),
     }
 }
 
@@ -102,10 +98,7 @@ fn system_register(vcpu: Ref<Vcpu>, esr: u64, access: esr::SysregAccess) -> Next
         Answer::Ignore => {}
         Answer::IdRegister => match machine::id_register(access.id) {
             Some(value) => guest.set_reg(access.rt, value),
-            None => {
-                inject_live(Injected::UNDEFINED, 0);
-                return STAY;
-            }
+            None => return undefined(),
         },
         Answer::Mdscr { writable } => {
             if access.read {
@@ -114,10 +107,7 @@ fn system_register(vcpu: Ref<Vcpu>, esr: u64, access: esr::SysregAccess) -> Next
                 context::set_mdscr(guest, guest.reg(access.rt) & writable);
             }
         }
-        Answer::Refuse => {
-            inject_live(Injected::UNDEFINED, 0);
-            return STAY;
-        }
+        Answer::Refuse => return undefined(),
     }
     step_over(esr);
     STAY
@@ -185,7 +175,7 @@ impl Injected {
 
     /// Synchronous external abort: data, or instruction if the trapped `syndrome` was one, from the current or a lower level as the
     /// trapped level says when it is taken.
-    pub const fn external_abort(_kind: u32, syndrome: u64) -> Injected {
+    pub const fn external_abort(syndrome: u64) -> Injected {
         let ec: u64 = if esr::class(syndrome) == esr::ec::INSTR_ABORT_LOWER { 0x20 } else { 0x24 };
         const FSC_EXTERNAL: u64 = 0x10;
         Injected { esr: ec << 26 | 1 << 25 | FSC_EXTERNAL }
@@ -212,17 +202,15 @@ const fn vector_offset(pstate: u64) -> u64 {
 /// PSTATE at the guest's handler: EL1h, DAIF masked.
 const HANDLER_PSTATE: u64 = 0x3c5;
 
-/// Gives the running guest an exception at its EL1.
-pub fn inject_live(what: Injected, far: u64) {
+/// Gives the running guest an undefined-instruction exception at its EL1.
+fn undefined() -> Next {
     let pstate = context::live_pstate();
     context::set_live_elr_el1(context::live_pc());
     context::set_live_spsr_el1(pstate);
-    context::set_live_esr_el1(what.esr_from(pstate));
-    if far != 0 {
-        context::set_live_far_el1(far);
-    }
+    context::set_live_esr_el1(Injected::UNDEFINED.esr_from(pstate));
     context::set_live_pc(context::live_vbar_el1().wrapping_add(vector_offset(pstate)));
     context::set_live_pstate(HANDLER_PSTATE);
+    STAY
 }
 
 /// Gives a guest at rest an exception at its EL1, for when it runs again.

@@ -246,7 +246,7 @@ pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
             context.pc = context.pc.wrapping_add(esr::instruction_bytes(record.syndrome));
         }
         FaultVerb::InjectAbort => {
-            fault::inject_saved(context, fault::Injected::external_abort(record.kind, record.syndrome), record.far)
+            fault::inject_saved(context, fault::Injected::external_abort(record.syndrome), record.far)
         }
         FaultVerb::InjectUndef => fault::inject_saved(context, fault::Injected::UNDEFINED, 0),
         FaultVerb::End => {
@@ -267,13 +267,9 @@ pub fn stats_read(args: &mut Args, graph: &mut Graph) -> Outcome {
         size: size_of::<VcpuStats>() as u32,
         version: 1,
         state: match vcpu.place() {
-            Place::Off => VcpuState::Off,
-            Place::Running => VcpuState::Running,
-            Place::Ready | Place::Migrating => VcpuState::Ready,
-            Place::Blocked => VcpuState::Blocked,
-            Place::Faulted => VcpuState::Faulted,
-            Place::Stopped => VcpuState::Stopped,
-        } as u32,
+            Place::Migrating => VcpuState::Ready as u32,
+            place => place as u32,
+        },
         pcpu: u32::from(vcpu.pcpu.load(Ordering::Relaxed)),
         running_ns: rate.to_ns(times.running),
         ready_ns: rate.to_ns(times.ready),

@@ -15,7 +15,7 @@ pub use mapping::{forget_mappings, map_page, map_piece, translates, unmap_page, 
 use crate::graph::{Graph, GraphCell, Ref};
 use crate::object::domain::Domain;
 use crate::object::handle::{self, HandleChain, Object};
-use crate::object::slab::{self, Small};
+use crate::object::slab;
 use portico_abi::call::extent_flags;
 use portico_abi::{Handle, ObjectType, Rights, Status};
 use portico_arch::window;
@@ -57,8 +57,6 @@ impl Object for Extent {
         &self.handles
     }
 }
-
-impl Small for Extent {}
 
 /// Rights of the handle of an extent of one's own.
 pub const OWNER_RIGHTS: Rights = Rights::INSPECT

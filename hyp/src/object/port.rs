@@ -11,7 +11,7 @@ use crate::notify;
 use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
 use crate::object::handle::{self, HandleChain, Object};
-use crate::object::slab::{self, Small};
+use crate::object::slab;
 use crate::object::vcpu::Vcpu;
 use portico_abi::{Handle, ObjectType, Rights, Status};
 
@@ -147,5 +147,3 @@ impl Bindable for Port {
         slab::retire(graph, port.owner(graph), port);
     }
 }
-
-impl Small for Port {}

@@ -18,27 +18,27 @@ use crate::sched::queue;
 use portico_abi::ObjectType;
 use portico_abi::page::{RunState, VcpuPage};
 use portico_abi::pending::HypervisorSide;
-use portico_abi::record::FaultRecord;
+use portico_abi::record::{FaultRecord, VcpuState};
 use portico_arch::context::VcpuContext;
 use portico_arch::timer;
 use portico_core::runq::{Class, SchedEntity};
 
-/// Where a vCPU is, as the scheduler sees it.
+/// Where a vCPU is, as the scheduler sees it: its state in the ABI, and what is between two of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Place {
     /// Powered off, never started or turned off by its guest.
-    Off = 0,
+    Off = VcpuState::Off as u8,
     /// The current one of its pCPU.
-    Running = 1,
+    Running = VcpuState::Running as u8,
     /// In the run queue.
-    Ready = 2,
+    Ready = VcpuState::Ready as u8,
     /// Waiting for an upcall or a deadline.
-    Blocked = 3,
+    Blocked = VcpuState::Blocked as u8,
     /// Waiting for the answer to a fault.
-    Faulted = 4,
+    Faulted = VcpuState::Faulted as u8,
     /// Stopped by a pause, `vcpu_stop` or the end of its domain; where it goes when that ends is in `SchedState::resume_to`.
-    Stopped = 5,
+    Stopped = VcpuState::Stopped as u8,
     /// On its way from a pCPU that it may no longer use, in no queue.
     Migrating = 6,
 }
