@@ -31,7 +31,7 @@ pub fn pool_add(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
     let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
     extent.check_idle(graph)?;
-    let range = extent.range(graph);
+    let range = extent.range.get(graph);
     if extent.is_device(graph) || range.bytes() != BLOCK_SIZE || !range.first().is_aligned(BLOCK_SIZE) {
         return Err(Status::Invalid);
     }
@@ -46,17 +46,12 @@ pub fn pool_reclaim(args: &mut Args, graph: &mut Graph) -> Outcome {
     handle::check_room(graph, args.caller())?;
     let base = graph.pool.remove_free_block().ok_or(Status::BadState)?;
     let range = PaRange::new(base.raw(), BLOCK_SIZE / PAGE_SIZE, PA_BITS).ok_or(Status::Invalid)?;
-    match extent::create(graph, args.caller(), range, false, 0) {
-        Ok(handle) => {
-            mmu::unmap_pool_block(base);
-            args.done([u64::from(handle.raw())])
-        }
-        Err(status) => {
-            // It was there a moment ago, so there is room for it.
-            let _ = memory::add_block(graph, base);
-            Err(status)
-        }
-    }
+    let handle = extent::create(graph, args.caller(), range, false, 0).inspect_err(|_| {
+        // It was there a moment ago, so there is room for it.
+        let _ = memory::add_block(graph, base);
+    })?;
+    mmu::unmap_pool_block(base);
+    args.done([u64::from(handle.raw())])
 }
 
 /// `pool_info(system) -> (pages, promised, used)`.
@@ -89,7 +84,7 @@ pub fn device_extent(args: &mut Args, graph: &mut Graph) -> Outcome {
 pub fn extent_address(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
     let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
-    args.done([extent.range(graph).first().raw()])
+    args.done([extent.range.get(graph).first().raw()])
 }
 
 /// `entropy_feed(system, w0, w1, w2, w3)`.

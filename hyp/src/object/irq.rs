@@ -76,17 +76,10 @@ pub fn create(graph: &mut Graph, owner: Ref<Domain>, intid: u64, edge: bool, coo
         },
     )?;
     const RIGHTS: Rights = Rights::INSPECT.union(Rights::COPY).union(Rights::BIND);
-    match handle::insert(graph, owner, irq, RIGHTS, cookie) {
-        Ok(handle) => {
-            gic::reset_spi(intid);
-            entry.store(irq.as_ptr(), Ordering::Release);
-            Ok(handle)
-        }
-        Err(status) => {
-            slab::free(graph, owner, irq);
-            Err(status)
-        }
-    }
+    let handle = handle::insert(graph, owner, irq, RIGHTS, cookie).inspect_err(|_| slab::free(graph, owner, irq))?;
+    gic::reset_spi(intid);
+    entry.store(irq.as_ptr(), Ordering::Release);
+    Ok(handle)
 }
 
 /// Delivers an interrupt that was acknowledged; true if it stays active until its guest completes it.
