@@ -42,6 +42,7 @@ const SOURCES: &[&str] = &[
     "platform/boards/src/uart.rs",
     "platform/bundle/src/cpio.rs",
     "pv-guest-sdk/abi/src/call.rs",
+    "pv-guest-sdk/abi/src/enumeration.rs",
     "pv-guest-sdk/abi/src/handle.rs",
     "pv-guest-sdk/abi/src/lib.rs",
     "pv-guest-sdk/abi/src/page.rs",
