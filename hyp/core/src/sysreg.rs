@@ -55,22 +55,16 @@ pub enum Answer {
 /// Decides on a trapped access.
 pub const fn answer(reg: SysregId, read: bool) -> Answer {
     let zero = if read { Answer::Value(0) } else { Answer::Ignore };
-    match (reg.op0(), reg.op1(), reg.crn()) {
-        (3, 0, 0) if read && crate::idregs::is_id_space(reg) => Answer::IdRegister,
-        (2, 0, 0) if is(reg, id::MDSCR_EL1) => Answer::Mdscr { writable: MDSCR_WRITABLE },
+    match (reg, read) {
+        (id::MDSCR_EL1, _) => Answer::Mdscr { writable: MDSCR_WRITABLE },
+        (id::OSLSR_EL1, true) => Answer::Value(OSLSR_OPEN),
+        (id::OSLAR_EL1, false) => Answer::Ignore,
+        (id::OSDLR_EL1 | id::DBGPRCR_EL1 | id::ACTLR_EL1 | id::PMUSERENR_EL0, _) | (id::MDRAR_EL1, true) => zero,
+        _ if read && crate::idregs::is_id_space(reg) => Answer::IdRegister,
         // Breakpoint, watchpoint and debug channel registers.
-        (2, 0, 0) => zero,
-        (2, 0, 1) if is(reg, id::OSLSR_EL1) && read => Answer::Value(OSLSR_OPEN),
-        (2, 0, 1) if is(reg, id::OSLAR_EL1) && !read => Answer::Ignore,
-        (2, 0, 1) if is(reg, id::OSDLR_EL1) || is(reg, id::DBGPRCR_EL1) => zero,
-        (2, 0, 1) if is(reg, id::MDRAR_EL1) && read => zero,
-        (3, ..) if is(reg, id::ACTLR_EL1) || is(reg, id::PMUSERENR_EL0) => zero,
+        _ if matches!((reg.op0(), reg.op1(), reg.crn()), (2, 0, 0)) => zero,
         _ => Answer::Refuse,
     }
-}
-
-const fn is(a: SysregId, b: SysregId) -> bool {
-    a.raw() == b.raw()
 }
 
 #[cfg(test)]

@@ -11,7 +11,6 @@ pub use memory::{Boot, plan_memory};
 use crate::log::Part;
 use crate::{bringup, clock, log, machine, sched};
 use core::sync::atomic::Ordering;
-use portico_abi::psci::ret;
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::{boot, context, gic, mmu, timer};
 use portico_boards::machine::{Gic, Psci, UartInfo, argument};
@@ -141,11 +140,7 @@ pub fn apply_options(machine: &Machine<'_>) {
     let bhb = value(b"portico.bhb") != Some(b"off");
     bringup::IS_PLAIN.store(!bhb, Ordering::Release);
     sched::queue::ALWAYS_TRAP_WFI.store(value(b"portico.wfi") == Some(b"trap"), Ordering::Relaxed);
-    if machine.psci == Psci::Smc {
-        machine::find_firmware_workarounds(bhb);
-    } else {
-        machine::set_workarounds(ret::NOT_SUPPORTED, if bhb { ret::SUCCESS } else { ret::NOT_SUPPORTED });
-    }
+    machine::find_workarounds(machine.psci == Psci::Smc, bhb);
 }
 
 /// Tells the clock the counter's frequency, and turns on this pCPU's timer interrupts.
