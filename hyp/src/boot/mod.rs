@@ -7,12 +7,13 @@ mod memory;
 
 pub use cpus::start_others;
 pub use memory::{Boot, plan_memory};
+pub use portico_arch::context::init_cpu as init_guest_controls;
 
 use crate::log::Part;
 use crate::{bringup, clock, log, machine, sched};
 use core::sync::atomic::Ordering;
 use portico_arch::pcpu::MAX_PCPUS;
-use portico_arch::{boot, context, gic, mmu, timer};
+use portico_arch::{boot, gic, mmu, timer};
 use portico_boards::machine::{Gic, Psci, UartInfo, argument};
 use portico_boards::{List, Machine, Range, Uart, tree};
 use portico_core::addr::Pa;
@@ -39,8 +40,8 @@ pub fn describe_machine(boot: &mut Boot, dtb: u64, level: u64) {
     let machine = &mut boot.machine;
     let found = machine.read(bytes);
     let uart = machine.uart.and_then(open_uart);
-    if let Err(error) = found {
-        refuse(uart, error.text());
+    if let Err(why) = found {
+        refuse(uart, why);
     }
     if level != 2 {
         refuse(uart, "entered at EL1, needs EL2 (QEMU: -M virt,virtualization=on)");
@@ -109,7 +110,7 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
 pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
     let own = portico_arch::cpu::mpidr() & boot::MPIDR_AFFINITY;
     let wanted = argument(machine.bootargs, b"portico.cpus").and_then(parse_number).unwrap_or(usize::MAX);
-    let mut order = List::new();
+    let mut order = List::default();
     let _ = order.push(own);
     for cpu in machine.cpus.iter().filter(|cpu| cpu.mpidr != own).take(wanted.saturating_sub(1)) {
         if !order.push(cpu.mpidr) {
@@ -124,11 +125,6 @@ fn parse_number(text: &[u8]) -> Option<usize> {
         let digit = usize::from(byte.wrapping_sub(b'0'));
         number.checked_mul(10)?.checked_add(digit).filter(|_| digit < 10)
     })
-}
-
-/// Sets up the EL2 registers of this pCPU that govern guests.
-pub fn init_guest_controls() {
-    context::init_cpu();
 }
 
 /// Takes the boot arguments into effect that choose how traps are handled, on all pCPUs.

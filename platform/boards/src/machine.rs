@@ -1,7 +1,7 @@
 //! What the hypervisor needs to know of its machine, read from the device tree.
 
 use crate::list::List;
-use crate::tree::{Node, Tree, TreeError, until};
+use crate::tree::{Node, Refusal, Tree, until};
 use crate::uart::UartKind;
 
 /// A range of physical addresses.
@@ -77,37 +77,6 @@ pub struct UartInfo {
     pub interrupt: Option<u32>,
 }
 
-/// Why a machine cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MachineError {
-    /// The device tree is malformed.
-    Tree(TreeError),
-    /// No memory is described.
-    NoMemory,
-    /// No processor is described.
-    NoCpu,
-    /// No supported interrupt controller, or one without virtualization.
-    NoGic,
-    /// More ranges than the lists hold.
-    TooMany,
-}
-
-impl MachineError {
-    /// Says it in words.
-    #[must_use]
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Tree(TreeError::Magic) => "x0 does not point to a device tree",
-            Self::Tree(TreeError::Truncated) => "the device tree is truncated",
-            Self::Tree(TreeError::Structure) => "the device tree is malformed",
-            Self::NoMemory => "the device tree describes no memory",
-            Self::NoCpu => "the device tree describes no processor",
-            Self::NoGic => "no GICv2 with virtualization and no GICv3 in the device tree",
-            Self::TooMany => "the device tree has more memory ranges than are supported",
-        }
-    }
-}
-
 /// The machine.
 #[derive(Clone, Copy, Debug)]
 pub struct Machine<'a> {
@@ -135,8 +104,8 @@ impl<'a> Machine<'a> {
     /// Reads the machine from its device tree.
     ///
     /// # Errors
-    /// See [`MachineError`]. A machine without UART is no error.
-    pub fn from_dtb(dtb: &'a [u8]) -> Result<Self, MachineError> {
+    /// Why the machine cannot be used. One without UART is no error.
+    pub fn from_dtb(dtb: &'a [u8]) -> Result<Self, Refusal> {
         let mut machine = Self::default();
         machine.read(dtb).map(|()| machine)
     }
@@ -146,15 +115,16 @@ impl<'a> Machine<'a> {
     ///
     /// # Errors
     /// As [`from_dtb`](Self::from_dtb).
-    pub fn read(&mut self, dtb: &'a [u8]) -> Result<(), MachineError> {
-        let tree = Tree::new(dtb).map_err(MachineError::Tree)?;
-        let mut found = Found { machine: self, uarts: List::new(), aliases: List::new(), stdout: &[], overflow: false };
+    pub fn read(&mut self, dtb: &'a [u8]) -> Result<(), Refusal> {
+        let tree = Tree::new(dtb)?;
+        let mut found =
+            Found { machine: self, uarts: List::default(), aliases: List::default(), stdout: &[], overflow: false };
         for range in tree.reservations() {
             found.reserve(range);
         }
         let walked = tree.walk(&mut |node| found.visit(node));
         found.choose_console();
-        walked.map_err(MachineError::Tree)?;
+        walked?;
         found.check()
     }
 }
@@ -162,9 +132,9 @@ impl<'a> Machine<'a> {
 impl Default for Machine<'_> {
     fn default() -> Self {
         Self {
-            memory: List::new(),
-            reserved: List::new(),
-            cpus: List::new(),
+            memory: List::default(),
+            reserved: List::default(),
+            cpus: List::default(),
             psci: Psci::None,
             gic: Gic::None,
             uart: None,
@@ -300,27 +270,30 @@ impl<'a> Found<'_, 'a> {
         self.machine.uart = named.or(self.uarts.first()).and_then(|uart| uart.info);
     }
 
-    fn check(&self) -> Result<(), MachineError> {
+    fn check(&self) -> Result<(), Refusal> {
         if self.overflow {
-            return Err(MachineError::TooMany);
+            return Err("the device tree has more memory ranges than are supported");
         }
         if self.machine.memory.is_empty() {
-            return Err(MachineError::NoMemory);
+            return Err("the device tree describes no memory");
         }
         if self.machine.cpus.is_empty() {
-            return Err(MachineError::NoCpu);
+            return Err("the device tree describes no processor");
         }
         match self.machine.gic {
-            Gic::None => Err(MachineError::NoGic),
+            Gic::None => Err(NO_GIC),
             _ => Ok(()),
         }
     }
 }
 
+/// [`Refusal`]: no supported interrupt controller.
+pub const NO_GIC: Refusal = "no GICv2 with virtualization and no GICv3 in the device tree";
+
 fn gic_v3<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
     let Some(gicd) = node.reg(0) else { return };
     let regions = node.number(b"#redistributor-regions").unwrap_or(1).min(4) as usize;
-    let mut gicr = List::new();
+    let mut gicr = List::default();
     for index in 1..=regions {
         let _ = node.reg(index).is_some_and(|region| gicr.push(region));
     }

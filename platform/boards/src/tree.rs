@@ -18,16 +18,15 @@ const PROP: u32 = 3;
 const NOP: u32 = 4;
 const END: u32 = 9;
 
-/// What is wrong with the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TreeError {
-    /// They do not begin with the magic number.
-    Magic,
-    /// A block lies outside them, or they do not begin at a multiple of 4.
-    Truncated,
-    /// The structure block is malformed.
-    Structure,
-}
+/// What is wrong with a device tree or the machine in it, in words.
+pub type Refusal = &'static str;
+
+/// It does not begin with the magic number.
+pub const NO_TREE: Refusal = "x0 does not point to a device tree";
+/// A block lies outside it, or it does not begin at a multiple of 4.
+pub const TRUNCATED: Refusal = "the device tree is truncated";
+/// The structure block is malformed.
+pub const MALFORMED: Refusal = "the device tree is malformed";
 
 /// A device tree whose header has been checked.
 #[derive(Clone, Copy)]
@@ -73,25 +72,25 @@ impl<'a> Tree<'a> {
     /// Checks the header.
     ///
     /// # Errors
-    /// [`TreeError::Magic`] or [`TreeError::Truncated`].
-    pub fn new(bytes: &'a [u8]) -> Result<Self, TreeError> {
-        let field = |index: usize| be32(bytes, index * 4).map(|value| value as usize).ok_or(TreeError::Truncated);
+    /// [`NO_TREE`] or [`TRUNCATED`].
+    pub fn new(bytes: &'a [u8]) -> Result<Self, Refusal> {
+        let field = |index: usize| be32(bytes, index * 4).map(|value| value as usize).ok_or(TRUNCATED);
         if field(0)? != MAGIC as usize {
-            return Err(TreeError::Magic);
+            return Err(NO_TREE);
         }
-        let bytes = bytes.get(..field(1)?).ok_or(TreeError::Truncated)?;
+        let bytes = bytes.get(..field(1)?).ok_or(TRUNCATED)?;
         let block = |start: usize, len: usize| bytes.get(start..)?.get(..len);
-        let structure = block(field(2)?, field(9)?).ok_or(TreeError::Truncated)?;
+        let structure = block(field(2)?, field(9)?).ok_or(TRUNCATED)?;
         // SAFETY: every bit pattern is a `u32`.
         let (unaligned, words, _) = unsafe { structure.align_to() };
         if !unaligned.is_empty() {
-            return Err(TreeError::Truncated);
+            return Err(TRUNCATED);
         }
         Ok(Self {
             structure,
             words,
-            strings: block(field(3)?, field(8)?).ok_or(TreeError::Truncated)?,
-            reservations: bytes.get(field(4)?..).ok_or(TreeError::Truncated)?,
+            strings: block(field(3)?, field(8)?).ok_or(TRUNCATED)?,
+            reservations: bytes.get(field(4)?..).ok_or(TRUNCATED)?,
         })
     }
 
@@ -106,15 +105,15 @@ impl<'a> Tree<'a> {
     /// Calls `visit` for each node, parents first.
     ///
     /// # Errors
-    /// [`TreeError::Structure`]; what was visited until then stays visited.
-    pub fn walk(&self, visit: &mut impl FnMut(&Node<'_, 'a>)) -> Result<(), TreeError> {
+    /// [`MALFORMED`]; what was visited until then stays visited.
+    pub fn walk(&self, visit: &mut impl FnMut(&Node<'_, 'a>)) -> Result<(), Refusal> {
         let mut levels = [Level::default(); MAX_DEPTH];
         let mut depth = 0;
         let mut at = 0;
         loop {
-            match self.word(at).ok_or(TreeError::Structure)? {
+            match self.word(at).ok_or(MALFORMED)? {
                 BEGIN_NODE => {
-                    let name = until(self.structure.get(at + 4..).ok_or(TreeError::Structure)?, 0);
+                    let name = until(self.structure.get(at + 4..).ok_or(MALFORMED)?, 0);
                     at += 4 + aligned(name.len() + 1);
                     let (level, end) = self.level(name, at);
                     at = end;
@@ -125,12 +124,12 @@ impl<'a> Tree<'a> {
                     depth += 1;
                 }
                 END_NODE => {
-                    depth = depth.checked_sub(1).ok_or(TreeError::Structure)?;
+                    depth = depth.checked_sub(1).ok_or(MALFORMED)?;
                     at += 4;
                 }
                 NOP => at += 4,
                 END if depth == 0 => return Ok(()),
-                _ => return Err(TreeError::Structure),
+                _ => return Err(MALFORMED),
             }
         }
     }

@@ -1,7 +1,8 @@
 //! Machines as their device trees describe them. Those of QEMU's `virt` were written by QEMU (`-M virt,dumpdtb=`).
 
-use portico_boards::tree::{Tree, TreeError};
-use portico_boards::{Gic, Machine, MachineError, Psci, Range, UartKind, power};
+use portico_boards::machine::NO_GIC;
+use portico_boards::tree::{NO_TREE, TRUNCATED, Tree};
+use portico_boards::{Gic, Machine, Psci, Range, UartKind, power};
 use proptest::prelude::*;
 
 /// A device tree begins at a multiple of 8.
@@ -76,15 +77,15 @@ fn unusual_but_legal() {
 
 #[test]
 fn refusals() {
-    assert_eq!(Machine::from_dtb(&[]).unwrap_err(), MachineError::Tree(TreeError::Truncated));
-    assert_eq!(Machine::from_dtb(&[0; 64]).unwrap_err(), MachineError::Tree(TreeError::Magic));
-    assert_eq!(Machine::from_dtb(&RPI4[..100]).unwrap_err(), MachineError::Tree(TreeError::Truncated));
+    assert_eq!(Machine::from_dtb(&[]).unwrap_err(), TRUNCATED);
+    assert_eq!(Machine::from_dtb(&[0; 64]).unwrap_err(), NO_TREE);
+    assert_eq!(Machine::from_dtb(&RPI4[..100]).unwrap_err(), TRUNCATED);
     // Without its interrupt controller, a machine still has a console to complain on.
     let mut bytes = RPI4.to_vec();
     let at = bytes.windows(11).position(|window| window == b"arm,gic-400").unwrap();
     bytes[at] = b'x';
     let mut machine = Machine::default();
-    assert_eq!(machine.read(&bytes).unwrap_err(), MachineError::NoGic);
+    assert_eq!(machine.read(&bytes).unwrap_err(), NO_GIC);
     assert!(machine.uart.is_some());
 }
 

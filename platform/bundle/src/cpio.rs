@@ -56,24 +56,17 @@ impl Header {
     /// # Errors
     /// `BadMagic`, `BadField`, or `BadName` for a name field of a size that cannot be.
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Header, CpioError> {
-        let (magic, mut rest) = bytes.split_first_chunk::<6>().ok_or(CpioError::Truncated)?;
+        let (magic, fields_of) = bytes.split_first_chunk().ok_or(CpioError::Truncated)?;
         if magic != MAGIC {
             return Err(CpioError::BadMagic);
         }
-        // Thirteen fields of eight digits: ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor,
-        // rdevmajor, rdevminor, namesize, check.
-        let mut header = Header { mode: 0, data_bytes: 0, name_bytes: 0 };
-        for field in 0..13 {
-            let (digits, after) = rest.split_first_chunk::<8>().ok_or(CpioError::Truncated)?;
-            let value = hex(digits)?;
-            match field {
-                1 => header.mode = value,
-                6 => header.data_bytes = value,
-                11 => header.name_bytes = value,
-                _ => {}
-            }
-            rest = after;
+        // Eight digits each: ino, mode, uid, gid, nlink, mtime, filesize, devmajor, devminor, rdevmajor, rdevminor, namesize, check.
+        let mut fields = [0; 13];
+        for (field, digits) in fields.iter_mut().zip(fields_of.as_chunks().0) {
+            *field = hex(digits)?;
         }
+        let [_, mode, _, _, _, _, data_bytes, _, _, _, _, name_bytes, _] = fields;
+        let header = Header { mode, data_bytes, name_bytes };
         if header.name_bytes < 2 || header.name_bytes as usize > MAX_NAME_FIELD {
             return Err(CpioError::BadName);
         }
@@ -92,17 +85,10 @@ impl Header {
 }
 
 fn hex(digits: &[u8; 8]) -> Result<u32, CpioError> {
-    let mut value = 0;
-    for &digit in digits {
-        let nibble = match digit {
-            b'0'..=b'9' => digit - b'0',
-            b'a'..=b'f' => digit - b'a' + 10,
-            b'A'..=b'F' => digit - b'A' + 10,
-            _ => return Err(CpioError::BadField),
-        };
-        value = value << 4 | u32::from(nibble);
-    }
-    Ok(value)
+    digits.iter().try_fold(0, |value, &digit| {
+        let nibble = char::from(digit).to_digit(16).ok_or(CpioError::BadField)?;
+        Ok(value << 4 | nibble)
+    })
 }
 
 fn align4(value: u64) -> Option<u64> {
