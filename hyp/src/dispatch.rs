@@ -5,6 +5,7 @@ use crate::hypercall::{Args, Outcome, domain, extent, handle, port, psci, system
 use crate::object::irq::Irq;
 use crate::object::port::Port;
 use crate::object::vcpu::Vcpu;
+use crate::percpu::Pcpu;
 use crate::sched;
 use crate::trap::{Next, STAY};
 use portico_abi::call::{FUNCTION_BASE, NUMBER_MASK};
@@ -27,7 +28,7 @@ pub fn call(vcpu: Ref<Vcpu>, function: u32) -> Next {
         crate::trap::set_status(vcpu, Err(Status::NotSupported));
         return STAY;
     };
-    this::count(vcpu);
+    Pcpu::count(&vcpu.calls, 1);
     let mut args = Args::new(vcpu);
     match serve(call, &mut args) {
         // Nothing was done yet: the caller's HVC is executed again, after whatever interrupts wait for this pCPU.

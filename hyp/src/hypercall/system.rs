@@ -14,7 +14,7 @@ use portico_abi::call::power;
 use portico_abi::psci::{SYSTEM_OFF, SYSTEM_RESET};
 use portico_abi::record::{PcpuStats, SystemStats};
 use portico_abi::{BLOCK_SIZE, PAGE_SIZE, Rights, Status};
-use portico_arch::gic::{self, GicKind};
+use portico_arch::gic;
 use portico_arch::{cpu, mmu, psci, timer};
 use portico_core::addr::PaRange;
 use portico_core::extent::PA_BITS;
@@ -113,7 +113,7 @@ fn system_stats(graph: &Graph) -> SystemStats {
         size: size_of::<SystemStats>() as u32,
         version: 1,
         pcpus: percpu::online() as u32,
-        gic: if gic::kind() == GicKind::V3 { 3 } else { 2 },
+        gic: gic::kind() as u32,
         pool_pages: u64::from(graph.pool.pages()),
         pool_used: u64::from(graph.pool.used()),
         image_bytes: mmu::image_range().1,

@@ -33,13 +33,13 @@ pub const FIRST_SPECIAL_INTID: u32 = 1020;
 /// First shared interrupt.
 pub const FIRST_SPI: u32 = 32;
 
-/// Which programming interface the machine has.
+/// Which programming interface the machine has, by its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GicKind {
     /// Memory-mapped CPU interface.
-    V2,
+    V2 = 2,
     /// System registers.
-    V3,
+    V3 = 3,
 }
 
 /// Why the controller cannot be used, in words.
