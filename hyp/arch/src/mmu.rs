@@ -230,17 +230,23 @@ pub const fn pool_pa(va: usize) -> Pa {
 pub fn map_device(pa: u64, bytes: u64) -> Option<usize> {
     let first = pa & !0xfff;
     let pages = ((pa - first).saturating_add(bytes).saturating_add(0xfff) >> 12) as usize;
-    let slot = DEVICE_PAGES.load(Relaxed);
-    if pages > 512 || slot + pages > 512 {
+    let slot = map_next(&DEVICE_L3, &DEVICE_PAGES, pages, |page| (first + page * 4096) | DEVICE_PAGE)?;
+    Some(DEVICE_BASE + slot * 4096 + (pa - first) as usize)
+}
+
+/// Fills the next `count` entries of a table of which `used` are used; returns the index of the first. `None` if there are no more.
+fn map_next(table: &Table, used: &AtomicUsize, count: usize, descriptor: impl Fn(u64) -> u64) -> Option<usize> {
+    let slot = used.load(Relaxed);
+    if count > 512 || slot + count > 512 {
         return None;
     }
-    for page in 0..pages {
-        DEVICE_L3.entry(slot + page).store((first + page as u64 * 4096) | DEVICE_PAGE, Relaxed);
+    for n in 0..count {
+        table.entry(slot + n).store(descriptor(n as u64), Relaxed);
     }
-    DEVICE_PAGES.store(slot + pages, Relaxed);
+    used.store(slot + count, Relaxed);
     dsb_ishst();
     isb();
-    Some(DEVICE_BASE + slot * 4096 + (pa - first) as usize)
+    Some(slot)
 }
 
 /// Takes back the latest device mapping of up to one page, so that a probe costs no address space.
@@ -260,16 +266,8 @@ pub unsafe fn boot_map(pa: Pa, bytes: usize) -> Option<&'static [u8]> {
     let first = pa.raw() & !(BLOCK_SIZE - 1);
     let offset = (pa.raw() - first) as usize;
     let blocks = offset.saturating_add(bytes).div_ceil(BLOCK_SIZE as usize);
-    let slot = BOOT_BLOCKS.load(Relaxed);
-    if blocks > 512 || slot + blocks > 512 {
-        return None;
-    }
-    for block in 0..blocks {
-        BOOT_L2.entry(slot + block).store((first + block as u64 * BLOCK_SIZE) | NORMAL_BLOCK | READ_ONLY, Relaxed);
-    }
-    BOOT_BLOCKS.store(slot + blocks, Relaxed);
-    dsb_ishst();
-    isb();
+    let descriptor = |block| (first + block * BLOCK_SIZE) | NORMAL_BLOCK | READ_ONLY;
+    let slot = map_next(&BOOT_L2, &BOOT_BLOCKS, blocks, descriptor)?;
     let va = BOOT_MAP_BASE + slot * BLOCK_SIZE as usize + offset;
     // SAFETY: mapped above; the caller vouches for the memory.
     Some(unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(va), bytes) })

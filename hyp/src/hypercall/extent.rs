@@ -70,33 +70,26 @@ pub fn map(args: &mut Args, graph: &mut Graph) -> Outcome {
     let raw = only_bits(args.get::<4>(), attrs::ALL)?;
     let attrs = ranges::checked_attrs(raw, extent.limit(graph), rights)?;
     let range = ranges::placement(args.get::<3>(), extent.range.get(graph).pages(), u32::from(domain.ipa_bits))?;
-    let (status, done) = extent::map_piece(graph, extent, domain, range, attrs)?;
-    args.set_results([done]);
-    Ok(status)
+    args.piece(extent::map_piece(graph, extent, domain, range, attrs)?)
 }
 
 /// `extent_unmap(extent, domain, theirs) -> (done)`.
 pub fn unmap(args: &mut Args, graph: &mut Graph) -> Outcome {
     let (extent, ..) = target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<3>())?;
-    let (status, done) = extent::unmap_piece(graph, extent)?;
-    args.set_results([done]);
-    Ok(status)
+    args.piece(extent::unmap_piece(graph, extent)?)
 }
 
 /// `extent_revoke(extent) -> (left)`.
 pub fn revoke(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::OWN)?;
     let status = extent::revoke_piece(graph, extent)?;
-    args.set_results([extent::grants_left(graph, extent)]);
-    Ok(status)
+    args.piece((status, extent::grants_left(graph, extent)))
 }
 
 /// `extent_scrub(extent) -> (done)`.
 pub fn scrub(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::OWN)?;
-    let (status, done) = extent::scrub_piece(graph, extent)?;
-    args.set_results([done]);
-    Ok(status)
+    args.piece(extent::scrub_piece(graph, extent)?)
 }
 
 /// `extent_info(extent) -> (pages, flags, ipa)`.

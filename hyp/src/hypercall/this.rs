@@ -27,8 +27,7 @@ pub fn abi_features(args: &mut Args) -> Outcome {
         ],
         _ => [0; 3],
     };
-    args.set_results(results);
-    Ok(Status::Ok)
+    args.done(results)
 }
 
 /// `self_info(key, index) -> (value)`.
