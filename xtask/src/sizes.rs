@@ -25,7 +25,7 @@ const BOOT_TEXT_LIMIT: u64 = 14_208;
 /// What only boot executes may be with another compiler, in bytes.
 const BOOT_TEXT_GOAL: u64 = 16 << 10;
 /// Most lines of code that pass. Lower it likewise.
-const LINES_LIMIT: usize = 10_984;
+const LINES_LIMIT: usize = 10_958;
 
 /// What is compiled into EL2: not the parts of the ABI, of the boards and of the bundle that only guests and tools use.
 const SOURCES: &[&str] = &[

@@ -31,9 +31,10 @@ pub struct Cpu {
 }
 
 /// How PSCI is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Psci {
     /// The machine has none.
+    #[default]
     None,
     /// By SMC: the firmware is below us.
     Smc,
@@ -42,9 +43,10 @@ pub enum Psci {
 }
 
 /// The interrupt controller.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub enum Gic {
     /// None that is supported. Never in what [`Machine::from_dtb`] returns.
+    #[default]
     None,
     /// GICv2 with virtualization.
     V2 {
@@ -78,7 +80,7 @@ pub struct UartInfo {
 }
 
 /// The machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Machine<'a> {
     /// Memory, as described.
     pub memory: List<Range, 16>,
@@ -124,31 +126,15 @@ impl<'a> Machine<'a> {
         }
         let walked = tree.walk(&mut |node| found.visit(node));
         found.choose_console();
-        walked?;
-        found.check()
-    }
-}
-
-impl Default for Machine<'_> {
-    fn default() -> Self {
-        Self {
-            memory: List::default(),
-            reserved: List::default(),
-            cpus: List::default(),
-            psci: Psci::None,
-            gic: Gic::None,
-            uart: None,
-            bundle: None,
-            bootargs: &[],
-            rng_seed: &[],
-        }
+        walked.and_then(|()| found.check())
     }
 }
 
 /// What a walk has found so far.
 struct Found<'m, 'a> {
     machine: &'m mut Machine<'a>,
-    uarts: List<UartNode, 6>,
+    /// UARTs, with the hash of their path.
+    uarts: List<(Option<UartInfo>, u64), 6>,
     /// Names and paths of the serial ports.
     aliases: List<(&'a [u8], &'a [u8]), 8>,
     stdout: &'a [u8],
@@ -170,13 +156,6 @@ static DRIVERS: [(&[u8], Driver); 9] = [
     (b"ns16550", ns16550),
     (b"snps,dw-apb-uart", ns16550),
 ];
-
-/// A UART and the hash of its path.
-#[derive(Clone, Copy, Default)]
-struct UartNode {
-    info: Option<UartInfo>,
-    path: u64,
-}
 
 impl<'a> Found<'_, 'a> {
     fn reserve(&mut self, range: Range) {
@@ -255,7 +234,7 @@ impl<'a> Found<'_, 'a> {
         let Some(registers) = node.reg(0).filter(|_| node.enabled()) else { return };
         let path = node.path().fold(HASH_START, |hash, name| hash_bytes(hash_bytes(hash, b"/"), name));
         let info = Some(UartInfo { kind, registers, interrupt: node.interrupt().map(|(number, _)| number) });
-        let _ = self.uarts.push(UartNode { info, path });
+        let _ = self.uarts.push((info, path));
     }
 
     /// Finds the UART that a path or alias names, options after a colon ignored; else the first.
@@ -266,8 +245,8 @@ impl<'a> Found<'_, 'a> {
             None => name,
         };
         let path = hash_bytes(HASH_START, path);
-        let named = self.uarts.iter().find(|uart| uart.path == path);
-        self.machine.uart = named.or(self.uarts.first()).and_then(|uart| uart.info);
+        let named = self.uarts.iter().find(|(_, hash)| *hash == path);
+        self.machine.uart = named.or(self.uarts.first()).and_then(|(info, _)| *info);
     }
 
     fn check(&self) -> Result<(), Refusal> {

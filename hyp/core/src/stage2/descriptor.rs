@@ -28,11 +28,6 @@ impl Attrs {
         Some(Self((raw | attrs::READ) as u8))
     }
 
-    /// The bits of the ABI.
-    pub const fn raw(self) -> u64 {
-        self.0 as u64
-    }
-
     /// Writable.
     pub const fn can_write(self) -> bool {
         self.0 as u64 & attrs::WRITE != 0
