@@ -2,7 +2,7 @@
 
 use crate::{irq, percpu};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use portico_arch::pcpu::{self, PcpuBase};
+use portico_arch::pcpu::PcpuBase;
 use portico_arch::vectors::{self, VectorKind};
 use portico_arch::{boot, context, cpu, gic, mmu, timer};
 
@@ -24,8 +24,6 @@ pub fn own_pcpu(index: usize) {
     };
     // SAFETY: this is pCPU `index`, and nothing has asked for its data yet.
     unsafe { percpu::init(index, base) };
-    // SAFETY: an element of a static that belongs to this pCPU.
-    unsafe { pcpu::set_current(percpu::base(index)) };
     vectors::install(VectorKind::Plain);
 }
 

@@ -5,6 +5,7 @@ use crate::hypercall::{Args, Outcome, domain, extent, handle, port, psci, system
 use crate::object::irq::Irq;
 use crate::object::port::Port;
 use crate::object::vcpu::Vcpu;
+use crate::percpu::Pcpu;
 use crate::sched;
 use crate::trap::{Next, STAY};
 use portico_abi::call::{FUNCTION_BASE, NUMBER_MASK};
@@ -27,7 +28,7 @@ pub fn call(vcpu: Ref<Vcpu>, function: u32) -> Next {
         crate::trap::set_status(vcpu, Err(Status::NotSupported));
         return STAY;
     };
-    this::count(vcpu);
+    Pcpu::count(&vcpu.calls, 1);
     let mut args = Args::new(vcpu);
     match serve(call, &mut args) {
         // Nothing was done yet: the caller's HVC is executed again, after whatever interrupts wait for this pCPU.
@@ -121,12 +122,9 @@ fn serve_locked(call: Call, args: &mut Args, graph: &mut Graph) -> Outcome {
         Call::LogRead => system::log_read(args, graph),
         // Reserved numbers: known, and not offered in this version.
         Call::ExtentSeal | Call::DomainClone | Call::DirtyLog | Call::DomainTime => Err(Status::NotSupported),
-        // The hot path serves these two; they get here in no other way.
-        Call::PortNotify | Call::PortNotifyWait => Err(Status::NotSupported),
-        // Served above.
-        Call::AbiFeatures | Call::EarlyWrite | Call::SelfExit | Call::VcpuBlock | Call::VcpuYield => {
-            Err(Status::NotSupported)
-        }
+        // Served above, the first two by the hot path: they do not get here.
+        Call::PortNotify | Call::PortNotifyWait | Call::AbiFeatures | Call::EarlyWrite => Err(Status::NotSupported),
+        Call::SelfExit | Call::VcpuBlock | Call::VcpuYield => Err(Status::NotSupported),
         Call::IrqComplete | Call::SystemOff => Err(Status::NotSupported),
     }
 }

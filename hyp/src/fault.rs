@@ -50,12 +50,11 @@ pub fn synchronous(vcpu: Ref<Vcpu>, esr: u64) -> Next {
             sched::yield_now(vcpu)
         }
         // `hvc #0` never gets here; another immediate is nothing that the ABI offers. The trap has stepped over it already.
-        Exception::Hvc64 { .. } => {
+        Exception::Hvc64 => {
             context::set_live_pc(context::live_pc().wrapping_sub(4));
-            inject_live(Injected::UNDEFINED, 0);
-            STAY
+            undefined()
         }
-        Exception::Smc64 { .. } => {
+        Exception::Smc64 => {
             step_over(esr);
             set_result(vcpu, ret::NOT_SUPPORTED as u64);
             STAY
@@ -68,10 +67,7 @@ pub fn synchronous(vcpu: Ref<Vcpu>, esr: u64) -> Next {
         }
         Exception::InstrAbort(abort) => memory_abort(vcpu, esr, abort, flag::FETCH),
         // A privileged instruction of AArch32 EL0, SVE and the like: the guest's kernel gets it.
-        Exception::Sve | Exception::Other { .. } => {
-            inject_live(Injected::UNDEFINED, 0);
-            STAY
-        }
+        Exception::Other => undefined(),
     }
 }
 
@@ -102,10 +98,7 @@ fn system_register(vcpu: Ref<Vcpu>, esr: u64, access: esr::SysregAccess) -> Next
         Answer::Ignore => {}
         Answer::IdRegister => match machine::id_register(access.id) {
             Some(value) => guest.set_reg(access.rt, value),
-            None => {
-                inject_live(Injected::UNDEFINED, 0);
-                return STAY;
-            }
+            None => return undefined(),
         },
         Answer::Mdscr { writable } => {
             if access.read {
@@ -114,10 +107,7 @@ fn system_register(vcpu: Ref<Vcpu>, esr: u64, access: esr::SysregAccess) -> Next
                 context::set_mdscr(guest, guest.reg(access.rt) & writable);
             }
         }
-        Answer::Refuse => {
-            inject_live(Injected::UNDEFINED, 0);
-            return STAY;
-        }
+        Answer::Refuse => return undefined(),
     }
     step_over(esr);
     STAY
@@ -173,30 +163,16 @@ fn fault(vcpu: Ref<Vcpu>, record: FaultRecord) -> Next {
     sched::reconsider(vcpu)
 }
 
-/// An exception for a guest's own EL1.
-#[derive(Clone, Copy)]
-pub struct Injected {
-    esr: u64,
-}
+/// ESR_EL1 of an undefined instruction: EC 0, IL 1.
+pub const UNDEFINED: u64 = 1 << 25;
 
-impl Injected {
-    /// Undefined instruction: EC 0, IL 1.
-    pub const UNDEFINED: Injected = Injected { esr: 1 << 25 };
-
-    /// Synchronous external abort: data, or instruction if the trapped `syndrome` was one, from the current or a lower level as the
-    /// trapped level says when it is taken.
-    pub const fn external_abort(_kind: u32, syndrome: u64) -> Injected {
-        let ec: u64 = if esr::class(syndrome) == esr::ec::INSTR_ABORT_LOWER { 0x20 } else { 0x24 };
-        const FSC_EXTERNAL: u64 = 0x10;
-        Injected { esr: ec << 26 | 1 << 25 | FSC_EXTERNAL }
-    }
-
-    /// ESR_EL1 for an exception from `pstate`: aborts from EL1 itself have their own class, one above.
-    const fn esr_from(self, pstate: u64) -> u64 {
-        let from_el1 = pstate & 0x1c == 0x04;
-        let abort = self.esr >> 26 != 0;
-        if abort && from_el1 { self.esr + (1 << 26) } else { self.esr }
-    }
+/// ESR_EL1 of a synchronous external abort at `pstate`: data, or instruction if the trapped `syndrome` was one. An abort from EL1 itself has a class of
+/// its own, one above.
+pub const fn external_abort(syndrome: u64, pstate: u64) -> u64 {
+    const FSC_EXTERNAL: u64 = 0x10;
+    let lower: u64 = if esr::class(syndrome) == esr::ec::INSTR_ABORT_LOWER { 0x20 } else { 0x24 };
+    let from_el1 = pstate & 0x1c == 0x04;
+    (lower + from_el1 as u64) << 26 | 1 << 25 | FSC_EXTERNAL
 }
 
 /// Offset of the synchronous vector for an exception from `pstate`. (Arm DDI 0487, "Exception vectors")
@@ -212,24 +188,22 @@ const fn vector_offset(pstate: u64) -> u64 {
 /// PSTATE at the guest's handler: EL1h, DAIF masked.
 const HANDLER_PSTATE: u64 = 0x3c5;
 
-/// Gives the running guest an exception at its EL1.
-pub fn inject_live(what: Injected, far: u64) {
+/// Gives the running guest an undefined-instruction exception at its EL1.
+fn undefined() -> Next {
     let pstate = context::live_pstate();
     context::set_live_elr_el1(context::live_pc());
     context::set_live_spsr_el1(pstate);
-    context::set_live_esr_el1(what.esr_from(pstate));
-    if far != 0 {
-        context::set_live_far_el1(far);
-    }
+    context::set_live_esr_el1(UNDEFINED);
     context::set_live_pc(context::live_vbar_el1().wrapping_add(vector_offset(pstate)));
     context::set_live_pstate(HANDLER_PSTATE);
+    STAY
 }
 
 /// Gives a guest at rest an exception at its EL1, for when it runs again.
-pub fn inject_saved(guest: &mut VcpuContext, what: Injected, far: u64) {
+pub fn inject_saved(guest: &mut VcpuContext, esr: u64, far: u64) {
     guest.el1.elr_el1 = guest.pc;
     guest.el1.spsr_el1 = guest.pstate;
-    guest.el1.esr_el1 = what.esr_from(guest.pstate);
+    guest.el1.esr_el1 = esr;
     guest.el1.far_el1 = far;
     guest.pc = guest.el1.vbar_el1.wrapping_add(vector_offset(guest.pstate));
     guest.pstate = HANDLER_PSTATE;

@@ -18,7 +18,6 @@ use crate::lock::{Guard, Lock};
 use crate::log::EarlyTexts;
 use crate::memory::MAX_BLOCKS;
 use crate::object::domain::Domain;
-use crate::object::irq::IrqTable;
 use portico_core::pool::Pool;
 
 /// What the graph lock protects besides the objects' own [`GraphCell`]s. Holding `&mut Graph` is the proof of holding the lock.
@@ -29,8 +28,6 @@ pub struct Graph {
     pub domains: [Option<Ref<Domain>>; MAX_DOMAINS],
     /// Numbers of vCPUs in use, machine-wide.
     pub vcpu_ids: [bool; MAX_VCPU_IDS],
-    /// Physical interrupts that have a handle.
-    pub irqs: IrqTable,
     /// How the first domain is begun anew.
     pub again: crate::root::Again,
     /// Output of domains for the manager to take.
@@ -46,7 +43,6 @@ static GRAPH: Lock<Graph> = Lock::new(Graph {
     pool: Pool::new(),
     domains: [None; MAX_DOMAINS],
     vcpu_ids: [false; MAX_VCPU_IDS],
-    irqs: IrqTable::new(),
     again: crate::root::Again { entry: 0, tree: 0, count: 0, due: 0 },
     early: EarlyTexts::new(),
 });

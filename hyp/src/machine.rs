@@ -31,38 +31,33 @@ pub fn gicv() -> Option<PaRange> {
     }
 }
 
-/// Tells what SMCCC_ARCH_FEATURES answers for the two branch-predictor workarounds: negative for not supported, 0 for needed, 1 for
-/// supported but not needed.
-pub fn set_workarounds(first: i64, third: i64) {
-    WORKAROUND_1.store(first as i32, Ordering::Relaxed);
-    WORKAROUND_3.store(third as i32, Ordering::Relaxed);
-}
-
 /// Whether the machine's firmware answers PSCI by SMC.
 pub fn has_psci() -> bool {
     HAS_PSCI.load(Ordering::Relaxed)
 }
 
-/// Asks the firmware which workarounds it offers. `bhb`: EL2 cleans the branch history at each entry itself.
-pub fn find_firmware_workarounds(bhb: bool) {
+/// Finds out which workarounds there are: those of the firmware, if it answers PSCI by SMC (`has_psci`), and EL2's own cleaning of the branch history at
+/// each entry (`bhb`).
+pub fn find_workarounds(has_psci: bool, bhb: bool) {
     // Discovery is there from SMCCC 1.1 on, which PSCI_FEATURES tells; older firmware answers NOT_SUPPORTED to all of it.
-    let has_discovery =
-        psci::arch_call(PSCI_FEATURES, u64::from(SMCCC_VERSION)) >= 0 && psci::arch_call(SMCCC_VERSION, 0) >= 0x1_0001;
-    HAS_PSCI.store(true, Ordering::Relaxed);
-    let first = if has_discovery {
-        psci::arch_call(SMCCC_ARCH_FEATURES, u64::from(ARCH_WORKAROUND_1))
-    } else {
-        ret::NOT_SUPPORTED
-    };
-    set_workarounds(first, if bhb { ret::SUCCESS } else { ret::NOT_SUPPORTED });
+    let has_discovery = has_psci
+        && psci::call(PSCI_FEATURES, u64::from(SMCCC_VERSION)) >= 0
+        && psci::call(SMCCC_VERSION, 0) >= 0x1_0001;
+    let first =
+        if has_discovery { psci::call(SMCCC_ARCH_FEATURES, u64::from(ARCH_WORKAROUND_1)) } else { ret::NOT_SUPPORTED };
+    let third = if bhb { ret::SUCCESS } else { ret::NOT_SUPPORTED };
+    HAS_PSCI.store(has_psci, Ordering::Relaxed);
+    WORKAROUND_1.store(first as i32, Ordering::Relaxed);
+    WORKAROUND_3.store(third as i32, Ordering::Relaxed);
 }
 
 /// Runs ARCH_WORKAROUND_1 in the firmware, for a guest that was told that it is offered.
 pub fn clean_branch_predictor() {
-    psci::arch_call(ARCH_WORKAROUND_1, 0);
+    psci::call(ARCH_WORKAROUND_1, 0);
 }
 
-/// See [`set_workarounds`].
+/// What SMCCC_ARCH_FEATURES answers for a workaround of the branch predictor: negative for not supported, 0 for needed, 1 for supported but not
+/// needed.
 pub fn workaround_needed(function: u32) -> i64 {
     match function {
         ARCH_WORKAROUND_1 => i64::from(WORKAROUND_1.load(Ordering::Relaxed)),

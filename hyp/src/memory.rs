@@ -30,7 +30,7 @@ pub struct Page {
 /// Those of [`add_block`](portico_core::pool::Pool::add_block); `Limit` also if EL2 cannot map it.
 pub fn add_block(graph: &mut Graph, base: Pa) -> Result<(), Status> {
     graph.pool.add_block(base, || {
-        let books = NonNull::new(mmu::map_pool_block(base).ok()? as *mut Books)?;
+        let books = NonNull::new(mmu::map_pool_block(base)? as *mut Books)?;
         // SAFETY: the block's first page, mapped a moment ago and nobody's.
         unsafe { books.write(Books::default()) };
         // SAFETY: written above; the pool has the only reference, and drops it before the block is unmapped.

@@ -12,7 +12,7 @@ use crate::object::vcpu::Vcpu;
 use crate::sched::queue::{QUEUES, Queue};
 use crate::trace::{PORTICO_TRACE, Ring};
 use portico_arch::context::HCR_GUEST;
-use portico_arch::pcpu::{MAX_PCPUS, PcpuBase, current_raw};
+use portico_arch::pcpu::{MAX_PCPUS, PcpuBase, current_raw, set_current};
 use portico_core::addr::PcpuId;
 
 /// SGI by which one pCPU asks another to look at its flags.
@@ -152,19 +152,16 @@ pub fn get(index: usize) -> Option<&'static Pcpu> {
     PCPUS.get(index)
 }
 
-/// The base of pCPU `index`, to be given to `portico_arch::pcpu::set_current` on it.
-pub fn base(index: usize) -> *const PcpuBase {
-    PCPUS.get(index).map_or(core::ptr::null(), |pcpu| pcpu.base.get().cast_const())
-}
-
-/// Fills in a pCPU before it runs.
+/// Fills in pCPU `index`, which executes this, and makes it [`this`].
 ///
 /// # Safety
-/// At boot, before pCPU `index` runs any Rust code but this.
+/// At boot, before this pCPU asks for its data.
 pub unsafe fn init(index: usize, base: PcpuBase) {
     if let Some(pcpu) = PCPUS.get(index) {
         // SAFETY: nobody reads it yet.
         unsafe { *pcpu.base.get() = base };
+        // SAFETY: an element of a static that belongs to this pCPU.
+        unsafe { set_current(pcpu.base.get()) };
     }
 }
 

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use crate::percpu;
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::timer;
-use portico_core::trace::{Event, Record};
+use portico_core::trace::{self, Event};
 
 const _: () = assert!(RING_RECORDS.is_power_of_two());
 
@@ -49,7 +49,7 @@ pub fn record_wide(event: Event, a: u16, b: u64) {
     let pcpu = percpu::this();
     let ring = pcpu.ring;
     let head = ring.head.load(Ordering::Relaxed);
-    let [first, second] = Record::new(timer::now(), event, pcpu.index() as u8, a, b).encode();
+    let [first, second] = trace::encode(timer::now(), event, pcpu.index() as u8, a, b);
     let slot = &ring.records[head as usize & (RING_RECORDS - 1)];
     slot[0].store(first, Ordering::Relaxed);
     slot[1].store(second, Ordering::Relaxed);

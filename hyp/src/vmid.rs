@@ -70,8 +70,8 @@ fn assign(pcpu: &Pcpu, domain: Ref<Domain>) -> VmidTag {
         }
     }
     let assigned = allocator.assign(tag, &active);
-    domain.vmid.store(assigned.tag.raw(), Ordering::Release);
-    pcpu.active_vmid.store(assigned.tag.raw(), Ordering::SeqCst);
+    domain.vmid.store(assigned.raw(), Ordering::Release);
+    pcpu.active_vmid.store(assigned.raw(), Ordering::SeqCst);
     GENERATION.store(allocator.generation(), Ordering::SeqCst);
-    assigned.tag
+    assigned
 }

@@ -19,15 +19,15 @@ const LINES_GOAL: usize = 10_000;
 /// The compiler that makes text of the sizes below. What another makes is held to the goal only.
 const LIMITS_COMPILER: &str = "1.95.0";
 /// Most text that passes, in bytes: what it has now and a little, so that it only ever shrinks. Lower it with the text.
-const TEXT_LIMIT: u64 = 62_784;
+const TEXT_LIMIT: u64 = 61_984;
 /// Most text that only boot executes, in bytes. Lower it likewise.
-const BOOT_TEXT_LIMIT: u64 = 14_784;
+const BOOT_TEXT_LIMIT: u64 = 14_208;
 /// What only boot executes may be with another compiler, in bytes.
 const BOOT_TEXT_GOAL: u64 = 16 << 10;
 /// Most lines of code that pass. Lower it likewise.
-const LINES_LIMIT: usize = 11_691;
+const LINES_LIMIT: usize = 10_958;
 
-/// What is compiled into EL2: not the parts of the ABI that only guests use.
+/// What is compiled into EL2: not the parts of the ABI, of the boards and of the bundle that only guests and tools use.
 const SOURCES: &[&str] = &[
     "hyp/arch",
     "hyp/build.rs",
@@ -39,9 +39,10 @@ const SOURCES: &[&str] = &[
     "platform/boards/src/machine.rs",
     "platform/boards/src/ram.rs",
     "platform/boards/src/tree.rs",
-    "platform/boards/src/uart",
+    "platform/boards/src/uart.rs",
     "platform/bundle/src/cpio.rs",
     "pv-guest-sdk/abi/src/call.rs",
+    "pv-guest-sdk/abi/src/enumeration.rs",
     "pv-guest-sdk/abi/src/handle.rs",
     "pv-guest-sdk/abi/src/lib.rs",
     "pv-guest-sdk/abi/src/page.rs",

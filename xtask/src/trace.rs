@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use elf::ElfBytes;
 use elf::endian::LittleEndian;
-use portico_core::trace::{Event, RECORD_BYTES, Record};
+use portico_core::trace::Event;
 use portico_ctl::MachineKind;
 use serde_json::json;
 
@@ -25,6 +25,37 @@ const RING_RECORDS: usize = 256;
 const RING_HEAD: usize = 64;
 /// Bytes of a ring.
 const RING_BYTES: usize = RING_HEAD + RING_RECORDS * RECORD_BYTES;
+
+/// Bytes of a record.
+const RECORD_BYTES: usize = 16;
+
+/// A decoded record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Record {
+    /// Low half of the counter.
+    time: u32,
+    /// Number of the event.
+    event: u8,
+    /// Processor that wrote it.
+    pcpu: u8,
+    /// First argument.
+    a: u16,
+    /// Second argument.
+    b: u64,
+}
+
+impl Record {
+    /// Reads the two words of a record (see [`portico_core::trace`]).
+    fn decode([head, b]: [u64; 2]) -> Self {
+        Self { time: head as u32, event: (head >> 32) as u8, pcpu: (head >> 40) as u8, a: (head >> 48) as u16, b }
+    }
+
+    /// Restores the full counter of a record that is at most 2^31 ticks away from `near`.
+    fn full_time(self, near: u64) -> u64 {
+        let difference = self.time.wrapping_sub(near as u32) as i32;
+        near.wrapping_add(difference as i64 as u64)
+    }
+}
 
 /// Options of `trace`.
 #[derive(Args, Clone, Debug, Default)]
@@ -162,8 +193,7 @@ fn decode(data: &[u8]) -> Result<Vec<Record>> {
 
 /// Returns the names of an event and of its arguments.
 fn names(record: &Record) -> (String, &'static str, &'static str) {
-    let known = Event::from_raw(record.event);
-    match Event::TABLE.iter().find(|(event, ..)| Some(*event) == known) {
+    match Event::TABLE.iter().find(|(event, ..)| *event as u8 == record.event) {
         Some((_, name, a, b)) => (name.to_string(), a, b),
         None => (format!("event-{}", record.event), "a", "b"),
     }
@@ -190,14 +220,15 @@ fn to_json(record: &Record) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use portico_core::trace::encode;
 
-    /// Makes a ring that has seen `records`.
-    fn ring(records: &[Record]) -> Vec<u8> {
+    /// Makes a ring that has seen records of these words.
+    fn ring(records: &[[u64; 2]]) -> Vec<u8> {
         let mut bytes = vec![0; RING_BYTES];
         bytes[..8].copy_from_slice(&(records.len() as u64).to_le_bytes());
         for (index, record) in records.iter().enumerate() {
             let at = RING_HEAD + (index % RING_RECORDS) * RECORD_BYTES;
-            for (n, word) in record.encode().into_iter().enumerate() {
+            for (n, word) in record.iter().enumerate() {
                 bytes[at + n * 8..at + n * 8 + 8].copy_from_slice(&word.to_le_bytes());
             }
         }
@@ -206,7 +237,7 @@ mod tests {
 
     #[test]
     fn merges_rings_by_time_across_a_wrap() {
-        let record = |time, pcpu| Record::new(time, Event::Wake, pcpu, 1, 2);
+        let record = |time, pcpu| encode(time, Event::Wake, pcpu, 1, 2);
         let first = ring(&[record(0xffff_fff0, 0), record(0x1_0000_0010, 0)]);
         let second = ring(&[record(0xffff_fff8, 1), record(0x1_0000_0008, 1)]);
         let order: Vec<_> = decode(&[first, second].concat()).unwrap().iter().map(|r| (r.time, r.pcpu)).collect();
@@ -215,15 +246,26 @@ mod tests {
 
     #[test]
     fn a_full_ring_holds_the_newest() {
-        let all: Vec<_> = (0..300).map(|time| Record::new(time, Event::Irq, 0, 0, 0)).collect();
+        let all: Vec<_> = (0..300).map(|time| encode(time, Event::Fault, 0, 0, 0)).collect();
         let records = decode(&ring(&all)).unwrap();
         assert_eq!((records.len(), records[0].time), (RING_RECORDS, 44));
         assert!(decode(&[0; 100]).is_err());
     }
 
     #[test]
+    fn records_come_back() {
+        let now = 0xffff_ffff_1234_5678;
+        let record = Record::decode(encode(now, Event::Domain, 7, 0xabcd, u64::MAX));
+        let want = Record { time: 0x1234_5678, event: Event::Domain as u8, pcpu: 7, a: 0xabcd, b: u64::MAX };
+        assert_eq!(record, want);
+        for drift in [0, 1, 0x7fff_ffff, -0x7fff_ffff] {
+            assert_eq!(record.full_time(now.wrapping_add_signed(drift)), now);
+        }
+    }
+
+    #[test]
     fn lines_name_their_arguments() {
-        let line = to_text(&Record::new(100, Event::Switch, 1, 3, 65535), Some(90));
+        let line = to_text(&Record::decode(encode(100, Event::Switch, 1, 3, 65535)), Some(90));
         assert!(line.contains("+10") && line.contains("switch") && line.contains("to=3 from=65535"), "{line}");
     }
 }

@@ -14,10 +14,6 @@ macro_rules! barriers {
 }
 
 barriers! {
-    /// Orders loads and stores, inner shareable.
-    dmb_ish = "dmb ish";
-    /// Orders stores, inner shareable.
-    dmb_ishst = "dmb ishst";
     /// Completes loads, stores and maintenance, inner shareable.
     dsb_ish = "dsb ish";
     /// Completes stores, inner shareable: before an SGI or `sev` that tells of them.
@@ -30,23 +26,12 @@ barriers! {
     dsb_sy = "dsb sy";
     /// Synchronises the context: later instructions see earlier system register writes.
     isb = "isb";
-    /// Waits for an event.
-    wfe = "wfe";
     /// Waits for an interrupt, masked ones included.
     wfi = "wfi";
     /// Sends an event to all pCPUs.
     sev = "sev";
     /// Gives the emulator's other pCPUs a turn.
     yield_now = "yield";
-}
-
-/// Waits until `done` says so, sleeping by `wfe`: whoever makes it true must `sev` (or store to a line that a
-/// load-exclusive here watches, which nothing here does).
-#[inline]
-pub fn wait_until(mut done: impl FnMut() -> bool) {
-    while !done() {
-        wfe();
-    }
 }
 
 /// Masks interrupts and stops this pCPU for good.

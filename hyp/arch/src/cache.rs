@@ -11,32 +11,16 @@ pub fn dline_bytes() -> usize {
     4 << ((CTR_EL0::read() >> 16) & 0xf)
 }
 
-macro_rules! by_line {
-    ($($(#[$meta:meta])* $name:ident = $asm:literal, $line:ident;)+) => {$(
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// `va..va + len` is mapped at EL2.
-        pub unsafe fn $name(va: usize, len: usize) {
-            let line = $line();
-            let end = va.saturating_add(len);
-            let mut at = va & !(line - 1);
-            while at < end {
-                // SAFETY: maintenance of a mapped line; clean operations lose no data.
-                unsafe { asm!(concat!($asm, ", {}"), in(reg) at, options(nostack, preserves_flags)) };
-                at += line;
-            }
-        }
-    )+};
-}
-
-by_line! {
-    /// Cleans to the point of coherency: non-cacheable observers then see what was written. `dsb` follows.
-    clean_poc = "dc cvac", dline_bytes;
-    /// Cleans and invalidates to the point of coherency. `dsb` follows.
-    clean_invalidate_poc = "dc civac", dline_bytes;
-    /// Cleans to the point of unification. `dsb` and [`invalidate_icache_all`] follow.
-    clean_pou = "dc cvau", dline_bytes;
+/// Cleans and invalidates to the point of coherency: non-cacheable observers then see what was written. `dsb` follows.
+///
+/// # Safety
+/// `va..va + len` is mapped at EL2.
+pub unsafe fn clean_invalidate_poc(va: usize, len: usize) {
+    let line = dline_bytes();
+    for at in (va & !(line - 1)..va.saturating_add(len)).step_by(line) {
+        // SAFETY: maintenance of a mapped line; cleaning loses no data.
+        unsafe { asm!("dc civac, {}", in(reg) at, options(nostack, preserves_flags)) };
+    }
 }
 
 /// Bytes of a page.

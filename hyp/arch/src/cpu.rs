@@ -2,7 +2,11 @@
 
 pub use crate::barrier::halt;
 
-use aarch64_cpu::registers::{ID_AA64MMFR0_EL1, MPIDR_EL1, Readable};
+use crate::sysreg::ID_AA64ISAR2_EL1;
+use aarch64_cpu::registers::{
+    ID_AA64ISAR0_EL1, ID_AA64ISAR1_EL1, ID_AA64MMFR0_EL1, ID_AA64MMFR1_EL1, ID_AA64MMFR2_EL1, ID_AA64PFR0_EL1,
+    ID_AA64PFR1_EL1, MPIDR_EL1, Readable,
+};
 
 /// Identification of this pCPU (MPIDR_EL1).
 pub fn mpidr() -> u64 {
@@ -32,22 +36,14 @@ pub fn wait_for_interrupt() {
 
 /// ID registers in the order of `portico_core::idregs`.
 pub fn id_registers() -> [u64; portico_core::idregs::COUNT] {
-    macro_rules! read {
-        ($($name:literal),*) => { [$({
-            let value: u64;
-            // SAFETY: reading identification has no effect.
-            unsafe { core::arch::asm!(concat!("mrs {}, ", $name), out(reg) value, options(nomem, nostack, preserves_flags)) };
-            value
-        }),*] };
-    }
-    read!(
-        "id_aa64pfr0_el1",
-        "id_aa64pfr1_el1",
-        "id_aa64isar0_el1",
-        "id_aa64isar1_el1",
-        "s3_0_c0_c6_2",
-        "id_aa64mmfr0_el1",
-        "id_aa64mmfr1_el1",
-        "s3_0_c0_c7_2"
-    )
+    [
+        ID_AA64PFR0_EL1.get(),
+        ID_AA64PFR1_EL1.get(),
+        ID_AA64ISAR0_EL1.get(),
+        ID_AA64ISAR1_EL1.get(),
+        ID_AA64ISAR2_EL1::read(),
+        ID_AA64MMFR0_EL1.get(),
+        ID_AA64MMFR1_EL1.get(),
+        ID_AA64MMFR2_EL1.get(),
+    ]
 }

@@ -92,15 +92,6 @@ static BOOT_L2: Table = Table::new();
 static BOOT_BLOCKS: AtomicUsize = AtomicUsize::new(0);
 static IMAGE_PA: AtomicU64 = AtomicU64::new(0);
 
-/// Why a mapping was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapError {
-    /// The address is not aligned, or beyond what EL2 can map.
-    Address,
-    /// No table or slot is left.
-    Full,
-}
-
 /// Translates an address inside the image.
 #[inline]
 #[must_use]
@@ -195,27 +186,25 @@ pub(crate) fn page_rw(pa: Pa) -> u64 {
     pa.raw() & !0xfff | NORMAL_BLOCK | TABLE_OR_PAGE
 }
 
-/// Maps the 2 MiB pool block at `pa` and returns its address. The caller owns the memory.
-///
-/// # Errors
-/// [`MapError::Address`] if unaligned or above 256 GiB, [`MapError::Full`] if the block lies in a GiB for which no table is left.
-pub fn map_pool_block(pa: Pa) -> Result<usize, MapError> {
+/// Maps the 2 MiB pool block at `pa` and returns its address. The caller owns the memory. `None` if it is not aligned or above 256 GiB, or lies
+/// in a GiB for which no table is left.
+pub fn map_pool_block(pa: Pa) -> Option<usize> {
     if !pa.is_aligned(BLOCK_SIZE) || pa.raw() >= POOL_LIMIT {
-        return Err(MapError::Address);
+        return None;
     }
     let va = pool_va(pa);
     pool_table(va)?.entry(l2_index(va)).store(pa.raw() | NORMAL_BLOCK, Relaxed);
     // Walkers of all pCPUs see the entry before anyone learns the address.
     dsb_ishst();
     isb();
-    Ok(va)
+    Some(va)
 }
 
 /// Takes the pool block at `pa` out of EL2's map, on all pCPUs; complete on return.
 pub fn unmap_pool_block(pa: Pa) {
     let va = pool_va(pa);
     if pa.raw() < POOL_LIMIT
-        && let Ok(table) = pool_table(va)
+        && let Some(table) = pool_table(va)
     {
         table.entry(l2_index(va)).store(0, Relaxed);
         tlb::el2_all();
@@ -236,24 +225,28 @@ pub const fn pool_pa(va: usize) -> Pa {
     Pa::new((va - POOL_BASE) as u64)
 }
 
-/// Maps `bytes` of device registers from `pa` (any alignment) and returns the address of the first.
-///
-/// # Errors
-/// [`MapError::Full`] if the 2 MiB of device addresses are used up.
-pub fn map_device(pa: u64, bytes: u64) -> Result<usize, MapError> {
+/// Maps `bytes` of device registers from `pa` (any alignment) and returns the address of the first. `None` if the 2 MiB of device addresses are
+/// used up.
+pub fn map_device(pa: u64, bytes: u64) -> Option<usize> {
     let first = pa & !0xfff;
     let pages = ((pa - first).saturating_add(bytes).saturating_add(0xfff) >> 12) as usize;
-    let slot = DEVICE_PAGES.load(Relaxed);
-    if pages > 512 || slot + pages > 512 {
-        return Err(MapError::Full);
+    let slot = map_next(&DEVICE_L3, &DEVICE_PAGES, pages, |page| (first + page * 4096) | DEVICE_PAGE)?;
+    Some(DEVICE_BASE + slot * 4096 + (pa - first) as usize)
+}
+
+/// Fills the next `count` entries of a table of which `used` are used; returns the index of the first. `None` if there are no more.
+fn map_next(table: &Table, used: &AtomicUsize, count: usize, descriptor: impl Fn(u64) -> u64) -> Option<usize> {
+    let slot = used.load(Relaxed);
+    if count > 512 || slot + count > 512 {
+        return None;
     }
-    for page in 0..pages {
-        DEVICE_L3.entry(slot + page).store((first + page as u64 * 4096) | DEVICE_PAGE, Relaxed);
+    for n in 0..count {
+        table.entry(slot + n).store(descriptor(n as u64), Relaxed);
     }
-    DEVICE_PAGES.store(slot + pages, Relaxed);
+    used.store(slot + count, Relaxed);
     dsb_ishst();
     isb();
-    Ok(DEVICE_BASE + slot * 4096 + (pa - first) as usize)
+    Some(slot)
 }
 
 /// Takes back the latest device mapping of up to one page, so that a probe costs no address space.
@@ -264,30 +257,20 @@ pub(crate) fn unmap_last_device_page() {
     tlb::el2_page_local(DEVICE_BASE + slot * 4096);
 }
 
-/// Maps `bytes` of memory from `pa` read-only for boot and gives them as a slice. Gone after [`end_boot`].
-///
-/// # Errors
-/// [`MapError::Full`] if the GiB of boot addresses is used up.
+/// Maps `bytes` of memory from `pa` read-only for boot and gives them as a slice. Gone after [`end_boot`]. `None` if the GiB of boot addresses is
+/// used up.
 ///
 /// # Safety
 /// It is readable normal memory that nothing writes, and the slice is dropped before [`end_boot`].
-pub unsafe fn boot_map(pa: Pa, bytes: usize) -> Result<&'static [u8], MapError> {
+pub unsafe fn boot_map(pa: Pa, bytes: usize) -> Option<&'static [u8]> {
     let first = pa.raw() & !(BLOCK_SIZE - 1);
     let offset = (pa.raw() - first) as usize;
     let blocks = offset.saturating_add(bytes).div_ceil(BLOCK_SIZE as usize);
-    let slot = BOOT_BLOCKS.load(Relaxed);
-    if blocks > 512 || slot + blocks > 512 {
-        return Err(MapError::Full);
-    }
-    for block in 0..blocks {
-        BOOT_L2.entry(slot + block).store((first + block as u64 * BLOCK_SIZE) | NORMAL_BLOCK | READ_ONLY, Relaxed);
-    }
-    BOOT_BLOCKS.store(slot + blocks, Relaxed);
-    dsb_ishst();
-    isb();
+    let descriptor = |block| (first + block * BLOCK_SIZE) | NORMAL_BLOCK | READ_ONLY;
+    let slot = map_next(&BOOT_L2, &BOOT_BLOCKS, blocks, descriptor)?;
     let va = BOOT_MAP_BASE + slot * BLOCK_SIZE as usize + offset;
     // SAFETY: mapped above; the caller vouches for the memory.
-    Ok(unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(va), bytes) })
+    Some(unsafe { core::slice::from_raw_parts(core::ptr::with_exposed_provenance(va), bytes) })
 }
 
 /// Takes away all boot-time mappings and the text that only boot executes, on all pCPUs. Not to be called from there.
@@ -299,20 +282,20 @@ pub fn end_boot() {
     tlb::el2_all();
 }
 
-/// Finds or adds the level 2 table for `va` in the pool area.
-fn pool_table(va: usize) -> Result<&'static Table, MapError> {
+/// Finds or adds the level 2 table for `va` in the pool area. `None` if there is none left.
+fn pool_table(va: usize) -> Option<&'static Table> {
     let index = l1_index(va);
     let old = PCPU_TABLES[0].root.entry(index).load(Relaxed);
     if let Some(table) = POOL_L2.iter().find(|table| table.descriptor() == old) {
-        return Ok(table);
+        return Some(table);
     }
     let last = POOL_TABLES_LEFT.load(Relaxed).wrapping_sub(1);
-    let table = POOL_L2.get(last).ok_or(MapError::Full)?;
+    let table = POOL_L2.get(last)?;
     POOL_TABLES_LEFT.store(last, Relaxed);
     for PcpuTables { root, .. } in PCPU_TABLES.iter().take(PCPUS.load(Relaxed)) {
         root.entry(index).store(table.descriptor(), Relaxed);
     }
-    Ok(table)
+    Some(table)
 }
 
 const fn l1_index(va: usize) -> usize {

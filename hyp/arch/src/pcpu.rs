@@ -4,7 +4,6 @@
 //! crate find theirs at the address in `TPIDR_EL2` and the hypervisor finds the whole.
 
 use core::arch::asm;
-use portico_core::addr::PcpuId;
 
 /// Most pCPUs that one image drives.
 pub const MAX_PCPUS: usize = 8;
@@ -34,13 +33,6 @@ impl PcpuBase {
     pub const fn new() -> Self {
         Self { stack_top: 0, fatal_sp: 0, index: 0, mpidr: 0 }
     }
-}
-
-/// Tells which pCPU this is.
-#[inline(always)]
-#[must_use]
-pub fn id() -> PcpuId {
-    PcpuId::new(index() as u8)
 }
 
 /// Tells the dense index of this pCPU.

@@ -29,17 +29,7 @@ pub fn cpu_on(mpidr: u64, entry: u64, context: u64) -> Result<(), i64> {
     }
 }
 
-/// Asks the firmware to switch the machine off. Returns if it did not.
-pub fn system_off() {
-    smc(number::SYSTEM_OFF, 0, 0, 0);
-}
-
-/// Asks the firmware to reset the machine. Returns if it did not.
-pub fn system_reset() {
-    smc(number::SYSTEM_RESET, 0, 0, 0);
-}
-
-/// Calls an SMCCC architecture service (function and one argument): discovery and Spectre workarounds.
-pub fn arch_call(function: u32, argument: u64) -> i64 {
+/// Calls a function of one argument: discovery, workarounds, power of the machine.
+pub fn call(function: u32, argument: u64) -> i64 {
     smc(function, argument, 0, 0)
 }

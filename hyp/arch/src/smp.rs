@@ -4,25 +4,17 @@ use crate::barrier::{dsb_sy, sev};
 use crate::{boot, cache, psci, window};
 use portico_core::addr::Pa;
 
-/// How a pCPU is started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartMethod {
-    /// PSCI by SMC.
-    Psci,
-    /// The pCPU polls this physical address for an entry point.
-    SpinTable(Pa),
-}
-
-/// Starts pCPU `index` (not 0) with affinity `mpidr`; it enters Rust at `portico_secondary(index)`.
+/// Starts pCPU `index` (not 0) with affinity `mpidr`, by PSCI unless it polls the physical address `release` for its entry point; it enters Rust
+/// at `portico_secondary(index)`.
 ///
 /// # Errors
 /// The negative PSCI status.
-pub fn start(index: usize, mpidr: u64, method: StartMethod) -> Result<(), i64> {
+pub fn start(index: usize, mpidr: u64, release: Option<Pa>) -> Result<(), i64> {
     boot::register_pcpu(index, mpidr);
     let entry = boot::secondary_entry_pa();
-    match method {
-        StartMethod::Psci => psci::cpu_on(mpidr, entry.raw(), 0),
-        StartMethod::SpinTable(release) => {
+    match release {
+        None => psci::cpu_on(mpidr, entry.raw(), 0),
+        Some(release) => {
             let offset = (release.raw() & 0xfff) as usize & !7;
             window::with_page(Pa::new(release.raw() & !0xfff), |page| {
                 // SAFETY: the window page is ours until the closure ends; the offset is 8-byte aligned inside it.

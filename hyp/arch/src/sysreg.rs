@@ -68,6 +68,8 @@ sysreg! {
     CNTHP_CVAL_EL2 = "cnthp_cval_el2";
     /// Cache type: line sizes, I-cache policy.
     CTR_EL0 = "ctr_el0";
+    /// Instruction set attributes, the third register.
+    ID_AA64ISAR2_EL1 = "s3_0_c0_c6_2";
     /// Size of the block that `dc zva` zeroes.
     DCZID_EL0 = "dczid_el0";
 }

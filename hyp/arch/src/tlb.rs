@@ -23,14 +23,19 @@ macro_rules! tlbi {
     };
 }
 
-/// Forgets the EL2 translation of the page at `va` on this pCPU, complete on return.
-#[inline]
-pub fn el2_page_local(va: usize) {
-    // The descriptor store precedes the invalidation in this pCPU's own walker: nsh is enough, the page is private.
+/// Runs `invalidate` on this pCPU only, complete on return. Descriptor stores precede it in this pCPU's own walker: nsh is enough.
+#[inline(always)]
+fn local(invalidate: impl FnOnce()) {
     dsb_nsh();
-    tlbi!("vae2", (va >> 12) as u64);
+    invalidate();
     dsb_nsh();
     isb();
+}
+
+/// Forgets the EL2 translation of the page at `va`, which is private to this pCPU.
+#[inline]
+pub fn el2_page_local(va: usize) {
+    local(|| tlbi!("vae2", (va >> 12) as u64));
 }
 
 /// Forgets all EL2 translations on all pCPUs, complete on return.
@@ -43,10 +48,7 @@ pub fn el2_all() {
 
 /// Forgets all EL2 translations on this pCPU.
 pub fn el2_all_local() {
-    dsb_nsh();
-    tlbi!("alle2");
-    dsb_nsh();
-    isb();
+    local(|| tlbi!("alle2"));
 }
 
 /// Forgets everything, stage 1 and 2, of the domain with this `VTTBR_EL2`, on all pCPUs; complete on return.
@@ -77,10 +79,7 @@ pub fn stage2_range(vttbr: u64, ipa: Ipa, pages: u64) {
 
 /// Forgets all EL1 and stage-2 translations of all VMIDs on this pCPU: before a new generation of VMIDs.
 pub fn el1_all_local() {
-    dsb_nsh();
-    tlbi!("alle1");
-    dsb_nsh();
-    isb();
+    local(|| tlbi!("alle1"));
 }
 
 /// Runs `invalidate` with `vttbr` installed, between the barriers every invalidation needs.
@@ -110,8 +109,5 @@ fn with_vttbr(vttbr: u64, invalidate: impl FnOnce()) {
 
 /// Forgets the stage-1 translations of the loaded domain on this pCPU: before another of its vCPUs runs here.
 pub fn guest_stage1_local() {
-    dsb_nsh();
-    tlbi!("vmalle1");
-    dsb_nsh();
-    isb();
+    local(|| tlbi!("vmalle1"));
 }

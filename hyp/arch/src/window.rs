@@ -61,34 +61,33 @@ pub fn zero_page_clean(pa: Pa) {
     });
 }
 
+/// Opens the pages of `len` bytes from physical address `pa` one after the other, and gives `f` of each the address of the first byte, the number of
+/// bytes before it, and that of those in the page.
+fn each_page(pa: Pa, len: usize, mut f: impl FnMut(*mut u8, usize, usize)) {
+    let mut done = 0;
+    while done < len {
+        let at = pa.raw() + done as u64;
+        let offset = (at & 0xfff) as usize;
+        let part = (PAGE - offset).min(len - done);
+        with_page(Pa::new(at & !0xfff), |page| f(page.wrapping_add(offset), done, part));
+        done += part;
+    }
+}
+
 /// Copies `bytes` to physical address `to`, page by page, without cache maintenance.
 pub fn copy_to_pa(to: Pa, bytes: &[u8]) {
-    let mut done = 0;
-    while done < bytes.len() {
-        let at = to.raw() + done as u64;
-        let offset = (at & 0xfff) as usize;
-        let len = (PAGE - offset).min(bytes.len() - done);
-        with_page(Pa::new(at & !0xfff), |page| {
-            // SAFETY: `len` bytes from `offset` lie in the page; the source is a live slice.
-            unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr().add(done), page.add(offset), len) };
-        });
-        done += len;
-    }
+    each_page(to, bytes.len(), |page, done, len| {
+        // SAFETY: `len` bytes lie in the page, and in the source, a live slice, behind `done`.
+        unsafe { core::ptr::copy_nonoverlapping(bytes.as_ptr().add(done), page, len) };
+    });
 }
 
 /// Copies `bytes.len()` bytes from physical address `from`.
 pub fn copy_from_pa(from: Pa, bytes: &mut [u8]) {
-    let mut done = 0;
-    while done < bytes.len() {
-        let at = from.raw() + done as u64;
-        let offset = (at & 0xfff) as usize;
-        let len = (PAGE - offset).min(bytes.len() - done);
-        with_page(Pa::new(at & !0xfff), |page| {
-            // SAFETY: `len` bytes from `offset` lie in the page; the target is a live exclusive slice.
-            unsafe { core::ptr::copy_nonoverlapping(page.add(offset).cast_const(), bytes.as_mut_ptr().add(done), len) };
-        });
-        done += len;
-    }
+    each_page(from, bytes.len(), |page, done, len| {
+        // SAFETY: as above; the target is a live exclusive slice.
+        unsafe { core::ptr::copy_nonoverlapping(page.cast_const(), bytes.as_mut_ptr().add(done), len) };
+    });
 }
 
 /// Copies a whole page between physical addresses and cleans the target to the point of coherency, so that an owner

@@ -18,14 +18,10 @@ pub mod ec {
     pub const SMC64: u8 = 0x17;
     /// MSR, MRS or a system instruction.
     pub const SYSREG: u8 = 0x18;
-    /// Access to SVE.
-    pub const SVE: u8 = 0x19;
     /// Instruction abort from a lower exception level.
     pub const INSTR_ABORT_LOWER: u8 = 0x20;
     /// Data abort from a lower exception level.
     pub const DATA_ABORT_LOWER: u8 = 0x24;
-    /// SError.
-    pub const SERROR: u8 = 0x2f;
 }
 
 /// The exception class of a syndrome.
@@ -48,20 +44,12 @@ pub enum Exception {
         /// It was WFE or WFET.
         event: bool,
     },
-    /// HVC with its immediate.
-    Hvc64 {
-        /// Immediate of the instruction.
-        imm: u16,
-    },
-    /// SMC with its immediate.
-    Smc64 {
-        /// Immediate of the instruction.
-        imm: u16,
-    },
+    /// HVC from AArch64.
+    Hvc64,
+    /// SMC from AArch64.
+    Smc64,
     /// FP or SIMD while it is trapped.
     FpSimd,
-    /// SVE while it is trapped.
-    Sve,
     /// MSR, MRS or a system instruction.
     Sysreg(SysregAccess),
     /// Data abort of a lower exception level.
@@ -69,10 +57,7 @@ pub enum Exception {
     /// Instruction abort of a lower exception level.
     InstrAbort(Abort),
     /// Any other class.
-    Other {
-        /// The class.
-        ec: u8,
-    },
+    Other,
 }
 
 /// Decodes a syndrome.
@@ -80,20 +65,18 @@ pub const fn decode(esr: u64) -> Exception {
     let iss = esr as u32 & 0x1ff_ffff;
     match class(esr) {
         ec::WFX => Exception::Wfx { event: iss & 1 != 0 },
-        ec::HVC64 => Exception::Hvc64 { imm: iss as u16 },
-        ec::SMC64 => Exception::Smc64 { imm: iss as u16 },
+        ec::HVC64 => Exception::Hvc64,
+        ec::SMC64 => Exception::Smc64,
         ec::FP_SIMD => Exception::FpSimd,
-        ec::SVE => Exception::Sve,
         ec::SYSREG => Exception::Sysreg(SysregAccess::from_iss(iss)),
         ec::DATA_ABORT_LOWER => Exception::DataAbort(Abort(iss)),
         ec::INSTR_ABORT_LOWER => Exception::InstrAbort(Abort(iss)),
-        ec => Exception::Other { ec },
+        _ => Exception::Other,
     }
 }
 
 /// Names a system register or instruction by its encoding, in the layout of the ISS of its trap.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(transparent)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SysregId(u32);
 
 impl SysregId {
@@ -139,12 +122,6 @@ impl SysregId {
     /// Field op2.
     pub const fn op2(self) -> u32 {
         self.0 >> 17 & 7
-    }
-}
-
-impl core::fmt::Debug for SysregId {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "S{}_{}_C{}_C{}_{}", self.op0(), self.op1(), self.crn(), self.crm(), self.op2())
     }
 }
 
@@ -246,12 +223,12 @@ mod tests {
             (esr(ec::WFX, 0), Exception::Wfx { event: false }),
             (esr(ec::WFX, 1), Exception::Wfx { event: true }),
             (esr(ec::WFX, 3), Exception::Wfx { event: true }),
-            (esr(ec::HVC64, 0xffff), Exception::Hvc64 { imm: 0xffff }),
-            (esr(ec::SMC64, 0), Exception::Smc64 { imm: 0 }),
+            (esr(ec::HVC64, 0xffff), Exception::Hvc64),
+            (esr(ec::SMC64, 0), Exception::Smc64),
             (esr(ec::FP_SIMD, 0x1e0_0000), Exception::FpSimd),
-            (esr(ec::SVE, 0), Exception::Sve),
-            (esr(0x2f, 0), Exception::Other { ec: 0x2f }),
-            (esr(0x3f, 0x1ff_ffff), Exception::Other { ec: 0x3f }),
+            (esr(0x19, 0), Exception::Other),
+            (esr(0x2f, 0), Exception::Other),
+            (esr(0x3f, 0x1ff_ffff), Exception::Other),
             // mrs x3, id_aa64pfr0_el1
             (
                 esr(ec::SYSREG, 3 << 20 | 3 << 5 | 4 << 1 | 1),

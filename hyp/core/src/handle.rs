@@ -130,18 +130,6 @@ pub trait TagStore {
     fn set(&mut self, slot: u16, tag: Tag);
 }
 
-impl TagStore for [u64] {
-    fn get(&self, slot: u16) -> Tag {
-        Tag(self.get(usize::from(slot)).copied().unwrap_or(0))
-    }
-
-    fn set(&mut self, slot: u16, tag: Tag) {
-        if let Some(entry) = self.get_mut(usize::from(slot)) {
-            *entry = tag.0;
-        }
-    }
-}
-
 /// The free slots of one table: a queue threaded through the tags.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FreeSlots {
@@ -232,10 +220,22 @@ pub const fn next_generation(generation: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{FreeSlots, Tag, check, check_any, next_generation};
+    use super::{FreeSlots, Tag, TagStore, check, check_any, next_generation};
     use portico_abi::handle::SELF_DOMAIN;
     use portico_abi::{Handle, ObjectType, Rights, Status};
     use proptest::prelude::*;
+
+    impl TagStore for [u64] {
+        fn get(&self, slot: u16) -> Tag {
+            Tag(self.get(usize::from(slot)).copied().unwrap_or(0))
+        }
+
+        fn set(&mut self, slot: u16, tag: Tag) {
+            if let Some(entry) = self.get_mut(usize::from(slot)) {
+                *entry = tag.0;
+            }
+        }
+    }
 
     #[test]
     fn each_refusal() {

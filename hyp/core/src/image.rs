@@ -17,54 +17,35 @@ pub struct Image {
     pub memory_bytes: u64,
 }
 
-/// What is wrong with an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ImageError {
-    /// Shorter than the header.
-    Short,
-    /// The magic number is missing.
-    Magic,
-    /// Big-endian, or for pages that are not 4 KiB.
-    Kind,
-    /// The sizes make no sense.
-    Size,
-}
-
 impl Image {
-    /// Reads the header at the start of `file`, which is the whole image.
-    ///
-    /// # Errors
-    /// [`ImageError`].
-    pub fn parse(file: &[u8]) -> Result<Image, ImageError> {
-        let header: &[u8; HEADER_BYTES] = file.first_chunk().ok_or(ImageError::Short)?;
+    /// Reads the header at the start of `file`, which is the whole image. `None` if it is shorter than the header, has not the magic number, is
+    /// big-endian or for pages that are not 4 KiB, or its sizes make no sense.
+    pub fn parse(file: &[u8]) -> Option<Image> {
+        let header: &[u8; HEADER_BYTES] = file.first_chunk()?;
         if word(header, 56) as u32 != MAGIC {
-            return Err(ImageError::Magic);
+            return None;
         }
         let (text_offset, image_size, flags) = (word(header, 8), word(header, 16), word(header, 24));
         // Bit 0: big-endian. Bits 2:1: page size, 0 for unknown, 1 for 4 KiB.
         if flags & 1 != 0 || flags >> 1 & 3 > 1 {
-            return Err(ImageError::Kind);
+            return None;
         }
         let text_offset = if image_size == 0 { OLD_TEXT_OFFSET } else { text_offset };
         let memory_bytes = image_size.max(file.len() as u64);
         if text_offset >= MIB_2 || text_offset % 4096 != 0 || memory_bytes > 1 << 40 {
-            return Err(ImageError::Size);
+            return None;
         }
-        Ok(Image { text_offset, memory_bytes })
+        Some(Image { text_offset, memory_bytes })
     }
 }
 
 fn word(header: &[u8; HEADER_BYTES], offset: usize) -> u64 {
-    let mut bytes = [0; 8];
-    for (to, from) in bytes.iter_mut().zip(header.iter().skip(offset)) {
-        *to = *from;
-    }
-    u64::from_le_bytes(bytes)
+    header.get(offset..).and_then(|rest| rest.first_chunk()).map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{HEADER_BYTES, Image, ImageError};
+    use super::{HEADER_BYTES, Image};
     use proptest::prelude::*;
 
     fn header(text_offset: u64, image_size: u64, flags: u64) -> Vec<u8> {
@@ -78,15 +59,15 @@ mod tests {
 
     #[test]
     fn accepts_and_refuses() {
-        assert_eq!(Image::parse(&header(0, 0x20_0000, 0xa)), Ok(Image { text_offset: 0, memory_bytes: 0x20_0000 }));
-        assert_eq!(Image::parse(&header(0, 0, 0)).map(|i| i.text_offset), Ok(0x8_0000));
-        assert_eq!(Image::parse(&header(0, 1, 0)).map(|i| i.memory_bytes), Ok(64));
-        assert_eq!(Image::parse(&header(0, 1, 1)), Err(ImageError::Kind));
-        assert_eq!(Image::parse(&header(0, 1, 4)), Err(ImageError::Kind));
-        assert_eq!(Image::parse(&header(0x20_0000, 1, 0)), Err(ImageError::Size));
-        assert_eq!(Image::parse(&header(0, u64::MAX, 0)), Err(ImageError::Size));
-        assert_eq!(Image::parse(&header(0, 1, 0)[..63]), Err(ImageError::Short));
-        assert_eq!(Image::parse(&[0; 64]), Err(ImageError::Magic));
+        assert_eq!(Image::parse(&header(0, 0x20_0000, 0xa)), Some(Image { text_offset: 0, memory_bytes: 0x20_0000 }));
+        assert_eq!(Image::parse(&header(0, 0, 0)).map(|i| i.text_offset), Some(0x8_0000));
+        assert_eq!(Image::parse(&header(0, 1, 0)).map(|i| i.memory_bytes), Some(64));
+        assert_eq!(Image::parse(&header(0, 1, 1)), None);
+        assert_eq!(Image::parse(&header(0, 1, 4)), None);
+        assert_eq!(Image::parse(&header(0x20_0000, 1, 0)), None);
+        assert_eq!(Image::parse(&header(0, u64::MAX, 0)), None);
+        assert_eq!(Image::parse(&header(0, 1, 0)[..63]), None);
+        assert_eq!(Image::parse(&[0; 64]), None);
     }
 
     proptest! {

@@ -1,12 +1,11 @@
 //! A token bucket, for what a guest can make EL2 write.
 
-/// Allows `burst` units at once and `rate` units in each second over time; counts what it refuses.
+/// Allows `burst` units at once and `rate` units in each second over time.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenBucket {
     /// In units times ticks per second, so that no fraction is lost.
     level: u64,
     last: u64,
-    dropped: u64,
 }
 
 /// What a bucket allows.
@@ -23,10 +22,10 @@ pub struct Rate {
 impl TokenBucket {
     /// A bucket that is full at its first use.
     pub const fn new() -> Self {
-        Self { level: u64::MAX, last: 0, dropped: 0 }
+        Self { level: u64::MAX, last: 0 }
     }
 
-    /// Takes `units` at the time `now`, in ticks. False, and counted, if they are not there.
+    /// Takes `units` at the time `now`, in ticks. False if they are not there.
     pub const fn take(&mut self, rate: Rate, now: u64, units: u32) -> bool {
         // Both products are below 2^64, since the factors are 32 bits wide.
         let full = rate.burst as u64 * rate.hz as u64;
@@ -35,17 +34,11 @@ impl TokenBucket {
         self.level = if level > full { full } else { level };
         self.last = now;
         let cost = units as u64 * rate.hz as u64;
-        if cost > self.level {
-            self.dropped += 1;
-            return false;
+        let fits = cost <= self.level;
+        if fits {
+            self.level -= cost;
         }
-        self.level -= cost;
-        true
-    }
-
-    /// Requests refused.
-    pub const fn dropped(&self) -> u64 {
-        self.dropped
+        fits
     }
 }
 
@@ -60,7 +53,6 @@ mod tests {
     fn burst_then_rate() {
         let mut bucket = TokenBucket::new();
         assert_eq!((0..20).filter(|_| bucket.take(RATE, 5, 1)).count(), 10);
-        assert_eq!(bucket.dropped(), 10);
         assert!(!bucket.take(RATE, 14, 1));
         assert!(bucket.take(RATE, 15, 1));
         assert!(!bucket.take(RATE, 15, 1));

@@ -26,14 +26,6 @@ pub mod id {
     pub const ACTLR_EL1: SysregId = SysregId::new(3, 0, 1, 0, 1);
     /// PMUSERENR_EL0.
     pub const PMUSERENR_EL0: SysregId = SysregId::new(3, 3, 9, 14, 0);
-    /// PMCR_EL0.
-    pub const PMCR_EL0: SysregId = SysregId::new(3, 3, 9, 12, 0);
-    /// ICC_SGI1R_EL1.
-    pub const ICC_SGI1R_EL1: SysregId = SysregId::new(3, 0, 12, 11, 5);
-    /// CNTPCT_EL0.
-    pub const CNTPCT_EL0: SysregId = SysregId::new(3, 3, 14, 0, 1);
-    /// CNTP_CTL_EL0.
-    pub const CNTP_CTL_EL0: SysregId = SysregId::new(3, 3, 14, 2, 1);
 }
 
 /// OSLSR_EL1: the OS lock is implemented and open. (Arm DDI 0487, "OSLSR_EL1, OS Lock Status Register")
@@ -63,28 +55,27 @@ pub enum Answer {
 /// Decides on a trapped access.
 pub const fn answer(reg: SysregId, read: bool) -> Answer {
     let zero = if read { Answer::Value(0) } else { Answer::Ignore };
-    match (reg.op0(), reg.op1(), reg.crn()) {
-        (3, 0, 0) if read && crate::idregs::is_id_space(reg) => Answer::IdRegister,
-        (2, 0, 0) if is(reg, id::MDSCR_EL1) => Answer::Mdscr { writable: MDSCR_WRITABLE },
+    match (reg, read) {
+        (id::MDSCR_EL1, _) => Answer::Mdscr { writable: MDSCR_WRITABLE },
+        (id::OSLSR_EL1, true) => Answer::Value(OSLSR_OPEN),
+        (id::OSLAR_EL1, false) => Answer::Ignore,
+        (id::OSDLR_EL1 | id::DBGPRCR_EL1 | id::ACTLR_EL1 | id::PMUSERENR_EL0, _) | (id::MDRAR_EL1, true) => zero,
+        _ if read && crate::idregs::is_id_space(reg) => Answer::IdRegister,
         // Breakpoint, watchpoint and debug channel registers.
-        (2, 0, 0) => zero,
-        (2, 0, 1) if is(reg, id::OSLSR_EL1) && read => Answer::Value(OSLSR_OPEN),
-        (2, 0, 1) if is(reg, id::OSLAR_EL1) && !read => Answer::Ignore,
-        (2, 0, 1) if is(reg, id::OSDLR_EL1) || is(reg, id::DBGPRCR_EL1) => zero,
-        (2, 0, 1) if is(reg, id::MDRAR_EL1) && read => zero,
-        (3, ..) if is(reg, id::ACTLR_EL1) || is(reg, id::PMUSERENR_EL0) => zero,
+        _ if matches!((reg.op0(), reg.op1(), reg.crn()), (2, 0, 0)) => zero,
         _ => Answer::Refuse,
     }
-}
-
-const fn is(a: SysregId, b: SysregId) -> bool {
-    a.raw() == b.raw()
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Answer, answer, id};
     use crate::esr::SysregId;
+
+    const PMCR_EL0: SysregId = SysregId::new(3, 3, 9, 12, 0);
+    const ICC_SGI1R_EL1: SysregId = SysregId::new(3, 0, 12, 11, 5);
+    const CNTPCT_EL0: SysregId = SysregId::new(3, 3, 14, 0, 1);
+    const CNTP_CTL_EL0: SysregId = SysregId::new(3, 3, 14, 2, 1);
 
     #[test]
     fn boot_writes_of_a_kernel() {
@@ -94,10 +85,10 @@ mod tests {
         assert_eq!(answer(id::OSLSR_EL1, false), Answer::Refuse);
         assert_eq!(answer(id::OSDLR_EL1, false), Answer::Ignore);
         assert_eq!(answer(id::PMUSERENR_EL0, false), Answer::Ignore);
-        assert_eq!(answer(id::PMCR_EL0, true), Answer::Refuse);
-        assert_eq!(answer(id::CNTPCT_EL0, true), Answer::Refuse);
-        assert_eq!(answer(id::ICC_SGI1R_EL1, false), Answer::Refuse);
-        assert_eq!(answer(id::CNTP_CTL_EL0, false), Answer::Refuse);
+        assert_eq!(answer(PMCR_EL0, true), Answer::Refuse);
+        assert_eq!(answer(CNTPCT_EL0, true), Answer::Refuse);
+        assert_eq!(answer(ICC_SGI1R_EL1, false), Answer::Refuse);
+        assert_eq!(answer(CNTP_CTL_EL0, false), Answer::Refuse);
         assert!(matches!(answer(id::MDSCR_EL1, false), Answer::Mdscr { .. }));
         for n in 0..16 {
             for op2 in 4..8 {

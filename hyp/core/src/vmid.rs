@@ -43,15 +43,6 @@ impl VmidTag {
     }
 }
 
-/// Answer of [`VmidAllocator::assign`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Assigned {
-    /// The domain's tag from now on.
-    pub tag: VmidTag,
-    /// The generation changed: every pCPU must invalidate locally before it next enters a guest.
-    pub rolled_over: bool,
-}
-
 /// Hands out VMIDs.
 #[derive(Clone, Debug)]
 pub struct VmidAllocator {
@@ -81,19 +72,20 @@ impl VmidAllocator {
         tag.0 >> 8 == self.generation
     }
 
-    /// Assigns a number to the domain that has `tag` now. `active` are the tags with which each pCPU runs a guest, or whose
-    /// context it still has loaded; pCPUs without one give [`VmidTag::NONE`].
-    pub fn assign(&mut self, tag: VmidTag, active: &[VmidTag]) -> Assigned {
+    /// Assigns a number to the domain that has `tag` now: its tag from now on. `active` are the tags with which each pCPU runs a guest, or
+    /// whose context it still has loaded; pCPUs without one give [`VmidTag::NONE`].
+    ///
+    /// If the generation changes every pCPU must invalidate locally before it next enters a guest.
+    pub fn assign(&mut self, tag: VmidTag, active: &[VmidTag]) -> VmidTag {
         if self.is_current(tag) {
-            return Assigned { tag, rolled_over: false };
+            return tag;
         }
         if let Some(tag) = self.kept(tag).or_else(|| self.take()) {
-            return Assigned { tag, rolled_over: false };
+            return tag;
         }
         self.roll_over(active);
         // At most one number for each pCPU is kept, so one is free.
-        let tag = self.kept(tag).or_else(|| self.take()).unwrap_or(VmidTag(self.generation << 8 | 255));
-        Assigned { tag, rolled_over: true }
+        self.kept(tag).or_else(|| self.take()).unwrap_or(VmidTag(self.generation << 8 | 255))
     }
 
     fn roll_over(&mut self, active: &[VmidTag]) {
@@ -132,13 +124,13 @@ mod tests {
         let mut vmids = VmidAllocator::new();
         let mut seen = [false; 256];
         for _ in 0..255 {
-            let assigned = vmids.assign(VmidTag::NONE, &[]);
-            assert!(!assigned.rolled_over && !seen[usize::from(assigned.tag.vmid())]);
-            seen[usize::from(assigned.tag.vmid())] = true;
+            let tag = vmids.assign(VmidTag::NONE, &[]);
+            assert!(vmids.generation() == 1 && vmids.is_current(tag) && !seen[usize::from(tag.vmid())]);
+            seen[usize::from(tag.vmid())] = true;
         }
         assert!(!seen[0]);
         let again = vmids.assign(VmidTag::NONE, &[]);
-        assert!(again.rolled_over && vmids.is_current(again.tag) && again.tag.vmid() != 0);
+        assert!(vmids.is_current(again) && again.vmid() != 0);
         assert_eq!(vmids.generation(), 2);
         assert!(!vmids.is_current(VmidTag::NONE));
     }
@@ -154,7 +146,7 @@ mod tests {
             for (pcpu, domain) in steps {
                 running[pcpu] = None;
                 let active: Vec<VmidTag> = running.iter().map(|r| r.map_or(VmidTag::NONE, |(_, tag)| tag)).collect();
-                let tag = vmids.assign(tags[domain], &active).tag;
+                let tag = vmids.assign(tags[domain], &active);
                 tags[domain] = tag;
                 running[pcpu] = Some((domain, tag));
                 for (domain, entered) in running.iter().flatten() {

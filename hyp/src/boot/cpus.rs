@@ -4,8 +4,7 @@ use crate::bringup::{CLOSED, UP};
 use crate::log::{self, Part};
 use crate::percpu;
 use core::sync::atomic::Ordering;
-use portico_arch::smp::{self, StartMethod};
-use portico_arch::{cpu, timer};
+use portico_arch::{cpu, smp, timer};
 use portico_boards::Machine;
 use portico_boards::machine::Psci;
 use portico_core::addr::Pa;
@@ -33,12 +32,10 @@ pub fn start_others(machine: &Machine<'_>, mpidrs: &[u64]) {
 
 fn start(machine: &Machine<'_>, index: usize, mpidr: u64) -> Result<(), &'static str> {
     let release = machine.cpus.iter().find(|cpu| cpu.mpidr == mpidr).and_then(|cpu| cpu.release_address);
-    let method = match (release, machine.psci) {
-        (Some(address), _) => StartMethod::SpinTable(Pa::new(address)),
-        (None, Psci::Smc) => StartMethod::Psci,
-        (None, _) => return Err("no way to start it in the device tree"),
-    };
-    smp::start(index, mpidr, method).map_err(|_| "refused by PSCI")?;
+    if release.is_none() && machine.psci != Psci::Smc {
+        return Err("no way to start it in the device tree");
+    }
+    smp::start(index, mpidr, release.map(Pa::new)).map_err(|_| "refused by PSCI")?;
     let deadline = timer::now().saturating_add(PATIENCE_S * timer::frequency_hz());
     while UP.load(Ordering::Acquire) == index {
         let late = timer::now() > deadline;

@@ -44,7 +44,7 @@ pub fn start(boot: &mut Boot) -> Result<(), &'static str> {
     let file = Range { start: boot.bundle.start + offset, len };
     let mut header = [0; HEADER_BYTES];
     window::copy_from_pa(Pa::new(file.start), &mut header);
-    let image = Image::parse(&header).map_err(|_| "the bundle's manager is not an arm64 Image")?;
+    let image = Image::parse(&header).ok_or("the bundle's manager is not an arm64 Image")?;
     if file.start & (PAGE_SIZE - 1) != 0 {
         return Err("the bundle's manager is not page-aligned");
     }

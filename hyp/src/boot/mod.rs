@@ -7,14 +7,13 @@ mod memory;
 
 pub use cpus::start_others;
 pub use memory::{Boot, plan_memory};
+pub use portico_arch::context::init_cpu as init_guest_controls;
 
 use crate::log::Part;
 use crate::{bringup, clock, log, machine, sched};
 use core::sync::atomic::Ordering;
-use portico_abi::psci::ret;
-use portico_arch::gic::{self, GicLayout};
 use portico_arch::pcpu::MAX_PCPUS;
-use portico_arch::{boot, context, mmu, timer};
+use portico_arch::{boot, gic, mmu, timer};
 use portico_boards::machine::{Gic, Psci, UartInfo, argument};
 use portico_boards::{List, Machine, Range, Uart, tree};
 use portico_core::addr::Pa;
@@ -41,8 +40,8 @@ pub fn describe_machine(boot: &mut Boot, dtb: u64, level: u64) {
     let machine = &mut boot.machine;
     let found = machine.read(bytes);
     let uart = machine.uart.and_then(open_uart);
-    if let Err(error) = found {
-        refuse(uart, error.text());
+    if let Err(why) = found {
+        refuse(uart, why);
     }
     if level != 2 {
         refuse(uart, "entered at EL1, needs EL2 (QEMU: -M virt,virtualization=on)");
@@ -60,15 +59,15 @@ fn map_device_tree(dtb: u64) -> Option<&'static [u8]> {
         return None;
     }
     // SAFETY: the boot protocol puts a device tree there, which nobody writes; a page is always memory as a whole.
-    let head = unsafe { mmu::boot_map(Pa::new(dtb), 8) }.ok()?;
+    let head = unsafe { mmu::boot_map(Pa::new(dtb), 8) }?;
     let size = tree::total_size(head).filter(|&size| size <= LARGEST)?;
     // SAFETY: as above, for the size that it gives.
-    unsafe { mmu::boot_map(Pa::new(dtb), size) }.ok()
+    unsafe { mmu::boot_map(Pa::new(dtb), size) }
 }
 
 /// Maps the UART's registers.
 fn open_uart(info: UartInfo) -> Option<Uart> {
-    let base = mmu::map_device(info.registers.start, info.registers.len.min(4096)).ok()?;
+    let base = mmu::map_device(info.registers.start, info.registers.len.min(4096))?;
     // SAFETY: the registers are mapped, for good.
     Some(unsafe { Uart::new(info.kind, base) })
 }
@@ -92,19 +91,15 @@ fn stop(why: &str) -> ! {
 #[cold]
 #[inline(never)]
 pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
-    let mut regions = [(0, 0); 4];
-    let layout = match &machine.gic {
+    let ready = match &machine.gic {
         Gic::None => refuse(None, ""),
-        Gic::V2 { gicd, gicc, gich, .. } => GicLayout::V2 { gicd: gicd.start, gicc: gicc.start, gich: gich.start },
+        Gic::V2 { gicd, gicc, gich, .. } => gic::init_v2(gicd.start, gicc.start, gich.start),
         Gic::V3 { gicd, gicr } => {
-            for (slot, region) in regions.iter_mut().zip(gicr.iter()) {
-                *slot = (region.start, region.len);
-            }
-            GicLayout::V3 { gicd: gicd.start, gicr: &regions }
+            gic::init_v3(gicd.start, gicr.iter().map(|region| (region.start, region.len)), mpidrs)
         }
     };
-    if let Err(error) = gic::init(&layout, mpidrs).and_then(|()| gic::init_pcpu()) {
-        stop(error.text());
+    if let Err(why) = ready.and_then(|()| gic::init_pcpu()) {
+        stop(why);
     }
 }
 
@@ -115,7 +110,7 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
 pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
     let own = portico_arch::cpu::mpidr() & boot::MPIDR_AFFINITY;
     let wanted = argument(machine.bootargs, b"portico.cpus").and_then(parse_number).unwrap_or(usize::MAX);
-    let mut order = List::new();
+    let mut order = List::default();
     let _ = order.push(own);
     for cpu in machine.cpus.iter().filter(|cpu| cpu.mpidr != own).take(wanted.saturating_sub(1)) {
         if !order.push(cpu.mpidr) {
@@ -132,11 +127,6 @@ fn parse_number(text: &[u8]) -> Option<usize> {
     })
 }
 
-/// Sets up the EL2 registers of this pCPU that govern guests.
-pub fn init_guest_controls() {
-    context::init_cpu();
-}
-
 /// Takes the boot arguments into effect that choose how traps are handled, on all pCPUs.
 ///
 /// * `portico.bhb=off`: no branch-history loop at each entry. On by default, as Cortex-A57 and A72 need it.
@@ -146,11 +136,7 @@ pub fn apply_options(machine: &Machine<'_>) {
     let bhb = value(b"portico.bhb") != Some(b"off");
     bringup::IS_PLAIN.store(!bhb, Ordering::Release);
     sched::queue::ALWAYS_TRAP_WFI.store(value(b"portico.wfi") == Some(b"trap"), Ordering::Relaxed);
-    if machine.psci == Psci::Smc {
-        machine::find_firmware_workarounds(bhb);
-    } else {
-        machine::set_workarounds(ret::NOT_SUPPORTED, if bhb { ret::SUCCESS } else { ret::NOT_SUPPORTED });
-    }
+    machine::find_workarounds(machine.psci == Psci::Smc, bhb);
 }
 
 /// Tells the clock the counter's frequency, and turns on this pCPU's timer interrupts.

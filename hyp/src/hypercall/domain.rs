@@ -85,10 +85,8 @@ pub fn set_info_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64) -> Result
     }
     let page = memory::alloc_page(graph, domain)?;
     let range = PaRange::new(page.pa.raw(), 1, portico_core::extent::PA_BITS).ok_or(Status::Invalid)?;
-    if let Err(status) = extent::map_page(graph, domain, ipa, range, Attrs::READ) {
-        memory::free_page(graph, domain, page.pa);
-        return Err(status);
-    }
+    extent::map_page(graph, domain, ipa, range, Attrs::READ)
+        .inspect_err(|_| memory::free_page(graph, domain, page.pa))?;
     let info = page.va.cast::<InfoPage>().as_ptr();
     let rate = clock::rate();
     // SAFETY: the page is the domain's information page, which only EL2 writes.
@@ -152,10 +150,11 @@ pub fn status(args: &mut Args, graph: &mut Graph) -> Outcome {
         ..DomainStatus::default()
     };
     for vcpu in domain.vcpus() {
+        let stats = vcpu.stats();
         record.vcpus += 1;
         record.vcpus_on += u32::from(vcpu.powered.get(graph));
-        record.cpu_ns += clock::rate().to_ns(vcpu.times().running);
-        record.calls += vcpu.calls.load(Ordering::Relaxed);
+        record.cpu_ns += stats.running_ns;
+        record.calls += stats.calls;
     }
     args.vcpu.page().write_buffer(&record);
     Ok(Status::Ok)

@@ -46,10 +46,10 @@ pub fn lend(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.done([u64::from(grant.raw())])
 }
 
-/// An extent or grant, the domain in which it is or will be mapped, and the table and handle by which it was named.
-type Target = (Ref<Extent>, Ref<Domain>, Ref<Domain>, Handle);
+/// An extent or grant, the domain in which it is or will be mapped, and the rights of the handle by which it was named.
+type Target = (Ref<Extent>, Ref<Domain>, Rights);
 
-/// What `extent_map` and `extent_unmap` act on: an extent or grant, and the domain in which it is or will be mapped.
+/// What `extent_map` and `extent_unmap` act on.
 fn target(graph: &Graph, caller: Ref<Domain>, own: Handle, domain: Handle, theirs: Handle) -> Result<Target, Status> {
     let target = if domain == SELF_DOMAIN { caller } else { domain::lookup(graph, caller, domain, Rights::CONFIG)? };
     let (table, handle) = if theirs == Handle::NONE { (caller, own) } else { (target, theirs) };
@@ -57,51 +57,43 @@ fn target(graph: &Graph, caller: Ref<Domain>, own: Handle, domain: Handle, their
         return Err(Status::Invalid);
     }
     let extent: Ref<Extent> = handle::lookup(graph, table, handle, Rights::MAP)?;
-    if extent.is_grant(graph) && extent.owner(graph) != target {
+    if extent.is_grant(graph) && extent.owner.get(graph) != target {
         return Err(Status::NoRights);
     }
-    Ok((extent, target, table, handle))
+    Ok((extent, target, handle::rights(graph, table, handle)?))
 }
 
 /// `extent_map(extent, domain, ipa, attrs, theirs) -> (done)`.
 pub fn map(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let (extent, domain, table, handle) =
+    let (extent, domain, rights) =
         target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<5>())?;
     let raw = only_bits(args.get::<4>(), attrs::ALL)?;
-    let rights = handle::rights(graph, table, handle)?;
     let attrs = ranges::checked_attrs(raw, extent.limit(graph), rights)?;
-    let range = ranges::placement(args.get::<3>(), extent.range(graph).pages(), u32::from(domain.ipa_bits))?;
-    let (status, done) = extent::map_piece(graph, extent, domain, range, attrs)?;
-    args.set_results([done]);
-    Ok(status)
+    let range = ranges::placement(args.get::<3>(), extent.range.get(graph).pages(), u32::from(domain.ipa_bits))?;
+    args.piece(extent::map_piece(graph, extent, domain, range, attrs)?)
 }
 
 /// `extent_unmap(extent, domain, theirs) -> (done)`.
 pub fn unmap(args: &mut Args, graph: &mut Graph) -> Outcome {
     let (extent, ..) = target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<3>())?;
-    let (status, done) = extent::unmap_piece(graph, extent)?;
-    args.set_results([done]);
-    Ok(status)
+    args.piece(extent::unmap_piece(graph, extent)?)
 }
 
 /// `extent_revoke(extent) -> (left)`.
 pub fn revoke(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::OWN)?;
     let status = extent::revoke_piece(graph, extent)?;
-    args.set_results([extent::grants_left(graph, extent)]);
-    Ok(status)
+    args.piece((status, extent::grants_left(graph, extent)))
 }
 
 /// `extent_scrub(extent) -> (done)`.
 pub fn scrub(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::OWN)?;
-    let (status, done) = extent::scrub_piece(graph, extent)?;
-    args.set_results([done]);
-    Ok(status)
+    args.piece(extent::scrub_piece(graph, extent)?)
 }
 
 /// `extent_info(extent) -> (pages, flags, ipa)`.
 pub fn info(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent = own(args, graph, Rights::INSPECT)?;
-    args.done([extent.range(graph).pages(), extent.flags(graph), extent.mapped_at(graph)])
+    args.done([extent.range.get(graph).pages(), extent.flags(graph), extent.mapped_at(graph)])
 }

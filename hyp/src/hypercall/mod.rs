@@ -59,17 +59,17 @@ impl Args {
         self.vcpu.domain
     }
 
-    /// Gives the call its results, x1 on.
-    pub fn set_results<const N: usize>(&mut self, results: [u64; N]) {
+    /// Ends the call well, with results, x1 on.
+    pub fn done<const N: usize>(&mut self, results: [u64; N]) -> Outcome {
         const { assert!(N <= 3) };
         self.results.iter_mut().zip(results).for_each(|(to, result)| *to = result);
         self.result_count = N;
+        Ok(Status::Ok)
     }
 
-    /// Ends the call well, with results, x1 on.
-    pub fn done<const N: usize>(&mut self, results: [u64; N]) -> Outcome {
-        self.set_results(results);
-        Ok(Status::Ok)
+    /// Ends a call that has done a piece: whether it is to be made again, and what x1 tells.
+    pub fn piece(&mut self, (status, progress): (Status, u64)) -> Outcome {
+        self.done([progress]).map(|_| status)
     }
 
     /// Writes status and results to the caller's registers.

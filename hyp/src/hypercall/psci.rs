@@ -16,6 +16,7 @@ use portico_abi::psci as id;
 use portico_abi::psci::ret;
 use portico_abi::record::EndReason;
 use portico_abi::{UID, VERSION_MAJOR, VERSION_MINOR};
+use portico_arch::context::VcpuContext;
 
 /// PSCI 1.1.
 pub const PSCI_1_1: u64 = 0x0001_0001;
@@ -25,14 +26,14 @@ const SMCCC_1_2: u64 = 0x0001_0002;
 const NO_TRUSTED_OS: u64 = 2;
 /// TRNG 1.0.
 const TRNG_1_0: u64 = 0x0001_0000;
+/// What is offered of TRNG.
+const TRNG: &[u32] = &[id::TRNG_VERSION, id::TRNG_FEATURES, id::TRNG_GET_UUID, id::TRNG_RND_32, id::TRNG_RND_64];
 /// Words of the TRNG UUID, 1f7c5e3a-4b8d-4e6f-9c21-7d0a5b92e847.
 const TRNG_UUID: [u32; 4] = [UID[0], UID[1], UID[2], UID[3] + 0x0100_0000];
 
-/// A vCPU's answer to AFFINITY_INFO.
-mod affinity {
-    pub const ON: u64 = 0;
-    pub const OFF: u64 = 1;
-}
+/// Answers of AFFINITY_INFO.
+const AFFINITY_ON: u64 = 0;
+const AFFINITY_OFF: u64 = 1;
 
 /// Answers a call outside our own range.
 pub fn call(vcpu: Ref<Vcpu>, function: u32) -> Next {
@@ -49,23 +50,18 @@ pub fn call(vcpu: Ref<Vcpu>, function: u32) -> Next {
         id::CPU_ON_32 | id::CPU_ON_64 => cpu_on(vcpu, cut(x1), cut(x2), cut(x3)),
         id::AFFINITY_INFO_32 | id::AFFINITY_INFO_64 => affinity_info(vcpu, cut(x1), cut(x2)),
         id::CPU_OFF => return power::off(vcpu),
-        id::CPU_SUSPEND_32 | id::CPU_SUSPEND_64 => return suspend(vcpu, x1, cut(x2), cut(x3)),
+        id::CPU_SUSPEND_32 | id::CPU_SUSPEND_64 => return suspend(vcpu, x1),
         id::SYSTEM_OFF => return end(vcpu, EndReason::Off),
         id::SYSTEM_RESET => return end(vcpu, EndReason::Reboot),
         id::SYSTEM_RESET2_64 => return end(vcpu, EndReason::Reboot),
         id::SMCCC_VERSION => SMCCC_1_2,
         id::SMCCC_ARCH_FEATURES => arch_features(x1 as u32),
         id::ARCH_WORKAROUND_1 | id::ARCH_WORKAROUND_3 => workaround(function),
-        id::PV_TIME_FEATURES => signed(pv_time_features(x1 as u32)),
+        id::PV_TIME_FEATURES => offered(x1 as u32, &[id::PV_TIME_FEATURES, id::PV_TIME_ST]),
         id::PV_TIME_ST => pv_time_st(vcpu),
         id::TRNG_VERSION => TRNG_1_0,
-        id::TRNG_FEATURES => signed(trng_features(x1 as u32)),
-        id::TRNG_GET_UUID => {
-            context.set_reg(1, u64::from(TRNG_UUID[1]));
-            context.set_reg(2, u64::from(TRNG_UUID[2]));
-            context.set_reg(3, u64::from(TRNG_UUID[3]));
-            u64::from(TRNG_UUID[0])
-        }
+        id::TRNG_FEATURES => offered(x1 as u32, TRNG),
+        id::TRNG_GET_UUID => uuid(context, TRNG_UUID),
         id::TRNG_RND_32 | id::TRNG_RND_64 => {
             let (status, words) = random(narrow, x1);
             for (n, word) in words.iter().enumerate() {
@@ -73,12 +69,7 @@ pub fn call(vcpu: Ref<Vcpu>, function: u32) -> Next {
             }
             signed(status)
         }
-        id::VENDOR_UID => {
-            context.set_reg(1, u64::from(UID[1]));
-            context.set_reg(2, u64::from(UID[2]));
-            context.set_reg(3, u64::from(UID[3]));
-            u64::from(UID[0])
-        }
+        id::VENDOR_UID => uuid(context, UID),
         id::VENDOR_REVISION => {
             context.set_reg(1, u64::from(VERSION_MINOR));
             u64::from(VERSION_MAJOR)
@@ -168,14 +159,14 @@ fn affinity_info(vcpu: Ref<Vcpu>, mpidr: u64, level: u64) -> u64 {
     }
     let graph = &mut *graph::lock();
     match by_mpidr(vcpu, mpidr) {
-        Some(target) if target.powered.get(graph) => affinity::ON,
-        Some(_) => affinity::OFF,
+        Some(target) if target.powered.get(graph) => AFFINITY_ON,
+        Some(_) => AFFINITY_OFF,
         None => signed(ret::INVALID_PARAMETERS),
     }
 }
 
 /// Power state with StateType 0 is a standby: like WFI. A power-down state is refused: a guest that wants it uses CPU_OFF.
-fn suspend(vcpu: Ref<Vcpu>, power_state: u64, _entry: u64, _context_id: u64) -> Next {
+fn suspend(vcpu: Ref<Vcpu>, power_state: u64) -> Next {
     if power_state & 1 << 16 != 0 {
         set_result(vcpu, signed(ret::INVALID_PARAMETERS));
         return STAY;
@@ -189,11 +180,16 @@ fn end(vcpu: Ref<Vcpu>, reason: EndReason) -> Next {
     sched::reconsider(vcpu)
 }
 
-fn pv_time_features(function: u32) -> i64 {
-    match function {
-        id::PV_TIME_FEATURES | id::PV_TIME_ST => ret::SUCCESS,
-        _ => ret::NOT_SUPPORTED,
-    }
+/// Whether a function is one of those that are offered.
+fn offered(function: u32, functions: &[u32]) -> u64 {
+    signed(if functions.contains(&function) { ret::SUCCESS } else { ret::NOT_SUPPORTED })
+}
+
+/// Answers with the words of a UUID, x1 on; returns that for x0.
+fn uuid(context: &mut VcpuContext, words: [u32; 4]) -> u64 {
+    let [x0, x1, x2, x3] = words.map(u64::from);
+    (1..).zip([x1, x2, x3]).for_each(|(n, word)| context.set_reg(n, word));
+    x0
 }
 
 fn pv_time_st(vcpu: Ref<Vcpu>) -> u64 {
@@ -204,13 +200,6 @@ fn pv_time_st(vcpu: Ref<Vcpu>) -> u64 {
     }
     vcpu.domain.info_ipa.get(graph)
         + (InfoPage::STOLEN_OFFSET + index * size_of::<portico_abi::page::StolenTime>()) as u64
-}
-
-fn trng_features(function: u32) -> i64 {
-    match function {
-        id::TRNG_VERSION | id::TRNG_FEATURES | id::TRNG_GET_UUID | id::TRNG_RND_32 | id::TRNG_RND_64 => ret::SUCCESS,
-        _ => ret::NOT_SUPPORTED,
-    }
 }
 
 /// `bits` of entropy, the lowest in the last register. (Arm DEN0098, "TRNG_RND")

@@ -11,9 +11,10 @@ use crate::percpu;
 use crate::trap::{Next, STAY};
 use crate::{clock, entropy, memory, phys};
 use portico_abi::call::power;
+use portico_abi::psci::{SYSTEM_OFF, SYSTEM_RESET};
 use portico_abi::record::{PcpuStats, SystemStats};
 use portico_abi::{BLOCK_SIZE, PAGE_SIZE, Rights, Status};
-use portico_arch::gic::{self, GicKind};
+use portico_arch::gic;
 use portico_arch::{cpu, mmu, psci, timer};
 use portico_core::addr::PaRange;
 use portico_core::extent::PA_BITS;
@@ -30,7 +31,7 @@ pub fn pool_add(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
     let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
     extent.check_idle(graph)?;
-    let range = extent.range(graph);
+    let range = extent.range.get(graph);
     if extent.is_device(graph) || range.bytes() != BLOCK_SIZE || !range.first().is_aligned(BLOCK_SIZE) {
         return Err(Status::Invalid);
     }
@@ -45,17 +46,12 @@ pub fn pool_reclaim(args: &mut Args, graph: &mut Graph) -> Outcome {
     handle::check_room(graph, args.caller())?;
     let base = graph.pool.remove_free_block().ok_or(Status::BadState)?;
     let range = PaRange::new(base.raw(), BLOCK_SIZE / PAGE_SIZE, PA_BITS).ok_or(Status::Invalid)?;
-    match extent::create(graph, args.caller(), range, false, 0) {
-        Ok(handle) => {
-            mmu::unmap_pool_block(base);
-            args.done([u64::from(handle.raw())])
-        }
-        Err(status) => {
-            // It was there a moment ago, so there is room for it.
-            let _ = memory::add_block(graph, base);
-            Err(status)
-        }
-    }
+    let handle = extent::create(graph, args.caller(), range, false, 0).inspect_err(|_| {
+        // It was there a moment ago, so there is room for it.
+        let _ = memory::add_block(graph, base);
+    })?;
+    mmu::unmap_pool_block(base);
+    args.done([u64::from(handle.raw())])
 }
 
 /// `pool_info(system) -> (pages, promised, used)`.
@@ -88,7 +84,7 @@ pub fn device_extent(args: &mut Args, graph: &mut Graph) -> Outcome {
 pub fn extent_address(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
     let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
-    args.done([extent.range(graph).first().raw()])
+    args.done([extent.range.get(graph).first().raw()])
 }
 
 /// `entropy_feed(system, w0, w1, w2, w3)`.
@@ -117,7 +113,7 @@ fn system_stats(graph: &Graph) -> SystemStats {
         size: size_of::<SystemStats>() as u32,
         version: 1,
         pcpus: percpu::online() as u32,
-        gic: if gic::kind() == GicKind::V3 { 3 } else { 2 },
+        gic: gic::kind() as u32,
         pool_pages: u64::from(graph.pool.pages()),
         pool_used: u64::from(graph.pool.used()),
         image_bytes: mmu::image_range().1,
@@ -157,9 +153,10 @@ pub fn system_off(args: &mut Args) -> Result<Next, Status> {
         return Err(Status::NotSupported);
     }
     match args.get::<2>() {
-        power::OFF => psci::system_off(),
-        power::RESET => psci::system_reset(),
+        power::OFF => psci::call(SYSTEM_OFF, 0),
+        power::RESET => psci::call(SYSTEM_RESET, 0),
         _ => return Err(Status::Invalid),
-    }
+    };
+    // The firmware did not do it.
     Ok(STAY)
 }

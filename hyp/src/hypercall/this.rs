@@ -5,8 +5,8 @@ use core::sync::atomic::Ordering;
 use super::{Args, Outcome};
 use crate::graph::{self, Graph, Ref};
 use crate::object::domain;
+use crate::object::handle;
 use crate::object::irq::Irq;
-use crate::object::{handle, vcpu};
 use crate::sched;
 use crate::trap::Next;
 use crate::{clock, log};
@@ -27,8 +27,7 @@ pub fn abi_features(args: &mut Args) -> Outcome {
         ],
         _ => [0; 3],
     };
-    args.set_results(results);
-    Ok(Status::Ok)
+    args.done(results)
 }
 
 /// `self_info(key, index) -> (value)`.
@@ -38,10 +37,7 @@ pub fn self_info(args: &mut Args, graph: &mut Graph) -> Outcome {
     let (kind, is_first) = (gic::kind(), own.id.index() == 0);
     let value = match args.get::<1>() {
         info::UPCALL_VINTID => u64::from(UPCALL_VINTID),
-        info::UPCALL_KIND => match kind {
-            GicKind::V2 => 2,
-            GicKind::V3 => 3,
-        },
+        info::UPCALL_KIND => kind as u64,
         info::UPCALL_GICV_IPA if kind == GicKind::V2 => own.gicv_ipa.get(graph),
         info::VCPU_PAGE_IPA => peer()?.page_ipa,
         info::VCPU_INDEX => u64::from(args.vcpu.index),
@@ -107,9 +103,4 @@ pub fn irq_complete(args: &mut Args) -> Outcome {
     let irq: Ref<Irq> = handle::lookup_hot(args.caller(), args.handle::<1>(), Rights::BIND)?;
     irq.complete();
     Ok(Status::Ok)
-}
-
-/// Counts a call of this vCPU.
-pub fn count(vcpu: Ref<vcpu::Vcpu>) {
-    vcpu.calls.store(vcpu.calls.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
 }

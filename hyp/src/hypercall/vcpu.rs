@@ -14,7 +14,7 @@ use crate::object::vcpu::{Place, Vcpu, VcpuSpec, stop};
 use crate::sched::{control, queue};
 use crate::{fault, power};
 use portico_abi::call::sched as class;
-use portico_abi::record::{DomainState, EndReason, FaultVerb, RegisterId, VcpuState, VcpuStats};
+use portico_abi::record::{DomainState, EndReason, FaultVerb, RegisterId};
 use portico_abi::{Rights, Status};
 use portico_core::addr::PaRange;
 use portico_core::esr;
@@ -48,15 +48,12 @@ pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
         return Err(Status::Exists);
     }
     let vcpu = build(graph, domain, index as u8, mpidr, page_ipa)?;
-    match handle::insert(graph, args.caller(), vcpu, VCPU_RIGHTS, args.get::<5>()) {
-        Ok(handle) => args.done([u64::from(handle.raw())]),
-        Err(status) => {
-            // The vCPU is whole and belongs to its domain; only the name failed. Undo it so that the call can be made again.
-            unlink(graph, vcpu);
-            extent::unmap_page(graph, domain, page_ipa, 1);
-            Err(status)
-        }
-    }
+    let handle = handle::insert(graph, args.caller(), vcpu, VCPU_RIGHTS, args.get::<5>()).inspect_err(|_| {
+        // The vCPU is whole and belongs to its domain; only the name failed. Undo it so that the call can be made again.
+        unlink(graph, vcpu);
+        extent::unmap_page(graph, domain, page_ipa, 1);
+    })?;
+    args.done([u64::from(handle.raw())])
 }
 
 /// Makes vCPU `index` of a domain, off.
@@ -74,11 +71,8 @@ pub fn build(
     let object = memory::alloc_page(graph, domain)?;
     let page = memory::alloc_page(graph, domain).inspect_err(|_| memory::free_page(graph, domain, object.pa))?;
     let range = PaRange::new(page.pa.raw(), 1, portico_core::extent::PA_BITS).ok_or(Status::Invalid)?;
-    if let Err(status) = extent::map_page(graph, domain, page_ipa, range, Attrs::READ_WRITE) {
-        memory::free_page(graph, domain, page.pa);
-        memory::free_page(graph, domain, object.pa);
-        return Err(status);
-    }
+    extent::map_page(graph, domain, page_ipa, range, Attrs::READ_WRITE)
+        .inspect_err(|_| [page.pa, object.pa].into_iter().for_each(|pa| memory::free_page(graph, domain, pa)))?;
     let spec =
         VcpuSpec { domain, index, id: id as u16, mpidr, page: page.va.cast(), page_ipa, pcpu: control::choose_home() };
     let target: NonNull<Vcpu> = object.va.cast();
@@ -246,9 +240,10 @@ pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
             context.pc = context.pc.wrapping_add(esr::instruction_bytes(record.syndrome));
         }
         FaultVerb::InjectAbort => {
-            fault::inject_saved(context, fault::Injected::external_abort(record.kind, record.syndrome), record.far)
+            let esr = fault::external_abort(record.syndrome, context.pstate);
+            fault::inject_saved(context, esr, record.far);
         }
-        FaultVerb::InjectUndef => fault::inject_saved(context, fault::Injected::UNDEFINED, 0),
+        FaultVerb::InjectUndef => fault::inject_saved(context, fault::UNDEFINED, 0),
         FaultVerb::End => {
             domain::end(graph, vcpu.domain, EndReason::Fault, u64::from(vcpu.index));
             return Ok(Status::Ok);
@@ -261,39 +256,6 @@ pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
 /// `vcpu_stats_read(vcpu)`.
 pub fn stats_read(args: &mut Args, graph: &mut Graph) -> Outcome {
     let vcpu = lookup(args, graph, Rights::INSPECT)?;
-    let times = vcpu.times();
-    let rate = clock::rate();
-    let mut record = VcpuStats {
-        size: size_of::<VcpuStats>() as u32,
-        version: 1,
-        state: match vcpu.place() {
-            Place::Off => VcpuState::Off,
-            Place::Running => VcpuState::Running,
-            Place::Ready | Place::Migrating => VcpuState::Ready,
-            Place::Blocked => VcpuState::Blocked,
-            Place::Faulted => VcpuState::Faulted,
-            Place::Stopped => VcpuState::Stopped,
-        } as u32,
-        pcpu: u32::from(vcpu.pcpu.load(Ordering::Relaxed)),
-        running_ns: rate.to_ns(times.running),
-        ready_ns: rate.to_ns(times.ready),
-        switches: times.switches,
-        missed: times.missed,
-        affinity: times.affinity,
-        calls: vcpu.calls.load(Ordering::Relaxed),
-        ..VcpuStats::default()
-    };
-    match times.class {
-        Class::Weighted { weight, cap_permille } => {
-            record.weight = weight;
-            record.cap = cap_permille;
-        }
-        Class::Reservation { budget, period } => {
-            record.class = class::RESERVATION as u32;
-            record.budget_ns = rate.to_ns(budget);
-            record.period_ns = rate.to_ns(period);
-        }
-    }
-    args.vcpu.page().write_buffer(&record);
+    args.vcpu.page().write_buffer(&vcpu.stats());
     Ok(Status::Ok)
 }

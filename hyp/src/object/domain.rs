@@ -233,11 +233,6 @@ impl Domain {
         trace::record(Event::Domain, self.id.raw(), state as u16);
     }
 
-    /// Handles to it.
-    pub fn handles_of(&self) -> &HandleChain {
-        &self.chain
-    }
-
     /// vCPU number `index`.
     #[inline]
     pub fn vcpu_at(&self, index: u64) -> Option<Ref<Vcpu>> {

@@ -15,7 +15,7 @@ pub use mapping::{forget_mappings, map_page, map_piece, translates, unmap_page, 
 use crate::graph::{Graph, GraphCell, Ref};
 use crate::object::domain::Domain;
 use crate::object::handle::{self, HandleChain, Object};
-use crate::object::slab::{self, Small};
+use crate::object::slab;
 use portico_abi::call::extent_flags;
 use portico_abi::{Handle, ObjectType, Rights, Status};
 use portico_arch::window;
@@ -26,8 +26,10 @@ use portico_core::stage2::Attrs;
 /// An extent or grant.
 #[repr(C)]
 pub struct Extent {
-    pub(super) range: GraphCell<PaRange>,
-    owner: GraphCell<Ref<Domain>>,
+    /// What memory it is.
+    pub range: GraphCell<PaRange>,
+    /// Its owner, or the borrower of a grant.
+    pub owner: GraphCell<Ref<Domain>>,
     /// Of a grant: its extent.
     parent: GraphCell<*mut Extent>,
     /// Of an extent: its first grant. Of a grant: the next one.
@@ -58,8 +60,6 @@ impl Object for Extent {
     }
 }
 
-impl Small for Extent {}
-
 /// Rights of the handle of an extent of one's own.
 pub const OWNER_RIGHTS: Rights = Rights::INSPECT
     .union(Rights::OWN)
@@ -81,22 +81,7 @@ pub fn create(
 ) -> Result<Handle, Status> {
     let limit = ranges::full_attrs(device);
     let extent = slab::alloc(graph, owner, Extent::new(owner, range, null_mut(), device, limit))?;
-    insert_or_free(graph, owner, owner, extent, OWNER_RIGHTS, cookie)
-}
-
-fn insert_or_free(
-    graph: &mut Graph,
-    payer: Ref<Domain>,
-    holder: Ref<Domain>,
-    extent: Ref<Extent>,
-    rights: Rights,
-    cookie: u64,
-) -> Result<Handle, Status> {
-    let result = handle::insert(graph, holder, extent, rights, cookie);
-    if result.is_err() {
-        slab::free(graph, payer, extent);
-    }
-    result
+    handle::insert(graph, owner, extent, OWNER_RIGHTS, cookie).inspect_err(|_| slab::free(graph, owner, extent))
 }
 
 impl Extent {
@@ -113,16 +98,6 @@ impl Extent {
             traits: GraphCell::new(Traits { device, revoking: false, limit }),
             handles: HandleChain::new(),
         }
-    }
-
-    /// Its range.
-    pub fn range(&self, graph: &Graph) -> PaRange {
-        self.range.get(graph)
-    }
-
-    /// Its owner, or the borrower of a grant.
-    pub fn owner(&self, graph: &Graph) -> Ref<Domain> {
-        self.owner.get(graph)
     }
 
     /// Whether it is a grant.
@@ -162,6 +137,12 @@ impl Extent {
         set(self.root(graph).traits.get(graph).revoking, extent_flags::REVOKING);
         set(self.is_grant(graph) && traits.limit.can_write(), extent_flags::WRITE);
         flags
+    }
+
+    /// IPA of its mapping, or all ones.
+    pub fn mapped_at(&self, graph: &Graph) -> u64 {
+        let mapping = self.mapping.get(graph);
+        if mapping.is_some() { mapping.ipa.raw() } else { u64::MAX }
     }
 
     /// Refuses unless it is an extent of one's own, unmapped, unlent and not in the middle of anything.
@@ -280,20 +261,17 @@ pub fn lend(
     extent.check_not_revoking(graph)?;
     let range = ranges::part(extent.range.get(graph), part.0, part.1)?;
     let attrs = ranges::checked_attrs(attrs, extent.limit(graph), Rights::all())?;
-    extent.check_taint_for_lending(graph, to)?;
+    // A window lent to several is shared by agreement of the owner, so only data from before the sharing counts as taint.
+    if extent.grants.get(graph).is_null() {
+        extent.check_taint(graph, to)?;
+    }
     let grant = slab::alloc(graph, to, Extent::new(to, range, extent.as_ptr(), extent.is_device(graph), attrs))?;
-    let handle = insert_or_free(graph, to, to, grant, ranges::grant_rights(attrs), 0)?;
+    let handle = handle::insert(graph, to, grant, ranges::grant_rights(attrs), 0)
+        .inspect_err(|_| slab::free(graph, to, grant))?;
     let next = extent.grants.get(graph);
     grant.grants.set(graph, next);
     extent.grants.set(graph, grant.as_ptr());
     Ok(handle)
-}
-
-impl Extent {
-    /// A window lent to several is shared by agreement of the owner, so only data from before the sharing counts as taint.
-    fn check_taint_for_lending(&self, graph: &Graph, to: Ref<Domain>) -> Result<(), Status> {
-        if self.grants.get(graph).is_null() { self.check_taint(graph, to) } else { Ok(()) }
-    }
 }
 
 /// Unlinks a grant from its extent.
@@ -420,12 +398,4 @@ pub fn bequeath(graph: &mut Graph, extent: Ref<Extent>) -> Result<Status, Status
     }
     consume(graph, extent);
     Ok(Status::Ok)
-}
-
-impl Extent {
-    /// IPA of its mapping, or all ones.
-    pub fn mapped_at(&self, graph: &Graph) -> u64 {
-        let mapping = self.mapping.get(graph);
-        if mapping.is_some() { mapping.ipa.raw() } else { u64::MAX }
-    }
 }

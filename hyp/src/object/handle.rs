@@ -75,19 +75,12 @@ pub trait Object {
 
 /// Answer of `handle_info`.
 pub struct Info {
-    ty: ObjectType,
-    rights: Rights,
+    /// Type in bits 7:0, rights in bits 31:16.
+    pub kind: u64,
     /// Cookie of the holder.
     pub cookie: u64,
     /// Depends on the type.
     pub state: u64,
-}
-
-impl Info {
-    /// Type in bits 7:0, rights in bits 31:16.
-    pub fn kind(&self) -> u64 {
-        self.ty as u64 | u64::from(self.rights.bits()) << 16
-    }
 }
 
 impl HandleTable {
@@ -321,7 +314,7 @@ fn chain_of(tag: Tag, object: *mut ()) -> Option<&'static HandleChain> {
     unsafe {
         match tag.object_type()? {
             ObjectType::System => None,
-            ObjectType::Domain => Some((*object.cast::<Domain>()).handles_of()),
+            ObjectType::Domain => Some((*object.cast::<Domain>()).handles()),
             ObjectType::Vcpu => Some((*object.cast::<Vcpu>()).handles()),
             ObjectType::Port => Some((*object.cast::<Port>()).handles()),
             ObjectType::Extent => Some((*object.cast::<Extent>()).handles()),
@@ -442,7 +435,8 @@ pub fn info(graph: &Graph, domain: Ref<Domain>, handle: Handle) -> Result<Info, 
             ObjectType::System | ObjectType::Irq => 0,
         }
     };
-    Ok(Info { ty, rights: tag.rights(), cookie: slot.cookie.get(graph), state })
+    let kind = ty as u64 | u64::from(tag.rights().bits()) << 16;
+    Ok(Info { kind, cookie: slot.cookie.get(graph), state })
 }
 
 /// The first live handle from slot `cursor` on, and the cursor after it. Looks at no more than the 4096 slots of a table.

@@ -12,7 +12,7 @@ use crate::notify;
 use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
 use crate::object::handle::{self, HandleChain, Object};
-use crate::object::slab::{self, Small};
+use crate::object::slab;
 use portico_abi::{Handle, ObjectType, Rights, Status};
 use portico_arch::gic::{self, FIRST_SPECIAL_INTID, FIRST_SPI, Trigger};
 use portico_core::addr::PcpuId;
@@ -38,8 +38,6 @@ impl Object for Irq {
     }
 }
 
-impl Small for Irq {}
-
 const SPIS: usize = (FIRST_SPECIAL_INTID - FIRST_SPI) as usize;
 
 /// Interrupts by number, for the handler.
@@ -47,19 +45,6 @@ static BY_INTID: [AtomicPtr<Irq>; SPIS] = [const { AtomicPtr::new(null_mut()) };
 
 /// Serialises read-modify-writes of shared distributor registers.
 static DISTRIBUTOR: Lock<()> = Lock::new(());
-
-/// What the graph knows of interrupts.
-pub struct IrqTable {
-    /// Interrupts that EL2 keeps for itself (its console), 0 for none.
-    pub reserved: u32,
-}
-
-impl IrqTable {
-    /// Nothing reserved.
-    pub const fn new() -> Self {
-        Self { reserved: 0 }
-    }
-}
 
 fn entry(intid: u32) -> Option<&'static AtomicPtr<Irq>> {
     BY_INTID.get(intid.checked_sub(FIRST_SPI)? as usize)
@@ -71,7 +56,7 @@ fn entry(intid: u32) -> Option<&'static AtomicPtr<Irq>> {
 /// `Invalid` for a number that is no SPI of this machine, `Exists` if it has an owner, `NoBudget`, `Limit`.
 pub fn create(graph: &mut Graph, owner: Ref<Domain>, intid: u64, edge: bool, cookie: u64) -> Result<Handle, Status> {
     let intid = u32::try_from(intid).map_err(|_| Status::Invalid)?;
-    if !(FIRST_SPI..gic::intids()).contains(&intid) || intid == graph.irqs.reserved {
+    if !(FIRST_SPI..gic::intids()).contains(&intid) {
         return Err(Status::Invalid);
     }
     let entry = entry(intid).ok_or(Status::Invalid)?;
@@ -91,17 +76,10 @@ pub fn create(graph: &mut Graph, owner: Ref<Domain>, intid: u64, edge: bool, coo
         },
     )?;
     const RIGHTS: Rights = Rights::INSPECT.union(Rights::COPY).union(Rights::BIND);
-    match handle::insert(graph, owner, irq, RIGHTS, cookie) {
-        Ok(handle) => {
-            gic::reset_spi(intid);
-            entry.store(irq.as_ptr(), Ordering::Release);
-            Ok(handle)
-        }
-        Err(status) => {
-            slab::free(graph, owner, irq);
-            Err(status)
-        }
-    }
+    let handle = handle::insert(graph, owner, irq, RIGHTS, cookie).inspect_err(|_| slab::free(graph, owner, irq))?;
+    gic::reset_spi(intid);
+    entry.store(irq.as_ptr(), Ordering::Release);
+    Ok(handle)
 }
 
 /// Delivers an interrupt that was acknowledged; true if it stays active until its guest completes it.

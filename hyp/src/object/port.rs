@@ -11,7 +11,7 @@ use crate::notify;
 use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
 use crate::object::handle::{self, HandleChain, Object};
-use crate::object::slab::{self, Small};
+use crate::object::slab;
 use crate::object::vcpu::Vcpu;
 use portico_abi::{Handle, ObjectType, Rights, Status};
 
@@ -89,24 +89,20 @@ pub fn create_pair(
 ) -> Result<(Handle, Handle), Status> {
     let port_a = slab::alloc(graph, a, Port::new(a))?;
     let port_b = slab::alloc(graph, b, Port::new(b)).inspect_err(|_| slab::free(graph, a, port_a))?;
-    let handle_a = handle::insert(graph, a, port_a, PORT_RIGHTS, cookies.0);
-    let handle_b = handle_a.and_then(|_| handle::insert(graph, b, port_b, PORT_RIGHTS, cookies.1));
-    match (handle_a, handle_b) {
-        (Ok(handle_a), Ok(handle_b)) => {
-            port_a.peer.store(port_b.as_ptr(), Ordering::Release);
-            port_b.peer.store(port_a.as_ptr(), Ordering::Release);
-            Ok((handle_a, handle_b))
-        }
-        (handle_a, handle_b) => {
-            if let Ok(handle_a) = handle_a {
-                handle::remove(graph, a, handle_a);
-            }
-            // Nobody else has seen either end, so they need no quiescence.
-            slab::free(graph, a, port_a);
-            slab::free(graph, b, port_b);
-            Err(handle_b.err().unwrap_or(Status::Limit))
-        }
-    }
+    let insert_b = |graph: &mut Graph, handle_a| {
+        let handle_b = handle::insert(graph, b, port_b, PORT_RIGHTS, cookies.1)
+            .inspect_err(|_| handle::remove(graph, a, handle_a))?;
+        Ok((handle_a, handle_b))
+    };
+    let handles = handle::insert(graph, a, port_a, PORT_RIGHTS, cookies.0)
+        .and_then(|handle_a| insert_b(graph, handle_a))
+        // Nobody else has seen either end, so they need no quiescence.
+        .inspect_err(|_| {
+            [(a, port_a), (b, port_b)].into_iter().for_each(|(owner, port)| slab::free(graph, owner, port))
+        })?;
+    port_a.peer.store(port_b.as_ptr(), Ordering::Release);
+    port_b.peer.store(port_a.as_ptr(), Ordering::Release);
+    Ok(handles)
 }
 
 impl Bindable for Port {
@@ -147,5 +143,3 @@ impl Bindable for Port {
         slab::retire(graph, port.owner(graph), port);
     }
 }
-
-impl Small for Port {}

@@ -15,9 +15,6 @@ use portico_abi::{PAGE_SIZE, Status};
 /// Bytes of a slot.
 const SLOT_BYTES: usize = 128;
 
-/// Objects that fit a slot.
-pub trait Small: Sized {}
-
 /// The free slots of one domain.
 pub struct Slab {
     /// Ready for use.
@@ -51,7 +48,7 @@ impl Slab {
 /// # Errors
 /// `NoBudget`; `BadState` if the domain is being destroyed; `Again` if there is no budget but what retired slots will give back soon:
 /// nobody sees the time that quiescence takes.
-pub fn alloc<T: Small>(graph: &mut Graph, domain: Ref<Domain>, value: T) -> Result<Ref<T>, Status> {
+pub fn alloc<T>(graph: &mut Graph, domain: Ref<Domain>, value: T) -> Result<Ref<T>, Status> {
     const { assert!(size_of::<T>() <= SLOT_BYTES && align_of::<T>() <= SLOT_BYTES) };
     if domain.is_dying() {
         return Err(Status::BadState);
@@ -82,14 +79,14 @@ pub fn alloc<T: Small>(graph: &mut Graph, domain: Ref<Domain>, value: T) -> Resu
 }
 
 /// Frees an object that no other pCPU can have seen.
-pub fn free<T: Small>(graph: &mut Graph, domain: Ref<Domain>, object: Ref<T>) {
+pub fn free<T>(graph: &mut Graph, domain: Ref<Domain>, object: Ref<T>) {
     push_free(graph, &domain.slab, object.as_ptr().cast());
 }
 
 /// Frees an object that is unlinked from everything, once no pCPU can be looking at it any more.
 ///
 /// Only the slot's first words are overwritten, after the epoch has passed: a late reader sees the object as it was.
-pub fn retire<T: Small>(graph: &mut Graph, domain: Ref<Domain>, object: Ref<T>) {
+pub fn retire<T>(graph: &mut Graph, domain: Ref<Domain>, object: Ref<T>) {
     const { assert!(size_of::<T>() + size_of::<FreeSlot>() <= SLOT_BYTES) };
     let slab = &domain.slab;
     // SAFETY: the tail of the slot lies behind the object (asserted), so a late reader does not see the link.

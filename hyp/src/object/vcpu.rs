@@ -16,29 +16,30 @@ use crate::object::domain::Domain;
 use crate::object::handle::{HandleChain, Object};
 use crate::sched::queue;
 use portico_abi::ObjectType;
+use portico_abi::call::sched as class;
 use portico_abi::page::{RunState, VcpuPage};
 use portico_abi::pending::HypervisorSide;
-use portico_abi::record::FaultRecord;
+use portico_abi::record::{FaultRecord, VcpuState, VcpuStats};
 use portico_arch::context::VcpuContext;
 use portico_arch::timer;
 use portico_core::runq::{Class, SchedEntity};
 
-/// Where a vCPU is, as the scheduler sees it.
+/// Where a vCPU is, as the scheduler sees it: its state in the ABI, and what is between two of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Place {
     /// Powered off, never started or turned off by its guest.
-    Off = 0,
+    Off = VcpuState::Off as u8,
     /// The current one of its pCPU.
-    Running = 1,
+    Running = VcpuState::Running as u8,
     /// In the run queue.
-    Ready = 2,
+    Ready = VcpuState::Ready as u8,
     /// Waiting for an upcall or a deadline.
-    Blocked = 3,
+    Blocked = VcpuState::Blocked as u8,
     /// Waiting for the answer to a fault.
-    Faulted = 4,
+    Faulted = VcpuState::Faulted as u8,
     /// Stopped by a pause, `vcpu_stop` or the end of its domain; where it goes when that ends is in `SchedState::resume_to`.
-    Stopped = 5,
+    Stopped = VcpuState::Stopped as u8,
     /// On its way from a pCPU that it may no longer use, in no queue.
     Migrating = 6,
 }
@@ -324,38 +325,36 @@ impl Vcpu {
     }
 }
 
-/// A consistent copy of what the run-queue lock protects, for reports.
-pub struct Times {
-    /// Ticks running, up to now if it runs.
-    pub running: u64,
-    /// Ticks ready.
-    pub ready: u64,
-    /// Switches in.
-    pub switches: u64,
-    /// Reservation periods missed.
-    pub missed: u64,
-    /// Allowed pCPUs.
-    pub affinity: u64,
-    /// Class and parameters.
-    pub class: Class,
-}
-
 impl Ref<Vcpu> {
-    /// Reads the times under the run-queue lock.
-    pub fn times(self) -> Times {
+    /// What is known of it: a consistent copy of what the run-queue lock protects, its times up to now.
+    pub fn stats(self) -> VcpuStats {
         let (_home, _) = queue::lock_home(self);
         // SAFETY: the lock of its queue is held.
         let state = unsafe { self.sched() };
+        let (rate, place) = (clock::rate(), self.place());
         let extra = timer::now().wrapping_sub(state.since);
-        let plus = |ticks: u64, place: Place| if self.place() == place { ticks.wrapping_add(extra) } else { ticks };
-        Times {
-            running: plus(state.running, Place::Running),
-            ready: plus(state.ready, Place::Ready),
+        let ns = |ticks: u64, at: Place| rate.to_ns(if place == at { ticks.wrapping_add(extra) } else { ticks });
+        let mut record = VcpuStats {
+            size: size_of::<VcpuStats>() as u32,
+            version: 1,
+            state: if place == Place::Migrating { VcpuState::Ready as u32 } else { place as u32 },
+            pcpu: u32::from(self.pcpu.load(Ordering::Relaxed)),
+            running_ns: ns(state.running, Place::Running),
+            ready_ns: ns(state.ready, Place::Ready),
+            affinity: state.affinity,
+            calls: self.calls.load(Ordering::Relaxed),
             switches: state.switches,
             missed: state.entity.missed(),
-            affinity: state.affinity,
-            class: state.entity.class(),
+            ..VcpuStats::default()
+        };
+        match state.entity.class() {
+            Class::Weighted { weight, cap_permille } => (record.weight, record.cap) = (weight, cap_permille),
+            Class::Reservation { budget, period } => {
+                record.class = class::RESERVATION as u32;
+                (record.budget_ns, record.period_ns) = (rate.to_ns(budget), rate.to_ns(period));
+            }
         }
+        record
     }
 
     /// Writes run-state and stolen time to the pages that the guest sees; on the pCPU that has just loaded it.

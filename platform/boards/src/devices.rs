@@ -1,7 +1,7 @@
 //! The machine's devices, for whoever gives them to a service: registers and interrupts by `compatible`.
 
 use crate::machine::Range;
-use crate::tree::{Tree, TreeError};
+use crate::tree::{Refusal, Tree};
 
 /// A device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +17,15 @@ pub struct Device {
 /// Calls `visit` for each enabled device that is `compatible`, in the order of the tree.
 ///
 /// # Errors
-/// [`TreeError`]; what was visited until then stays visited.
-pub fn each(dtb: &[u8], compatible: &str, mut visit: impl FnMut(&Device)) -> Result<(), TreeError> {
+/// [`Refusal`]; what was visited until then stays visited.
+pub fn each(dtb: &[u8], compatible: &str, mut visit: impl FnMut(&Device)) -> Result<(), Refusal> {
     Tree::new(dtb)?.walk(&mut |node| {
         if node.enabled()
             && node.compatible().any(|name| name == compatible.as_bytes())
             && let Some(registers) = node.reg(0)
         {
-            let device = Device { registers, interrupt: node.interrupt(0), is_edge: node.interrupt_is_edge(0) };
-            visit(&device);
+            let (interrupt, is_edge) = node.interrupt().unzip();
+            visit(&Device { registers, interrupt, is_edge: is_edge == Some(true) });
         }
     })
 }

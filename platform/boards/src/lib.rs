@@ -17,5 +17,5 @@ pub mod tree;
 pub mod uart;
 
 pub use list::List;
-pub use machine::{Cpu, Gic, Machine, MachineError, Psci, Range, TimerInterrupts, UartInfo};
+pub use machine::{Cpu, Gic, Machine, Psci, Range, UartInfo};
 pub use uart::{Uart, UartKind};

@@ -8,12 +8,6 @@ pub struct List<T, const N: usize> {
 }
 
 impl<T: Copy + Default, const N: usize> List<T, N> {
-    /// Makes an empty list.
-    #[must_use]
-    pub fn new() -> Self {
-        Self { values: [T::default(); N], len: 0 }
-    }
-
     /// Takes out the value at `index`, if there is one, and puts the last in its place.
     pub fn swap_remove(&mut self, index: usize) {
         if index < self.len {
@@ -39,8 +33,9 @@ impl<T: Copy + Default, const N: usize> List<T, N> {
 }
 
 impl<T: Copy + Default, const N: usize> Default for List<T, N> {
+    /// Makes an empty list.
     fn default() -> Self {
-        Self::new()
+        Self { values: [T::default(); N], len: 0 }
     }
 }
 
@@ -64,7 +59,7 @@ mod tests {
 
     #[test]
     fn refuses_what_does_not_fit() {
-        let mut list = List::<u8, 2>::new();
+        let mut list = List::<u8, 2>::default();
         assert!(list.push(1) && list.push(2) && !list.push(3));
         assert_eq!(&list[..], &[1, 2]);
     }

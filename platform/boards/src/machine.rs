@@ -1,7 +1,7 @@
 //! What the hypervisor needs to know of its machine, read from the device tree.
 
 use crate::list::List;
-use crate::tree::{Node, Tree, TreeError, until};
+use crate::tree::{Node, Refusal, Tree, until};
 use crate::uart::UartKind;
 
 /// A range of physical addresses.
@@ -31,9 +31,10 @@ pub struct Cpu {
 }
 
 /// How PSCI is called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Psci {
     /// The machine has none.
+    #[default]
     None,
     /// By SMC: the firmware is below us.
     Smc,
@@ -42,9 +43,10 @@ pub enum Psci {
 }
 
 /// The interrupt controller.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub enum Gic {
     /// None that is supported. Never in what [`Machine::from_dtb`] returns.
+    #[default]
     None,
     /// GICv2 with virtualization.
     V2 {
@@ -66,17 +68,6 @@ pub enum Gic {
     },
 }
 
-/// Interrupt numbers of the generic timer's private interrupts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimerInterrupts {
-    /// Non-secure physical timer of EL1.
-    pub physical: u32,
-    /// Virtual timer.
-    pub virtual_timer: u32,
-    /// Hypervisor timer.
-    pub hypervisor: u32,
-}
-
 /// The console UART.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UartInfo {
@@ -88,42 +79,9 @@ pub struct UartInfo {
     pub interrupt: Option<u32>,
 }
 
-/// Why a machine cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MachineError {
-    /// The device tree is malformed.
-    Tree(TreeError),
-    /// No memory is described.
-    NoMemory,
-    /// No processor is described.
-    NoCpu,
-    /// No supported interrupt controller, or one without virtualization.
-    NoGic,
-    /// More ranges than the lists hold.
-    TooMany,
-}
-
-impl MachineError {
-    /// Says it in words.
-    #[must_use]
-    pub fn text(self) -> &'static str {
-        match self {
-            Self::Tree(TreeError::Magic) => "x0 does not point to a device tree",
-            Self::Tree(TreeError::Truncated) => "the device tree is truncated",
-            Self::Tree(TreeError::Structure) => "the device tree is malformed",
-            Self::NoMemory => "the device tree describes no memory",
-            Self::NoCpu => "the device tree describes no processor",
-            Self::NoGic => "no GICv2 with virtualization and no GICv3 in the device tree",
-            Self::TooMany => "the device tree has more memory ranges than are supported",
-        }
-    }
-}
-
 /// The machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Machine<'a> {
-    /// `model` of the root.
-    pub model: &'a [u8],
     /// Memory, as described.
     pub memory: List<Range, 16>,
     /// Memory that is not to be used: reservation block and `/reserved-memory`.
@@ -134,8 +92,6 @@ pub struct Machine<'a> {
     pub psci: Psci,
     /// Interrupt controller.
     pub gic: Gic,
-    /// Timer interrupts.
-    pub timer: TimerInterrupts,
     /// Console UART: what `portico.uart=` in the boot arguments names, else `stdout-path`, else the first.
     pub uart: Option<UartInfo>,
     /// The initial RAM disk: our bundle.
@@ -150,8 +106,8 @@ impl<'a> Machine<'a> {
     /// Reads the machine from its device tree.
     ///
     /// # Errors
-    /// See [`MachineError`]. A machine without UART is no error.
-    pub fn from_dtb(dtb: &'a [u8]) -> Result<Self, MachineError> {
+    /// Why the machine cannot be used. One without UART is no error.
+    pub fn from_dtb(dtb: &'a [u8]) -> Result<Self, Refusal> {
         let mut machine = Self::default();
         machine.read(dtb).map(|()| machine)
     }
@@ -161,79 +117,45 @@ impl<'a> Machine<'a> {
     ///
     /// # Errors
     /// As [`from_dtb`](Self::from_dtb).
-    pub fn read(&mut self, dtb: &'a [u8]) -> Result<(), MachineError> {
-        let tree = Tree::new(dtb).map_err(MachineError::Tree)?;
-        let mut found = Found { machine: self, uarts: List::new(), aliases: List::new(), stdout: &[], overflow: false };
+    pub fn read(&mut self, dtb: &'a [u8]) -> Result<(), Refusal> {
+        let tree = Tree::new(dtb)?;
+        let mut found =
+            Found { machine: self, uarts: List::default(), aliases: List::default(), stdout: &[], overflow: false };
         for range in tree.reservations() {
             found.reserve(range);
         }
         let walked = tree.walk(&mut |node| found.visit(node));
         found.choose_console();
-        walked.map_err(MachineError::Tree)?;
-        found.check()
-    }
-}
-
-impl Default for Machine<'_> {
-    fn default() -> Self {
-        Self {
-            model: &[],
-            memory: List::new(),
-            reserved: List::new(),
-            cpus: List::new(),
-            psci: Psci::None,
-            gic: Gic::None,
-            // The numbers that the Base System Architecture assigns.
-            timer: TimerInterrupts { physical: 30, virtual_timer: 27, hypervisor: 26 },
-            uart: None,
-            bundle: None,
-            bootargs: &[],
-            rng_seed: &[],
-        }
+        walked.and_then(|()| found.check())
     }
 }
 
 /// What a walk has found so far.
 struct Found<'m, 'a> {
     machine: &'m mut Machine<'a>,
-    uarts: List<UartNode, 6>,
+    /// UARTs, with the hash of their path.
+    uarts: List<(Option<UartInfo>, u64), 6>,
     /// Names and paths of the serial ports.
     aliases: List<(&'a [u8], &'a [u8]), 8>,
     stdout: &'a [u8],
     overflow: bool,
 }
 
-/// What reads a device's node.
-#[derive(Clone, Copy)]
-enum Driver {
-    Timer,
-    GicV3,
-    GicV2,
-    Pl011,
-    MiniUart,
-    Ns16550,
-}
+/// What reads the node of a device.
+type Driver = for<'a> fn(&mut Found<'_, 'a>, &Node<'_, 'a>);
 
 /// By `compatible`.
-static DRIVERS: [(&[u8], Driver); 10] = [
-    (b"arm,armv8-timer", Driver::Timer),
-    (b"arm,gic-v3", Driver::GicV3),
-    (b"arm,gic-400", Driver::GicV2),
-    (b"arm,cortex-a15-gic", Driver::GicV2),
-    (b"arm,cortex-a7-gic", Driver::GicV2),
-    (b"arm,pl011", Driver::Pl011),
-    (b"brcm,bcm2835-aux-uart", Driver::MiniUart),
-    (b"ns16550a", Driver::Ns16550),
-    (b"ns16550", Driver::Ns16550),
-    (b"snps,dw-apb-uart", Driver::Ns16550),
+static DRIVERS: [(&[u8], Driver); 9] = [
+    (b"arm,gic-v3", gic_v3),
+    (b"arm,gic-400", gic_v2),
+    (b"arm,cortex-a15-gic", gic_v2),
+    (b"arm,cortex-a7-gic", gic_v2),
+    (b"arm,pl011", pl011),
+    (b"brcm,bcm2835-aux-uart", mini_uart),
+    (b"ns16550a", ns16550),
+    (b"ns16550", ns16550),
+    (b"snps,dw-apb-uart", ns16550),
 ];
-
-/// A UART and the hash of its path.
-#[derive(Clone, Copy, Default)]
-struct UartNode {
-    info: Option<UartInfo>,
-    path: u64,
-}
 
 impl<'a> Found<'_, 'a> {
     fn reserve(&mut self, range: Range) {
@@ -242,7 +164,7 @@ impl<'a> Found<'_, 'a> {
 
     fn visit(&mut self, node: &Node<'_, 'a>) {
         match node.depth() {
-            0 => self.machine.model = node.text(b"model"),
+            0 => {}
             1 => self.visit_top(node),
             2 if same(node.parent_name(), b"reserved-memory") => {
                 if node.enabled() {
@@ -290,28 +212,12 @@ impl<'a> Found<'_, 'a> {
     }
 
     fn device(&mut self, node: &Node<'_, 'a>) {
-        let known =
-            |compatible: &[u8]| DRIVERS.iter().find(|(name, _)| same(compatible, name)).map(|(_, driver)| *driver);
-        match node.compatible().find_map(known) {
-            Some(Driver::Timer) => self.timer(node),
-            Some(Driver::GicV3) => self.gic_v3(node),
-            Some(Driver::GicV2) => self.gic_v2(node),
-            Some(Driver::Pl011) => self.uart(node, UartKind::Pl011),
-            Some(Driver::MiniUart) => self.uart(node, UartKind::Ns16550 { register_shift: 2, wide: true }),
-            Some(Driver::Ns16550) => {
-                let register_shift = node.number(b"reg-shift").unwrap_or(0) as u8;
-                let wide = node.number(b"reg-io-width") == Some(4);
-                self.uart(node, UartKind::Ns16550 { register_shift, wide });
+        for compatible in node.compatible() {
+            for (name, driver) in &DRIVERS {
+                if same(compatible, name) {
+                    return driver(self, node);
+                }
             }
-            None => {}
-        }
-    }
-
-    fn timer(&mut self, node: &Node<'_, 'a>) {
-        if let (Some(physical), Some(virtual_timer), Some(hypervisor)) =
-            (node.interrupt(1), node.interrupt(2), node.interrupt(3))
-        {
-            self.machine.timer = TimerInterrupts { physical, virtual_timer, hypervisor };
         }
     }
 
@@ -324,27 +230,11 @@ impl<'a> Found<'_, 'a> {
         }
     }
 
-    fn gic_v3(&mut self, node: &Node<'_, 'a>) {
-        let Some(gicd) = node.reg(0) else { return };
-        let regions = node.number(b"#redistributor-regions").unwrap_or(1).min(4) as usize;
-        let mut gicr = List::new();
-        for region in (1..=regions).filter_map(|index| node.reg(index)) {
-            let _ = gicr.push(region);
-        }
-        self.machine.gic = Gic::V3 { gicd, gicr };
-    }
-
-    fn gic_v2(&mut self, node: &Node<'_, 'a>) {
-        if let (Some(gicd), Some(gicc), Some(gich), Some(gicv)) = (node.reg(0), node.reg(1), node.reg(2), node.reg(3)) {
-            self.machine.gic = Gic::V2 { gicd, gicc, gich, gicv };
-        }
-    }
-
     fn uart(&mut self, node: &Node<'_, 'a>, kind: UartKind) {
         let Some(registers) = node.reg(0).filter(|_| node.enabled()) else { return };
         let path = node.path().fold(HASH_START, |hash, name| hash_bytes(hash_bytes(hash, b"/"), name));
-        let info = Some(UartInfo { kind, registers, interrupt: node.interrupt(0) });
-        let _ = self.uarts.push(UartNode { info, path });
+        let info = Some(UartInfo { kind, registers, interrupt: node.interrupt().map(|(number, _)| number) });
+        let _ = self.uarts.push((info, path));
     }
 
     /// Finds the UART that a path or alias names, options after a colon ignored; else the first.
@@ -355,25 +245,57 @@ impl<'a> Found<'_, 'a> {
             None => name,
         };
         let path = hash_bytes(HASH_START, path);
-        let named = self.uarts.iter().find(|uart| uart.path == path);
-        self.machine.uart = named.or(self.uarts.first()).and_then(|uart| uart.info);
+        let named = self.uarts.iter().find(|(_, hash)| *hash == path);
+        self.machine.uart = named.or(self.uarts.first()).and_then(|(info, _)| *info);
     }
 
-    fn check(&self) -> Result<(), MachineError> {
+    fn check(&self) -> Result<(), Refusal> {
         if self.overflow {
-            return Err(MachineError::TooMany);
+            return Err("the device tree has more memory ranges than are supported");
         }
         if self.machine.memory.is_empty() {
-            return Err(MachineError::NoMemory);
+            return Err("the device tree describes no memory");
         }
         if self.machine.cpus.is_empty() {
-            return Err(MachineError::NoCpu);
+            return Err("the device tree describes no processor");
         }
         match self.machine.gic {
-            Gic::None => Err(MachineError::NoGic),
+            Gic::None => Err(NO_GIC),
             _ => Ok(()),
         }
     }
+}
+
+/// [`Refusal`]: no supported interrupt controller.
+pub const NO_GIC: Refusal = "no GICv2 with virtualization and no GICv3 in the device tree";
+
+fn gic_v3<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
+    let Some(gicd) = node.reg(0) else { return };
+    let regions = node.number(b"#redistributor-regions").unwrap_or(1).min(4) as usize;
+    let mut gicr = List::default();
+    for index in 1..=regions {
+        let _ = node.reg(index).is_some_and(|region| gicr.push(region));
+    }
+    found.machine.gic = Gic::V3 { gicd, gicr };
+}
+
+fn gic_v2<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
+    if let (Some(gicd), Some(gicc), Some(gich), Some(gicv)) = (node.reg(0), node.reg(1), node.reg(2), node.reg(3)) {
+        found.machine.gic = Gic::V2 { gicd, gicc, gich, gicv };
+    }
+}
+
+fn pl011<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
+    found.uart(node, UartKind::Pl011);
+}
+
+fn mini_uart<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
+    found.uart(node, UartKind::Ns16550 { register_shift: 2, wide: true });
+}
+
+fn ns16550<'a>(found: &mut Found<'_, 'a>, node: &Node<'_, 'a>) {
+    let register_shift = node.number(b"reg-shift").unwrap_or(0) as u8;
+    found.uart(node, UartKind::Ns16550 { register_shift, wide: node.number(b"reg-io-width") == Some(4) });
 }
 
 /// Finds `name=value`, or `name` alone with an empty value, among space-separated boot arguments.

@@ -18,16 +18,15 @@ const PROP: u32 = 3;
 const NOP: u32 = 4;
 const END: u32 = 9;
 
-/// What is wrong with the bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TreeError {
-    /// They do not begin with the magic number.
-    Magic,
-    /// A block lies outside them, or they do not begin at a multiple of 4.
-    Truncated,
-    /// The structure block is malformed.
-    Structure,
-}
+/// What is wrong with a device tree or the machine in it, in words.
+pub type Refusal = &'static str;
+
+/// It does not begin with the magic number.
+pub const NO_TREE: Refusal = "x0 does not point to a device tree";
+/// A block lies outside it, or it does not begin at a multiple of 4.
+pub const TRUNCATED: Refusal = "the device tree is truncated";
+/// The structure block is malformed.
+pub const MALFORMED: Refusal = "the device tree is malformed";
 
 /// A device tree whose header has been checked.
 #[derive(Clone, Copy)]
@@ -42,7 +41,10 @@ pub struct Tree<'a> {
 /// A node and its place.
 pub struct Node<'t, 'a> {
     tree: &'t Tree<'a>,
+    /// From the root down to itself.
     levels: &'t [Level<'a>],
+    /// The last of them.
+    level: &'t Level<'a>,
 }
 
 /// What is remembered of a node while its descendants are visited.
@@ -70,25 +72,25 @@ impl<'a> Tree<'a> {
     /// Checks the header.
     ///
     /// # Errors
-    /// [`TreeError::Magic`] or [`TreeError::Truncated`].
-    pub fn new(bytes: &'a [u8]) -> Result<Self, TreeError> {
-        let field = |index: usize| be32(bytes, index * 4).map(|value| value as usize).ok_or(TreeError::Truncated);
+    /// [`NO_TREE`] or [`TRUNCATED`].
+    pub fn new(bytes: &'a [u8]) -> Result<Self, Refusal> {
+        let field = |index: usize| be32(bytes, index * 4).map(|value| value as usize).ok_or(TRUNCATED);
         if field(0)? != MAGIC as usize {
-            return Err(TreeError::Magic);
+            return Err(NO_TREE);
         }
-        let bytes = bytes.get(..field(1)?).ok_or(TreeError::Truncated)?;
+        let bytes = bytes.get(..field(1)?).ok_or(TRUNCATED)?;
         let block = |start: usize, len: usize| bytes.get(start..)?.get(..len);
-        let structure = block(field(2)?, field(9)?).ok_or(TreeError::Truncated)?;
+        let structure = block(field(2)?, field(9)?).ok_or(TRUNCATED)?;
         // SAFETY: every bit pattern is a `u32`.
         let (unaligned, words, _) = unsafe { structure.align_to() };
         if !unaligned.is_empty() {
-            return Err(TreeError::Truncated);
+            return Err(TRUNCATED);
         }
         Ok(Self {
             structure,
             words,
-            strings: block(field(3)?, field(8)?).ok_or(TreeError::Truncated)?,
-            reservations: bytes.get(field(4)?..).ok_or(TreeError::Truncated)?,
+            strings: block(field(3)?, field(8)?).ok_or(TRUNCATED)?,
+            reservations: bytes.get(field(4)?..).ok_or(TRUNCATED)?,
         })
     }
 
@@ -103,31 +105,31 @@ impl<'a> Tree<'a> {
     /// Calls `visit` for each node, parents first.
     ///
     /// # Errors
-    /// [`TreeError::Structure`]; what was visited until then stays visited.
-    pub fn walk(&self, visit: &mut impl FnMut(&Node<'_, 'a>)) -> Result<(), TreeError> {
+    /// [`MALFORMED`]; what was visited until then stays visited.
+    pub fn walk(&self, visit: &mut impl FnMut(&Node<'_, 'a>)) -> Result<(), Refusal> {
         let mut levels = [Level::default(); MAX_DEPTH];
         let mut depth = 0;
         let mut at = 0;
         loop {
-            match self.word(at).ok_or(TreeError::Structure)? {
+            match self.word(at).ok_or(MALFORMED)? {
                 BEGIN_NODE => {
-                    let name = until(self.structure.get(at + 4..).ok_or(TreeError::Structure)?, 0);
+                    let name = until(self.structure.get(at + 4..).ok_or(MALFORMED)?, 0);
                     at += 4 + aligned(name.len() + 1);
                     let (level, end) = self.level(name, at);
                     at = end;
                     if let Some(slot) = levels.get_mut(depth) {
                         *slot = level;
-                        visit(&Node { tree: self, levels: levels.get(..=depth).unwrap_or_default() });
+                        visit(&Node { tree: self, levels: levels.get(..=depth).unwrap_or_default(), level: &level });
                     }
                     depth += 1;
                 }
                 END_NODE => {
-                    depth = depth.checked_sub(1).ok_or(TreeError::Structure)?;
+                    depth = depth.checked_sub(1).ok_or(MALFORMED)?;
                     at += 4;
                 }
                 NOP => at += 4,
                 END if depth == 0 => return Ok(()),
-                _ => return Err(TreeError::Structure),
+                _ => return Err(MALFORMED),
             }
         }
     }
@@ -178,7 +180,7 @@ impl<'a> Node<'_, 'a> {
     /// Its name, with the unit address.
     #[must_use]
     pub fn name(&self) -> &'a [u8] {
-        self.level().name
+        self.level.name
     }
 
     /// Its depth; the root's is 0.
@@ -206,14 +208,14 @@ impl<'a> Node<'_, 'a> {
 
     /// Its `compatible` strings, most specific first.
     pub fn compatible(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.level().compatible.split(|&byte| byte == 0).filter(|name| !name.is_empty())
+        self.level.compatible.split(|&byte| byte == 0).filter(|name| !name.is_empty())
     }
 
     /// The value of a property, found by scanning this node's.
     #[must_use]
     #[inline(never)]
     pub fn property(&self, name: &[u8]) -> Option<&'a [u8]> {
-        let mut at = self.level().properties;
+        let mut at = self.level.properties;
         while let Some((property, value, next)) = self.tree.property(at) {
             if property.first() == name.first() && is(property, name) {
                 return Some(value);
@@ -225,7 +227,7 @@ impl<'a> Node<'_, 'a> {
 
     /// Calls `visit` with the name and value of each property.
     pub fn properties(&self, mut visit: impl FnMut(&'a [u8], &'a [u8])) {
-        let mut at = self.level().properties;
+        let mut at = self.level.properties;
         while let Some((property, value, next)) = self.tree.property(at) {
             visit(until(property, 0), value);
             at = next;
@@ -253,8 +255,8 @@ impl<'a> Node<'_, 'a> {
         let parent = self.parent()?;
         let (address, size) = (parent.address_cells as usize, parent.size_cells as usize);
         let at = index.checked_mul((address.checked_add(size)?).checked_mul(4)?)?;
-        let start = cells(self.level().reg, at, address)?;
-        Some(Range { start, len: cells(self.level().reg, at + address * 4, size)? })
+        let start = cells(self.level.reg, at, address)?;
+        Some(Range { start, len: cells(self.level.reg, at + address * 4, size)? })
     }
 
     /// Entry `index` of `reg`, translated to a physical address through the `ranges` of every bus above. `None` if
@@ -273,42 +275,12 @@ impl<'a> Node<'_, 'a> {
         Some(range)
     }
 
-    /// Entry `index` of `interrupts` as an interrupt number of the GIC. `None` if there is none.
+    /// Its first interrupt: the number at the GIC, and whether it is signalled by an edge. `None` if it has none.
     #[must_use]
-    pub fn interrupt(&self, index: usize) -> Option<u32> {
-        self.gic_interrupt(index).map(|(number, _)| number)
-    }
-
-    /// Whether entry `index` of `interrupts` is signalled by an edge.
-    #[must_use]
-    pub fn interrupt_is_edge(&self, index: usize) -> bool {
-        self.gic_interrupt(index).is_some_and(|(_, flags)| flags & 3 != 0)
-    }
-
-    #[inline(never)]
-    fn gic_interrupt(&self, index: usize) -> Option<(u32, u32)> {
-        let value = self.level().interrupts;
-        // 3 cells; a GICv3 with interrupt partitions has 4.
-        let width = if value.len().is_multiple_of(12) { 12 } else { 16 };
-        let at = index.checked_mul(width)?;
-        let number = be32(value, at + 4)?;
-        let base = if be32(value, at)? == 0 { 32 } else { 16 };
-        Some((number.checked_add(base)?, be32(value, at + 8)?))
-    }
-
-    fn level(&self) -> &Level<'a> {
-        const NONE: &Level<'static> = &Level {
-            name: &[],
-            properties: usize::MAX,
-            compatible: &[],
-            reg: &[],
-            interrupts: &[],
-            ranges: None,
-            disabled: true,
-            address_cells: 0,
-            size_cells: 0,
-        };
-        self.levels.last().unwrap_or(NONE)
+    pub fn interrupt(&self) -> Option<(u32, bool)> {
+        let value = self.level.interrupts;
+        let base = if be32(value, 0)? == 0 { 32 } else { 16 };
+        Some((be32(value, 4)?.checked_add(base)?, be32(value, 8)? & 3 != 0))
     }
 
     fn parent(&self) -> Option<&Level<'a>> {

@@ -110,7 +110,7 @@ fn constants(out: &mut String, group: &Group) {
 
 fn enumerations(out: &mut String) {
     out.push_str("\n/* Types of objects */\n");
-    for (object, name) in ObjectType::TABLE {
+    for (object, _, name) in ObjectType::TABLE {
         let _ = writeln!(out, "#define PORTICO_TYPE_{} {}u", screaming(name), *object as u8);
     }
     out.push_str("\n/* Rights of a handle */\n");

@@ -69,7 +69,7 @@ pub fn write(groups: &[Group]) -> String {
         constants(&mut out, group);
     }
     out.push_str("\n/* Types of objects */\n");
-    for (object, name) in ObjectType::TABLE {
+    for (object, _, name) in ObjectType::TABLE {
         define(&mut out, &format!("PORTICO_TYPE_{}", screaming(name)), &(*object as u8).to_string());
     }
     out.push_str("\n/* The domain argument that means the calling domain */\n");

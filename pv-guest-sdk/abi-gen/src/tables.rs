@@ -82,7 +82,7 @@ fn statuses() -> String {
 
 fn rights() -> String {
     let mut out = String::from("| type | object |\n| --- | --- |\n");
-    for (object, name) in ObjectType::TABLE {
+    for (object, _, name) in ObjectType::TABLE {
         let _ = writeln!(out, "| {} | {name} |", *object as u8);
     }
     out.push_str("\n| bit | right |\n| --- | --- |\n");

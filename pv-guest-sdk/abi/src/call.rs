@@ -235,11 +235,6 @@ impl Call {
         let id = id & !SVE_HINT;
         if id & !NUMBER_MASK != FUNCTION_BASE { None } else { Call::from_number(id & NUMBER_MASK) }
     }
-
-    /// The row of the table.
-    pub fn info(self) -> Option<&'static CallInfo> {
-        Self::TABLE.iter().find(|row| row.call == self)
-    }
 }
 
 /// Bits of `abi_features`.

@@ -1,5 +1,6 @@
 //! Handles: how a domain names an object, and what it may do with it.
 
+use crate::enumeration::enumeration;
 use bitflags::bitflags;
 
 /// Names an entry of the calling domain's handle table.
@@ -40,46 +41,21 @@ impl Handle {
     }
 }
 
-/// What a handle names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum ObjectType {
-    /// The machine: pool, pCPUs, power. One handle exists at boot, with the manager.
-    System = 1,
-    /// A domain.
-    Domain = 2,
-    /// A vCPU of a domain.
-    Vcpu = 3,
-    /// One end of a notification link.
-    Port = 4,
-    /// A range of physical memory, or a grant of a part of one.
-    Extent = 5,
-    /// A physical interrupt.
-    Irq = 6,
-}
-
-impl ObjectType {
-    /// All types with their names: for generators and tools.
-    pub const TABLE: &[(ObjectType, &str)] = &[
-        (Self::System, "System"),
-        (Self::Domain, "Domain"),
-        (Self::Vcpu, "Vcpu"),
-        (Self::Port, "Port"),
-        (Self::Extent, "Extent"),
-        (Self::Irq, "Irq"),
-    ];
-
-    /// Decodes the type field of `handle_info`.
-    pub const fn from_raw(raw: u8) -> Option<Self> {
-        match raw {
-            1 => Some(Self::System),
-            2 => Some(Self::Domain),
-            3 => Some(Self::Vcpu),
-            4 => Some(Self::Port),
-            5 => Some(Self::Extent),
-            6 => Some(Self::Irq),
-            _ => None,
-        }
+enumeration! {
+    /// What a handle names, as in the type field of `handle_info`.
+    ObjectType: u8 {
+        /// The machine: pool, pCPUs, power. One handle exists at boot, with the manager.
+        System = 1,
+        /// A domain.
+        Domain = 2,
+        /// A vCPU of a domain.
+        Vcpu = 3,
+        /// One end of a notification link.
+        Port = 4,
+        /// A range of physical memory, or a grant of a part of one.
+        Extent = 5,
+        /// A physical interrupt.
+        Irq = 6,
     }
 }
 

@@ -14,6 +14,7 @@ pub mod call;
 pub mod channel;
 pub mod device;
 pub mod dt;
+mod enumeration;
 pub mod handle;
 pub mod page;
 pub mod pending;

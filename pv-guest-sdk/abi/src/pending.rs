@@ -1,10 +1,14 @@
 //! Making a port bit pending and finding it: the protocol of [`crate::port`] for both sides, in one place.
 //!
 //! Each side brings its accesses to the vCPU page, single bytes that it loads and stores, as a trait; the order of them, and the
-//! barriers between, are here. Whatever a guest does to the bytes can mislead EL2 about no one but that guest.
+//! barriers between, are here: EL2's below, the guest's in `pending/guest.rs`. Whatever a guest does to the bytes can mislead EL2 about no one but that guest.
 //!
 //! A notification that finds `upcall_pending` set relies on a scan to come; one that finds the bit masked, on the guest's look at
 //! `pending` after it unmasks. `tests/loom_pending.rs` goes through all interleavings.
+
+mod guest;
+
+pub use guest::{GuestSide, disarm, forget, scan, unmask};
 
 #[cfg(loom)]
 use loom::sync::atomic::{Ordering, fence};
@@ -12,7 +16,7 @@ use loom::sync::atomic::{Ordering, fence};
 #[cfg(not(loom))]
 use core::sync::atomic::{Ordering, fence};
 
-use crate::port::{BITS_PER_SELECTOR, SELECTORS};
+use crate::port::BITS_PER_SELECTOR;
 
 /// A vCPU page as EL2 uses it.
 pub trait HypervisorSide: Copy {
@@ -29,22 +33,6 @@ pub trait HypervisorSide: Copy {
     fn is_upcall_set(self) -> bool;
 }
 
-/// A vCPU page as its guest uses it.
-pub trait GuestSide: Copy {
-    /// Stores 0 to `upcall_pending`.
-    fn clear_upcall(self);
-    /// Loads eight selector bytes, the first in the low byte.
-    fn selectors(self, word: usize) -> u64;
-    /// Stores 0 to a selector byte.
-    fn clear_selector(self, selector: usize);
-    /// Loads eight pending bytes.
-    fn pending(self, word: usize) -> u64;
-    /// Stores 0 to a pending byte.
-    fn clear_pending(self, bit: u16);
-    /// Stores 0 to a mask byte.
-    fn clear_mask(self, bit: u16);
-}
-
 /// EL2: makes `bit` pending; says whether the upcall must be raised.
 #[inline(always)]
 pub fn mark(page: impl HypervisorSide, bit: usize) -> bool {
@@ -58,53 +46,4 @@ pub fn mark(page: impl HypervisorSide, bit: usize) -> bool {
     }
     page.set_upcall();
     true
-}
-
-/// Guest: calls `found` with every bit that is pending, masked or not. It decides, and [`forget`]s what it handles, before it handles it.
-#[inline(always)]
-pub fn scan(page: impl GuestSide, mut found: impl FnMut(u16)) {
-    // Phase 1.
-    disarm(page);
-    // Phase 2: collect.
-    for word in 0..SELECTORS / 8 {
-        each(page.selectors(word), word, |selector| {
-            page.clear_selector(selector);
-            fence(Ordering::SeqCst);
-            let first = selector * (BITS_PER_SELECTOR / 8);
-            for word in first..first + BITS_PER_SELECTOR / 8 {
-                each(page.pending(word), word, |bit| found(bit as u16));
-            }
-        });
-    }
-}
-
-/// Guest: lets notifications raise the upcall again, for one who looks at its bits itself. They are looked at only after this.
-#[inline(always)]
-pub fn disarm(page: impl GuestSide) {
-    page.clear_upcall();
-    fence(Ordering::SeqCst);
-}
-
-/// Guest: takes a pending bit. What it is about is looked at only after this.
-#[inline(always)]
-pub fn forget(page: impl GuestSide, bit: u16) {
-    page.clear_pending(bit);
-    fence(Ordering::SeqCst);
-}
-
-/// Guest: lets a bit raise the upcall again. Whether it is pending must be looked at after this: EL2 may have seen it masked.
-#[inline(always)]
-pub fn unmask(page: impl GuestSide, bit: u16) {
-    page.clear_mask(bit);
-    fence(Ordering::SeqCst);
-}
-
-/// Calls `take` with the number of each byte of `bytes` that is not zero.
-#[inline(always)]
-fn each(mut bytes: u64, word: usize, mut take: impl FnMut(usize)) {
-    while bytes != 0 {
-        let byte = bytes.trailing_zeros() as usize / 8;
-        bytes &= !(0xff << (byte * 8));
-        take(word * 8 + byte);
-    }
 }

@@ -1,11 +1,11 @@
 //! The distributor's registers that GICv2 and GICv3 have alike, and those of a redistributor's SGI frame, which has the same
 //! layout for the first 32 interrupts.
 
-use super::{FIRST_SPI, GicError, GicKind, PRIORITY, Trigger, kind, v3};
+use super::{FIRST_SPECIAL_INTID, FIRST_SPI, GicKind, PRIORITY, Refusal, TOO_MANY_REGISTERS, Trigger, kind, v3};
 use crate::barrier::yield_now;
 use crate::mmio::{read32, write8, write32};
 use crate::mmu;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 const CTLR: usize = 0x0;
 const TYPER: usize = 0x4;
@@ -23,6 +23,13 @@ const IGRPMODR: usize = 0xd00;
 const CTLR_RWP: u32 = 1 << 31;
 
 static GICD: AtomicUsize = AtomicUsize::new(0);
+static INTIDS: AtomicU32 = AtomicU32::new(0);
+
+/// Tells how many interrupt numbers the distributor has.
+#[must_use]
+pub fn intids() -> u32 {
+    INTIDS.load(Relaxed)
+}
 
 /// Where the distributor is mapped.
 #[inline(always)]
@@ -30,22 +37,23 @@ pub fn base() -> usize {
     GICD.load(Relaxed)
 }
 
-/// Maps the distributor, turns all shared interrupts off and the distributor on. Returns how many interrupt numbers there are.
-pub fn init(pa: u64, bytes: u64, control: u32) -> Result<u32, GicError> {
-    let gicd = mmu::map_device(pa, bytes).map_err(|_| GicError::Map)?;
+/// Maps the distributor, turns all shared interrupts off and the distributor on.
+pub fn init(pa: u64, bytes: u64, control: u32) -> Result<(), Refusal> {
+    let gicd = mmu::map_device(pa, bytes).ok_or(TOO_MANY_REGISTERS)?;
     GICD.store(gicd, Relaxed);
     // SAFETY: the distributor is mapped; nothing here makes it access memory.
     unsafe {
         write32(gicd + CTLR, 0);
         wait();
         let words = (read32(gicd + TYPER) & 0x1f) + 1;
+        INTIDS.store((words * 32).min(FIRST_SPECIAL_INTID), Relaxed);
         for word in 1..words as usize {
             init_word(gicd + 4 * word);
         }
         write32(gicd + CTLR, control);
         wait();
-        Ok(words * 32)
     }
+    Ok(())
 }
 
 /// Sets up the 32 private interrupts in `frame`: SGIs on, PPIs off.
@@ -81,19 +89,24 @@ unsafe fn init_word(at: usize) {
     }
 }
 
+/// Turns on an interrupt; a PPI or SGI only for this pCPU.
 pub fn enable(intid: u32) {
     set(ISENABLER, intid);
 }
 
+/// Turns off an interrupt, complete on return; a PPI or SGI only for this pCPU.
 pub fn disable(intid: u32) {
     set(ICENABLER, intid);
     wait();
 }
 
+/// Turns an SPI off and forgets that it is pending or active: before it gets a new owner.
 pub fn reset_spi(intid: u32) {
-    disable(intid);
-    set(ICPENDR, intid);
-    set(ICACTIVER, intid);
+    if (FIRST_SPI..intids()).contains(&intid) {
+        disable(intid);
+        set(ICPENDR, intid);
+        set(ICACTIVER, intid);
+    }
 }
 
 /// Sets trigger and priority.

@@ -12,9 +12,10 @@ mod distributor;
 mod v2;
 mod v3;
 
+pub use distributor::{disable, enable, intids, reset_spi};
+
 use crate::context::VgicState;
-use crate::pcpu::MAX_PCPUS;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use portico_core::addr::PcpuId;
 
 /// The virtual interrupt by which a guest learns of pending ports.
@@ -32,58 +33,20 @@ pub const FIRST_SPECIAL_INTID: u32 = 1020;
 /// First shared interrupt.
 pub const FIRST_SPI: u32 = 32;
 
-/// Which programming interface the machine has.
+/// Which programming interface the machine has, by its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GicKind {
     /// Memory-mapped CPU interface.
-    V2,
+    V2 = 2,
     /// System registers.
-    V3,
+    V3 = 3,
 }
 
-/// Where the controller is, physical addresses.
-#[derive(Clone, Copy, Debug)]
-pub enum GicLayout<'a> {
-    /// GICv2 with virtualization.
-    V2 {
-        /// Distributor.
-        gicd: u64,
-        /// CPU interface.
-        gicc: u64,
-        /// Virtual interface control.
-        gich: u64,
-    },
-    /// GICv3 or later.
-    V3 {
-        /// Distributor.
-        gicd: u64,
-        /// Redistributor regions: (address, bytes).
-        gicr: &'a [(u64, u64)],
-    },
-}
+/// Why the controller cannot be used, in words.
+pub type Refusal = &'static str;
 
-/// Why the controller cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GicError {
-    /// Its registers do not fit into EL2's device addresses.
-    Map,
-    /// A pCPU has no redistributor.
-    NoRedistributor,
-    /// The system register interface cannot be turned on.
-    NoSystemRegisters,
-}
-
-impl GicError {
-    /// Says it in words.
-    #[must_use]
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::Map => "the interrupt controller has too many registers",
-            Self::NoRedistributor => "a processor has no GICv3 redistributor",
-            Self::NoSystemRegisters => "the GICv3 system registers cannot be enabled",
-        }
-    }
-}
+/// [`Refusal`]: its registers do not fit into EL2's device addresses.
+const TOO_MANY_REGISTERS: Refusal = "the interrupt controller has too many registers";
 
 /// How an interrupt is signalled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +58,6 @@ pub enum Trigger {
 }
 
 static IS_V3: AtomicBool = AtomicBool::new(false);
-static INTIDS: AtomicUsize = AtomicUsize::new(0);
 
 /// Tells the programming interface: one load.
 #[inline(always)]
@@ -104,42 +66,38 @@ pub fn kind() -> GicKind {
     if IS_V3.load(Relaxed) { GicKind::V3 } else { GicKind::V2 }
 }
 
-/// Tells how many interrupt numbers the distributor has.
-#[must_use]
-pub fn intids() -> u32 {
-    INTIDS.load(Relaxed) as u32
-}
-
 macro_rules! by_kind {
     ($call:ident ( $($arg:expr),* )) => {
         match kind() { GicKind::V3 => v3::$call($($arg),*), GicKind::V2 => v2::$call($($arg),*) }
     };
 }
 
-/// Sets up the distributor, all shared interrupts off, and finds what belongs to each pCPU. `mpidrs[i]` is the
-/// affinity of pCPU i. Runs once, on the boot pCPU; [`init_pcpu`] follows on each.
+/// Sets up a GICv2 with virtualization, all shared interrupts off: distributor, CPU interface and virtual interface control at these physical
+/// addresses. Runs once, on the boot pCPU; [`init_pcpu`] follows on each.
 ///
 /// # Errors
-/// See [`GicError`].
+/// If it has too many registers.
 #[cold]
-pub fn init(layout: &GicLayout<'_>, mpidrs: &[u64]) -> Result<(), GicError> {
-    let intids = match *layout {
-        GicLayout::V2 { gicd, gicc, gich } => v2::init(gicd, gicc, gich)?,
-        GicLayout::V3 { gicd, gicr } => {
-            IS_V3.store(true, Relaxed);
-            v3::init(gicd, gicr, mpidrs.get(..MAX_PCPUS).unwrap_or(mpidrs))?
-        }
-    };
-    INTIDS.store((intids as usize).min(FIRST_SPECIAL_INTID as usize), Relaxed);
-    Ok(())
+pub fn init_v2(gicd: u64, gicc: u64, gich: u64) -> Result<(), Refusal> {
+    v2::init(gicd, gicc, gich)
+}
+
+/// As [`init_v2`] for a GICv3 or later, with the address and bytes of each redistributor region. `mpidrs[i]` is the affinity of pCPU i.
+///
+/// # Errors
+/// If it has too many registers, or a pCPU has no redistributor.
+#[cold]
+pub fn init_v3(gicd: u64, gicr: impl Iterator<Item = (u64, u64)>, mpidrs: &[u64]) -> Result<(), Refusal> {
+    IS_V3.store(true, Relaxed);
+    v3::init(gicd, gicr, mpidrs)
 }
 
 /// Sets up this pCPU's interface: SGIs on, PPIs off, list registers empty.
 ///
 /// # Errors
-/// [`GicError::NoSystemRegisters`].
+/// If the system register interface of a GICv3 cannot be turned on.
 #[cold]
-pub fn init_pcpu() -> Result<(), GicError> {
+pub fn init_pcpu() -> Result<(), Refusal> {
     by_kind!(init_pcpu())
 }
 
@@ -185,16 +143,6 @@ pub fn send_sgi(target: PcpuId, number: u8) {
     by_kind!(send_sgi(target.index(), u32::from(number & 15)));
 }
 
-/// Turns on an interrupt; a PPI or SGI only for this pCPU.
-pub fn enable(intid: u32) {
-    distributor::enable(intid);
-}
-
-/// Turns off an interrupt, complete on return; a PPI or SGI only for this pCPU.
-pub fn disable(intid: u32) {
-    distributor::disable(intid);
-}
-
 /// Sets trigger and target of an SPI, which is off. Under the caller's distributor lock.
 pub fn configure_spi(intid: u32, trigger: Trigger, target: PcpuId) {
     if (FIRST_SPI..intids()).contains(&intid) {
@@ -210,30 +158,17 @@ pub fn route_spi(intid: u32, target: PcpuId) {
     }
 }
 
-/// Turns an SPI off and forgets that it is pending or active: before it gets a new owner.
-pub fn reset_spi(intid: u32) {
-    if (FIRST_SPI..intids()).contains(&intid) {
-        distributor::reset_spi(intid);
-    }
-}
-
 /// Turns the virtual CPU interface of this pCPU on or off. Off, an upcall that the loaded vCPU has not acknowledged stays pending in its list register
 /// but does not signal: otherwise it would end every WFI of EL2's own.
 #[inline(always)]
 pub fn enable_virtual(on: bool) {
-    match kind() {
-        GicKind::V3 => v3::enable_virtual(on),
-        GicKind::V2 => v2::enable_virtual(on),
-    }
+    by_kind!(enable_virtual(on));
 }
 
 /// Makes the upcall pending for the vCPU that is loaded here.
 #[inline(always)]
 pub fn pend_upcall() {
-    match kind() {
-        GicKind::V3 => v3::lr0_write(v3::with_upcall_pending(v3::lr0_read())),
-        GicKind::V2 => v2::lr0_write(v2::with_upcall_pending(v2::lr0_read())),
-    }
+    by_kind!(pend_upcall());
 }
 
 /// Makes the upcall pending in a saved state: what `restore` will load.

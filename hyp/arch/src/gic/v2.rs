@@ -3,7 +3,7 @@
 //! All interrupts are in the group that this security state calls 0: the only one on a controller without the
 //! Security Extensions, the non-secure view of Group 1 with them.
 
-use super::{GicError, UPCALL_PRIORITY, UPCALL_VINTID, distributor};
+use super::{Refusal, TOO_MANY_REGISTERS, UPCALL_PRIORITY, UPCALL_VINTID, distributor};
 use crate::context::VgicState;
 use crate::mmio::{read8, read32_at, write8, write32_at};
 use crate::mmu;
@@ -38,14 +38,14 @@ static GICH: AtomicUsize = AtomicUsize::new(0);
 static TARGET: [AtomicU8; MAX_PCPUS] = [const { AtomicU8::new(0) }; MAX_PCPUS];
 
 #[cold]
-pub fn init(gicd: u64, gicc: u64, gich: u64) -> Result<u32, GicError> {
-    GICC.store(mmu::map_device(gicc, 0x2000).map_err(|_| GicError::Map)?, Relaxed);
-    GICH.store(mmu::map_device(gich, 0x1000).map_err(|_| GicError::Map)?, Relaxed);
+pub fn init(gicd: u64, gicc: u64, gich: u64) -> Result<(), Refusal> {
+    GICC.store(mmu::map_device(gicc, 0x2000).ok_or(TOO_MANY_REGISTERS)?, Relaxed);
+    GICH.store(mmu::map_device(gich, 0x1000).ok_or(TOO_MANY_REGISTERS)?, Relaxed);
     distributor::init(gicd, 0x1000, 1)
 }
 
 #[cold]
-pub fn init_pcpu() -> Result<(), GicError> {
+pub fn init_pcpu() -> Result<(), Refusal> {
     let (gicd, gicc, gich) = (distributor::base(), GICC.load(Relaxed), GICH.load(Relaxed));
     // SAFETY: mapped by `init`; the first words of the distributor are banked for this pCPU.
     unsafe {
@@ -105,9 +105,13 @@ pub const fn with_upcall_pending(lr0: u64) -> u64 {
 }
 
 #[inline(always)]
-pub fn lr0_read() -> u64 {
+pub fn pend_upcall() {
+    let gich = GICH.load(Relaxed);
     // SAFETY: the virtual interface is mapped.
-    u64::from(unsafe { read32_at::<GICH_LR0>(GICH.load(Relaxed)) })
+    unsafe {
+        let lr0 = with_upcall_pending(read32_at::<GICH_LR0>(gich).into());
+        write32_at::<GICH_LR0>(gich, lr0 as u32);
+    }
 }
 
 /// Writes GICH_HCR.En.
@@ -115,12 +119,6 @@ pub fn lr0_read() -> u64 {
 pub fn enable_virtual(on: bool) {
     // SAFETY: GICH is mapped; the register is this pCPU's own.
     unsafe { write32_at::<GICH_HCR>(GICH.load(Relaxed), u32::from(on)) };
-}
-
-#[inline(always)]
-pub fn lr0_write(value: u64) {
-    // SAFETY: as above.
-    unsafe { write32_at::<GICH_LR0>(GICH.load(Relaxed), value as u32) };
 }
 
 #[inline]

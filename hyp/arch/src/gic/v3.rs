@@ -1,6 +1,6 @@
 //! GICv3: distributor and redistributors by MMIO, CPU interface by system registers.
 
-use super::{GicError, UPCALL_PRIORITY, UPCALL_VINTID, distributor};
+use super::{Refusal, TOO_MANY_REGISTERS, UPCALL_PRIORITY, UPCALL_VINTID, distributor};
 use crate::barrier::{isb, yield_now};
 use crate::boot::MPIDR_AFFINITY;
 use crate::context::VgicState;
@@ -40,8 +40,8 @@ static SGI_TARGET: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PC
 static ROUTE: [AtomicU64; MAX_PCPUS] = [const { AtomicU64::new(0) }; MAX_PCPUS];
 
 #[cold]
-pub fn init(gicd: u64, gicr: &[(u64, u64)], mpidrs: &[u64]) -> Result<u32, GicError> {
-    let intids = distributor::init(gicd, GICD_BYTES, CTLR_ARE | CTLR_ENABLE_GROUPS)?;
+pub fn init(gicd: u64, gicr: impl Iterator<Item = (u64, u64)>, mpidrs: &[u64]) -> Result<(), Refusal> {
+    distributor::init(gicd, GICD_BYTES, CTLR_ARE | CTLR_ENABLE_GROUPS)?;
     for (index, &mpidr) in mpidrs.iter().enumerate() {
         let (aff0, aff1, aff2, aff3) = (mpidr & 0xff, mpidr >> 8 & 0xff, mpidr >> 16 & 0xff, mpidr >> 32 & 0xff);
         // RS selects the group of 16 within affinity 0.
@@ -49,24 +49,23 @@ pub fn init(gicd: u64, gicr: &[(u64, u64)], mpidrs: &[u64]) -> Result<u32, GicEr
         SGI_TARGET[index & (MAX_PCPUS - 1)].store(target, Relaxed);
         ROUTE[index & (MAX_PCPUS - 1)].store(mpidr & MPIDR_AFFINITY, Relaxed);
     }
-    find_redistributors(gicr, mpidrs)?;
-    Ok(intids)
+    find_redistributors(gicr, mpidrs)
 }
 
 /// Walks the regions and maps the two frames of each pCPU's redistributor, no others.
 #[cold]
-fn find_redistributors(regions: &[(u64, u64)], mpidrs: &[u64]) -> Result<(), GicError> {
+fn find_redistributors(regions: impl Iterator<Item = (u64, u64)>, mpidrs: &[u64]) -> Result<(), Refusal> {
     let mut missing = mpidrs.len();
-    for &(start, bytes) in regions {
+    for (start, bytes) in regions {
         let mut frame = start;
         while missing > 0 && frame.saturating_add(2 * GICR_SGI_FRAME) <= start.saturating_add(bytes) {
-            let control = mmu::map_device(frame, 4096).map_err(|_| GicError::Map)?;
+            let control = mmu::map_device(frame, 4096).ok_or(TOO_MANY_REGISTERS)?;
             // SAFETY: the register is mapped.
             let typer = unsafe { read64(control + GICR_TYPER) };
             let affinity = typer >> 32 & 0xff_ffff | (typer >> 56) << 32;
             match mpidrs.iter().position(|&mpidr| mpidr & MPIDR_AFFINITY == affinity) {
                 Some(index) => {
-                    let sgi = mmu::map_device(frame + GICR_SGI_FRAME, 4096).map_err(|_| GicError::Map)?;
+                    let sgi = mmu::map_device(frame + GICR_SGI_FRAME, 4096).ok_or(TOO_MANY_REGISTERS)?;
                     let frames = &GICR[index & (MAX_PCPUS - 1)];
                     frames.0.store(control, Relaxed);
                     frames.1.store(sgi, Relaxed);
@@ -81,11 +80,11 @@ fn find_redistributors(regions: &[(u64, u64)], mpidrs: &[u64]) -> Result<(), Gic
             frame += GICR_SGI_FRAME * if typer & 1 << 1 != 0 { 4 } else { 2 };
         }
     }
-    if missing == 0 { Ok(()) } else { Err(GicError::NoRedistributor) }
+    if missing == 0 { Ok(()) } else { Err("a processor has no GICv3 redistributor") }
 }
 
 #[cold]
-pub fn init_pcpu() -> Result<(), GicError> {
+pub fn init_pcpu() -> Result<(), Refusal> {
     let (control, sgi) = &GICR[pcpu::index() & (MAX_PCPUS - 1)];
     let (control, sgi) = (control.load(Relaxed), sgi.load(Relaxed));
     // SAFETY: both frames of this pCPU's redistributor are mapped.
@@ -101,7 +100,7 @@ pub fn init_pcpu() -> Result<(), GicError> {
     ICC_SRE_EL2::write(0xf);
     isb();
     if ICC_SRE_EL2::read() & 1 == 0 {
-        return Err(GicError::NoSystemRegisters);
+        return Err("the GICv3 system registers cannot be enabled");
     }
     ICC_SRE_EL1::write(0x7);
     isb();
@@ -151,19 +150,14 @@ pub const fn with_upcall_pending(lr0: u64) -> u64 {
 }
 
 #[inline(always)]
-pub fn lr0_read() -> u64 {
-    ICH_LR0_EL2::read()
+pub fn pend_upcall() {
+    ICH_LR0_EL2::write(with_upcall_pending(ICH_LR0_EL2::read()));
 }
 
 /// Writes ICH_HCR_EL2.En.
 #[inline(always)]
 pub fn enable_virtual(on: bool) {
     ICH_HCR_EL2::write(u64::from(on));
-}
-
-#[inline(always)]
-pub fn lr0_write(value: u64) {
-    ICH_LR0_EL2::write(value);
 }
 
 #[inline]

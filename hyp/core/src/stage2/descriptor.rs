@@ -28,11 +28,6 @@ impl Attrs {
         Some(Self((raw | attrs::READ) as u8))
     }
 
-    /// The bits of the ABI.
-    pub const fn raw(self) -> u64 {
-        self.0 as u64
-    }
-
     /// Writable.
     pub const fn can_write(self) -> bool {
         self.0 as u64 & attrs::WRITE != 0
@@ -147,12 +142,4 @@ pub const fn decode(desc: u64, level: u8) -> Entry {
         raw |= attrs::DEVICE;
     }
     Entry::Leaf(pa, Attrs(raw as u8))
-}
-
-/// VTCR_EL2 for `ipa_bits` (32 to 39) and the machine's ID_AA64MMFR0_EL1.PARange: walks are Normal write-back, inner
-/// shareable, start at level 1. (Arm DDI 0487, "VTCR_EL2, Virtualization Translation Control Register")
-pub const fn vtcr(ipa_bits: u32, pa_range: u64) -> u64 {
-    let t0sz = (64 - ipa_bits) as u64;
-    let ps = if pa_range > 5 { 5 } else { pa_range };
-    1 << 31 | ps << 16 | 0b11 << 12 | 0b01 << 10 | 0b01 << 8 | 0b01 << 6 | t0sz
 }

@@ -10,5 +10,5 @@ mod tests;
 pub mod walk;
 
 pub use descriptor::Attrs;
-pub use plan::{MapError, map, tail, unmap};
+pub use plan::{map, tail, unmap};
 pub use walk::{Tables, Translation, lookup};

@@ -1,11 +1,14 @@
 //! Changing stage-2 tables, in bounded pieces.
 //!
-//! [`map`] and [`unmap`] do at most `max_entries` entries (and the tables above them) and say how many pages that was; the caller
+//! [`map`] and [`unmap`] do some entries of one table (and the tables above it) and say how many pages that was; the caller
 //! goes on with the rest of the range. Between pieces the tables are whole. The caller holds the domain's stage-2 lock.
 //!
 //! Invalidation: an entry that was invalid needs none when it becomes valid. [`unmap`] only breaks: **the caller
-//! invalidates the range it has unmapped before the pages get another use**. Where a table is freed, or a
-//! block is split, `plan` itself calls [`Tables::sync_break`].
+//! invalidates the range it has unmapped before the pages get another use**. Where a table is freed, `plan` itself calls
+//! [`Tables::sync_break`].
+//!
+//! No block is ever split: a mapping goes away whole, from its end by [`tail`]. So unmapping needs no page, and cannot fail whatever budget the
+//! domain has left.
 
 use super::descriptor::{
     Attrs, ENTRIES, Entry, LAST_LEVEL, START_LEVEL, decode, encode_leaf, encode_table, index, is_table, is_valid,
@@ -13,18 +16,7 @@ use super::descriptor::{
 };
 use super::walk::{Tables, lookup};
 use crate::addr::{Ipa, IpaRange, Pa};
-use portico_abi::PAGE_SHIFT;
-
-/// Why nothing was mapped or unmapped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MapError {
-    /// No page for a table.
-    NoTable,
-    /// A part of the piece is mapped already.
-    Exists,
-    /// The range is beyond 39 bits, or the physical range is not page-aligned or goes beyond 48 bits.
-    Range,
-}
+use portico_abi::{PAGE_SHIFT, Status};
 
 /// IPAs end here: one root table at level 1.
 const IPA_END: u64 = 1 << 39;
@@ -50,7 +42,8 @@ impl Run {
 /// ends at the end of a table.
 ///
 /// # Errors
-/// [`MapError`]; then no mapping was changed, and no table is left that was made for it.
+/// `NoBudget` if there is no page for a table, `Exists` if a part of the piece is mapped already, `Invalid` if the range is beyond 39 bits or the
+/// physical one is not page-aligned or beyond 48. Then no mapping was changed, and no table is left that was made for it.
 pub fn map<T: Tables + ?Sized>(
     tables: &mut T,
     root: Pa,
@@ -58,17 +51,17 @@ pub fn map<T: Tables + ?Sized>(
     pa: Pa,
     attrs: Attrs,
     max_entries: usize,
-) -> Result<u64, MapError> {
-    let pa_end = pa.checked_add_pages(range.pages()).ok_or(MapError::Range)?;
+) -> Result<u64, Status> {
+    let pa_end = pa.checked_add_pages(range.pages()).ok_or(Status::Invalid)?;
     if range.end().raw() > IPA_END || !pa.is_page_aligned() || pa_end.raw() > PA_END {
-        return Err(MapError::Range);
+        return Err(Status::Invalid);
     }
     let run = map_run(range, pa, max_entries.max(1) as u64);
     // Nothing is changed before this says that the whole run is free.
     check_free(tables, root, run)?;
     let Some(table) = make_table(tables, root, run) else {
         prune(tables, root, run.ipa);
-        return Err(MapError::NoTable);
+        return Err(Status::NoBudget);
     };
     let first = index(run.ipa, run.level);
     let step = level_pages(run.level) << PAGE_SHIFT;
@@ -86,41 +79,27 @@ pub fn map<T: Tables + ?Sized>(
 /// Returns the pages done, at least 1. See the module about invalidation. A piece ends at the end of a table.
 ///
 /// # Errors
-/// [`MapError::NoTable`] if a block must be split and there is no page for that: nothing was changed.
-pub fn unmap<T: Tables + ?Sized>(
-    tables: &mut T,
-    root: Pa,
-    range: IpaRange,
-    max_entries: usize,
-) -> Result<u64, MapError> {
+/// `Invalid` if the range is beyond 39 bits, or begins with a part of a block: nothing was changed.
+pub fn unmap<T: Tables + ?Sized>(tables: &mut T, root: Pa, range: IpaRange) -> Result<u64, Status> {
     if range.end().raw() > IPA_END {
-        return Err(MapError::Range);
+        return Err(Status::Invalid);
     }
     let start = range.first().raw();
     let (mut table, mut level) = (root, START_LEVEL);
     loop {
-        let slot = index(start, level);
-        match decode(tables.read(table, slot), level) {
-            Entry::Table(next) => {
-                table = next;
-                level += 1;
-            }
-            Entry::Leaf(base, attrs) if !covers(range, level) => {
-                split(tables, table, slot, Ipa::new(start), level, (base, attrs))?;
-            }
+        match decode(tables.read(table, index(start, level)), level) {
+            Entry::Table(next) => (table, level) = (next, level + 1),
+            Entry::Leaf(..) if !covers(range, level) => return Err(Status::Invalid),
             _ => break,
         }
     }
-    let done = clear_run(tables, table, level, range, max_entries.max(1));
+    let done = clear_run(tables, table, level, range);
     prune(tables, root, start);
     Ok(done)
 }
 
 /// The last part of a mapped range that is good to unmap in one go: the block that it ends with, or up to 512 entries of
 /// one table.
-///
-/// Who unmaps a whole mapping from its end by these parts never splits a block, so needs no page: unmapping
-/// then cannot fail, whatever budget the domain has left.
 pub fn tail<T: Tables + ?Sized>(tables: &T, root: Pa, range: IpaRange) -> IpaRange {
     let last = range.end().raw() - (1 << PAGE_SHIFT);
     let in_block = lookup(tables, root, Ipa::new(last)).is_some_and(|found| found.level == START_LEVEL);
@@ -154,19 +133,19 @@ fn map_run(range: IpaRange, pa: Pa, max_entries: u64) -> Run {
 }
 
 /// Fails if anything in the run is mapped, or a table stands where the run needs entries.
-fn check_free<T: Tables + ?Sized>(tables: &T, root: Pa, run: Run) -> Result<(), MapError> {
+fn check_free<T: Tables + ?Sized>(tables: &T, root: Pa, run: Run) -> Result<(), Status> {
     let mut table = root;
     for level in START_LEVEL..run.level {
         match decode(tables.read(table, index(run.ipa, level)), level) {
             Entry::Table(next) => table = next,
-            Entry::Leaf(..) => return Err(MapError::Exists),
+            Entry::Leaf(..) => return Err(Status::Exists),
             Entry::Invalid => return Ok(()),
         }
     }
     let first = index(run.ipa, run.level);
     // Tables are freed as soon as they are empty, so an entry that is not invalid means something is mapped below it.
     let free = (first..first + run.count as usize).all(|slot| tables.read(table, slot) & 1 == 0);
-    if free { Ok(()) } else { Err(MapError::Exists) }
+    if free { Ok(()) } else { Err(Status::Exists) }
 }
 
 /// The table of the run's level, made if there is none. `None` if there is no page for it.
@@ -193,39 +172,14 @@ fn covers(range: IpaRange, level: u8) -> bool {
     range.first().is_aligned(pages << PAGE_SHIFT) && range.pages() >= pages
 }
 
-/// Replaces a block by a table of the same mappings.
-///
-/// Between break and make an innocent vCPU can fault on the block: it waits for the stage-2 lock and then finds the new
-/// entry. (Arm DDI 0487, "Using break-before-make when updating translation table entries")
-fn split<T: Tables + ?Sized>(
-    tables: &mut T,
-    table: Pa,
-    slot: usize,
-    ipa: Ipa,
-    level: u8,
-    (base, attrs): (Pa, Attrs),
-) -> Result<(), MapError> {
-    let next = tables.alloc().ok_or(MapError::NoTable)?;
-    let step = level_pages(level + 1) << PAGE_SHIFT;
-    let mut at = base.raw() & !((level_pages(level) << PAGE_SHIFT) - 1);
-    for entry in 0..ENTRIES {
-        tables.write(next, entry, encode_leaf(Pa::new(at), attrs, level + 1));
-        at += step;
-    }
-    tables.write(table, slot, 0);
-    tables.sync_break(ipa, level);
-    tables.write(table, slot, encode_table(next));
-    Ok(())
-}
-
 /// Clears entries of one table from the start of the range on, as long as they are whole leaves or nothing.
 /// Returns the pages done.
-fn clear_run<T: Tables + ?Sized>(tables: &mut T, table: Pa, level: u8, range: IpaRange, max_entries: usize) -> u64 {
+fn clear_run<T: Tables + ?Sized>(tables: &mut T, table: Pa, level: u8, range: IpaRange) -> u64 {
     let size = level_pages(level);
     let ipa_page = range.first().raw() >> PAGE_SHIFT;
     let first = index(range.first().raw(), level);
     let mut done = 0;
-    for slot in (first..ENTRIES).take(max_entries) {
+    for slot in first..ENTRIES {
         // The first entry may begin before the range: only the pages from there on count.
         let in_entry = size - ((ipa_page + done) & (size - 1));
         let left = range.pages() - done;
@@ -236,7 +190,7 @@ fn clear_run<T: Tables + ?Sized>(tables: &mut T, table: Pa, level: u8, range: Ip
             tables.write(table, slot, 0);
             done += size;
         } else {
-            // The next piece goes down there, or splits it.
+            // The next piece goes down there, or is refused.
             break;
         }
         if done == range.pages() {
@@ -249,22 +203,23 @@ fn clear_run<T: Tables + ?Sized>(tables: &mut T, table: Pa, level: u8, range: Ip
 /// Frees the tables on the way to `ipa` that are empty, the lowest first.
 fn prune<T: Tables + ?Sized>(tables: &mut T, root: Pa, ipa: u64) {
     // Level 2 table and its slot in the root, level 3 table and its slot in that.
-    let Entry::Table(middle) = decode(tables.read(root, index(ipa, START_LEVEL)), START_LEVEL) else { return };
+    let root_slot = index(ipa, START_LEVEL);
+    let Entry::Table(middle) = decode(tables.read(root, root_slot), START_LEVEL) else { return };
     let slot = index(ipa, START_LEVEL + 1);
     if let Entry::Table(last) = decode(tables.read(middle, slot), START_LEVEL + 1) {
         if !tables.is_empty(last) {
             return;
         }
-        drop_table(tables, middle, slot, Ipa::new(ipa), START_LEVEL + 1, last);
+        drop_table(tables, middle, slot, last);
     }
     if tables.is_empty(middle) {
-        drop_table(tables, root, index(ipa, START_LEVEL), Ipa::new(ipa), START_LEVEL, middle);
+        drop_table(tables, root, root_slot, middle);
     }
 }
 
-fn drop_table<T: Tables + ?Sized>(tables: &mut T, parent: Pa, slot: usize, ipa: Ipa, level: u8, table: Pa) {
+fn drop_table<T: Tables + ?Sized>(tables: &mut T, parent: Pa, slot: usize, table: Pa) {
     tables.write(parent, slot, 0);
     // A walker may hold the pointer in its walk cache; after this none does, and the page can be used again.
-    tables.sync_break(ipa, level);
+    tables.sync_break();
     tables.free(table);
 }

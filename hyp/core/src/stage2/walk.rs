@@ -20,10 +20,9 @@ pub trait Tables {
     fn alloc(&mut self) -> Option<Pa>;
     /// Gives a table back. Nothing points to it, and [`Tables::sync_break`] was done since.
     fn free(&mut self, table: Pa);
-    /// Completes a "break": an entry of `level` that covers `ipa` was made invalid, and when this
-    /// returns no pCPU holds a translation or a walk through it. It covers stage-1 entries
-    /// that were combined with it too.
-    fn sync_break(&mut self, ipa: Ipa, level: u8);
+    /// Completes a "break": an entry was made invalid, and when this returns no pCPU holds a translation or a walk through it. It covers
+    /// stage-1 entries that were combined with it too.
+    fn sync_break(&mut self);
 }
 
 /// What an IPA translates to.
@@ -35,8 +34,6 @@ pub struct Translation {
     pub attrs: Attrs,
     /// Level of the entry, 1 to 3.
     pub level: u8,
-    /// Bytes from this one to the end of the entry's block or page.
-    pub bytes_left: u64,
 }
 
 /// Translates one IPA; `None` if nothing is mapped or it is beyond 39 bits.
@@ -52,10 +49,8 @@ pub fn lookup<T: Tables + ?Sized>(tables: &T, root: Pa, ipa: Ipa) -> Option<Tran
             Entry::Invalid => return None,
             Entry::Table(next) => table = next,
             Entry::Leaf(base, attrs) => {
-                let size = level_pages(level) << PAGE_SHIFT;
-                let offset = raw & (size - 1);
-                let pa = Pa::new((base.raw() & !(size - 1)) | offset);
-                return Some(Translation { pa, attrs, level, bytes_left: size - offset });
+                let inside = (level_pages(level) << PAGE_SHIFT) - 1;
+                return Some(Translation { pa: Pa::new(base.raw() & !inside | raw & inside), attrs, level });
             }
         }
         level += 1;

@@ -7,8 +7,9 @@ use core::sync::atomic::{AtomicU32, Ordering};
 
 use crate::graph::{Graph, Ref};
 use crate::object::domain::Domain;
+use crate::object::extent;
+use crate::object::handle::{self, Object};
 use crate::object::vcpu::stop;
-use crate::object::{extent, handle};
 use crate::sched::control;
 use crate::{hypercall, memory, quiesce, vmid};
 use portico_abi::Status;
@@ -124,7 +125,7 @@ fn clear_root(domain: Ref<Domain>) {
 
 fn unlink(graph: &mut Graph, domain: Ref<Domain>) {
     for vcpu in domain.vcpus() {
-        handle::close_all(graph, crate::object::handle::Object::handles(&*vcpu));
+        handle::close_all(graph, vcpu.handles());
         hypercall::vcpu::unlink(graph, vcpu);
     }
     for slot in 0..graph.domains.len() {
@@ -137,7 +138,7 @@ fn unlink(graph: &mut Graph, domain: Ref<Domain>) {
 }
 
 fn free_last(graph: &mut Graph, domain: Ref<Domain>) {
-    handle::close_all(graph, domain.handles_of());
+    handle::close_all(graph, domain.handles());
     let mut budget = domain.budget.get(graph);
     let pa = mmu::pool_pa(domain.as_ptr() as usize);
     let slot = domain.id.index();

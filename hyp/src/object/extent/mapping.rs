@@ -10,12 +10,10 @@ use crate::{memory, vmid};
 use portico_abi::Status;
 use portico_arch::{barrier, cache, tlb};
 use portico_core::addr::{Ipa, IpaRange, Pa, PaRange};
-use portico_core::stage2::{self, Attrs, MapError, Tables};
+use portico_core::stage2::{self, Attrs, Tables};
 
-/// Entries changed in one piece.
+/// Entries made in one piece. What unmaps takes those of a whole table.
 const PIECE_ENTRIES: usize = 64;
-/// Entries of one table: what a piece from the end of a mapping has at most.
-const TAIL_ENTRIES: usize = 512;
 
 /// The one mapping of an extent or grant.
 #[derive(Clone, Copy)]
@@ -83,17 +81,9 @@ impl Tables for DomainTables<'_> {
         memory::free_page(self.graph, self.domain, table);
     }
 
-    fn sync_break(&mut self, _ipa: Ipa, _level: u8) {
+    fn sync_break(&mut self) {
         barrier::dsb_ishst();
         tlb::stage2_all(vmid::last_vttbr(self.domain));
-    }
-}
-
-const fn status_of(error: MapError) -> Status {
-    match error {
-        MapError::NoTable => Status::NoBudget,
-        MapError::Exists => Status::Exists,
-        MapError::Range => Status::Invalid,
     }
 }
 
@@ -134,8 +124,7 @@ pub fn map_piece(
     let done = u64::from(mapping.pages);
     let (Some(left), Some(left_pa)) = (ipa.skip(done), range.skip(done)) else { return Err(Status::BadState) };
     let mut tables = DomainTables { graph, domain };
-    let pages =
-        stage2::map(&mut tables, domain.stage2_root, left, left_pa.first(), attrs, PIECE_ENTRIES).map_err(status_of)?;
+    let pages = stage2::map(&mut tables, domain.stage2_root, left, left_pa.first(), attrs, PIECE_ENTRIES)?;
     // The walkers see the entries before anyone is told that they are there.
     barrier::dsb_ishst();
     if done == 0 {
@@ -180,7 +169,7 @@ pub fn unmap_piece(graph: &mut Graph, extent: Ref<Extent>) -> Result<(Status, u6
         // One turn does it, as the part ends with one table; but the record must never say less than the tables.
         let mut left_of_it = Some(range);
         while let Some(part) = left_of_it {
-            let pages = stage2::unmap(&mut tables, domain.stage2_root, part, TAIL_ENTRIES).map_err(status_of)?;
+            let pages = stage2::unmap(&mut tables, domain.stage2_root, part)?;
             left_of_it = part.skip(pages);
         }
         barrier::dsb_ishst();
@@ -234,8 +223,7 @@ pub fn forget_mappings(graph: &mut Graph, domain: Ref<Domain>, count: usize) -> 
 pub fn map_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64, pa: PaRange, attrs: Attrs) -> Result<(), Status> {
     let range = IpaRange::new(ipa, pa.pages(), u32::from(domain.ipa_bits)).ok_or(Status::Invalid)?;
     let mut tables = DomainTables { graph, domain };
-    let done =
-        stage2::map(&mut tables, domain.stage2_root, range, pa.first(), attrs, PIECE_ENTRIES).map_err(status_of)?;
+    let done = stage2::map(&mut tables, domain.stage2_root, range, pa.first(), attrs, PIECE_ENTRIES)?;
     barrier::dsb_ishst();
     if done == pa.pages() { Ok(()) } else { Err(Status::Invalid) }
 }
@@ -245,7 +233,7 @@ pub fn unmap_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64, pages: u64) 
     let Some(range) = IpaRange::new(ipa, pages, u32::from(domain.ipa_bits)) else { return };
     let mut tables = DomainTables { graph, domain };
     // What is not mapped counts as done, so there is nothing to report.
-    let _ = stage2::unmap(&mut tables, domain.stage2_root, range, PIECE_ENTRIES);
+    let _ = stage2::unmap(&mut tables, domain.stage2_root, range);
     barrier::dsb_ishst();
     tlb::stage2_range(vmid::last_vttbr(domain), range.first(), range.pages());
 }

@@ -306,7 +306,7 @@ fn uart(bytes: &[u8]) -> Result<UartInfo, &'static str> {
     // A tree that is odd elsewhere is EL2's concern.
     match (machine.uart, read) {
         (Some(uart), _) => Ok(uart),
-        (None, Err(error)) => Err(error.text()),
+        (None, Err(why)) => Err(why),
         (None, Ok(())) => Err("the machine has none that is known here"),
     }
 }
