@@ -218,7 +218,7 @@ unsafe fn copy(from: *const u8, to: *mut u8, bytes: usize) {
     }
 }
 
-/// Copies pieces of 64 bytes and what is left; returns how many bytes that were: all. In assembly, since the compiler makes no unaligned accesses, which
+/// Copies pieces of 128 bytes and what is left; returns how many bytes that were: all. In assembly, since the compiler makes no unaligned accesses, which
 /// Normal memory allows while the MMU is on, and cannot pair volatile ones.
 ///
 /// # Safety
@@ -230,8 +230,8 @@ unsafe fn copy_pieces(from: *const u8, to: *mut u8, bytes: usize) -> usize {
         // SAFETY: reads and writes `bytes` bytes, as the caller allows.
         unsafe {
             core::arch::asm!(
-                "subs {left}, {left}, #64",
-                "b.lo 3f",
+                "subs {left}, {left}, #128",
+                "b.lo 1f",
                 "2: ldp {a}, {b}, [{from}], #16",
                 "ldp {c}, {d}, [{from}], #16",
                 "stp {a}, {b}, [{to}], #16",
@@ -240,9 +240,26 @@ unsafe fn copy_pieces(from: *const u8, to: *mut u8, bytes: usize) -> usize {
                 "ldp {c}, {d}, [{from}], #16",
                 "stp {a}, {b}, [{to}], #16",
                 "stp {c}, {d}, [{to}], #16",
-                "subs {left}, {left}, #64",
+                "ldp {a}, {b}, [{from}], #16",
+                "ldp {c}, {d}, [{from}], #16",
+                "stp {a}, {b}, [{to}], #16",
+                "stp {c}, {d}, [{to}], #16",
+                "ldp {a}, {b}, [{from}], #16",
+                "ldp {c}, {d}, [{from}], #16",
+                "stp {a}, {b}, [{to}], #16",
+                "stp {c}, {d}, [{to}], #16",
+                "subs {left}, {left}, #128",
                 "b.hs 2b",
-                // What is left is less than 64, whose bits say of which pieces it is made.
+                // What is left is less than 128, whose bits say of which pieces it is made.
+                "1: tbz {left}, #6, 3f",
+                "ldp {a}, {b}, [{from}], #16",
+                "ldp {c}, {d}, [{from}], #16",
+                "stp {a}, {b}, [{to}], #16",
+                "stp {c}, {d}, [{to}], #16",
+                "ldp {a}, {b}, [{from}], #16",
+                "ldp {c}, {d}, [{from}], #16",
+                "stp {a}, {b}, [{to}], #16",
+                "stp {c}, {d}, [{to}], #16",
                 "3: ands {left}, {left}, #63",
                 "b.eq 9f",
                 "tbz {left}, #5, 4f",

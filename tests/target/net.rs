@@ -268,7 +268,7 @@ fn fetch(machine: MachineKind) -> Result<()> {
     let frames = folder.path().join("uplink.pcap");
     let system: &'static str = system.to_str().context("a temporary path is text")?.to_owned().leak();
     let mut running = Scenario::system(system, machine, 2).seconds(120).capture(&frames).boot()?;
-    let line = running.wait(r"^\[fetch\] fetch")?;
+    let line = running.wait(r"^\[fetch\] ")?;
     ensure!(line == format!("[fetch] fetched {} bytes, crc {:08x}", page.len(), crc(&page)), "{line}");
     running.kill();
     let counts = capture::check(&std::fs::read(&frames)?)?;

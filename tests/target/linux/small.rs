@@ -95,7 +95,7 @@ pub fn offload(machine: MachineKind, cpus: u32) -> Result<()> {
     ask(&mut running, &format!("{make}; httpd -h /tmp; echo ser''ving"), "^serving$")?;
     leave(&mut running)?;
     running.send("create fetch\r")?;
-    let line = running.wait(r"^\[fetch\] fetch")?;
+    let line = running.wait(r"^\[fetch\] ")?;
     ensure!(line == format!("[fetch] fetched {PAGE_BYTES} bytes, crc {:08x}", crc(&page)), "{line}");
     let port = running.port("10.0.2.15:80")?;
     let reader = std::thread::spawn(move || get(port, "/page"));
