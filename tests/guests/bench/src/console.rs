@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 use portico_sdk::{Status, console, time};
 
-/// Bytes of a line, with its end.
+/// Bytes of a line by itself, with its end.
 const BYTES: usize = 80;
 /// Lines that are measured, and before them some that are not.
 const COUNT: u64 = 200;
@@ -14,17 +14,34 @@ const WARM_UP: u64 = 16;
 /// Time in which a line has certainly left, after which everything sleeps: virtual time passes at once then.
 const BETWEEN: Duration = Duration::from_millis(20);
 
-/// Writes one line after the other. Each begins when the one before has left and all is quiet, as with somebody who writes now and then: nothing is
-/// shared between lines. The guest's own sleep is part of the figure.
+/// Bytes of a line of many, with its end, and how many they are, as the peers' figures are measured: more than the ring holds.
+const BYTES_OF_MANY: usize = 64;
+const MANY: u64 = 1000;
+
+/// Lines by themselves, and many in a row.
 ///
 /// # Errors
-/// None.
+/// `TimedOut` if lines were dropped, since the service did not take them in time.
 pub fn measure() -> Result<Vec<Figure>, Status> {
+    time::sleep(Duration::from_millis(100));
+    one_by_one();
+    in_a_row();
+    if console::dropped() == 0 { Ok(Vec::new()) } else { Err(Status::TimedOut) }
+}
+
+/// A line of so many `=`.
+fn line<const BYTES: usize>() -> [u8; BYTES] {
     let mut line = [b'='; BYTES];
     if let Some(last) = line.last_mut() {
         *last = b'\n';
     }
-    time::sleep(Duration::from_millis(100));
+    line
+}
+
+/// Writes one line after the other. Each begins when the one before has left and all is quiet, as with somebody who writes now and then: nothing is
+/// shared between lines. The guest's own sleep is part of the figure.
+fn one_by_one() {
+    let line = line::<BYTES>();
     for number in 0..WARM_UP + COUNT {
         if number == WARM_UP {
             mark::begin();
@@ -32,6 +49,14 @@ pub fn measure() -> Result<Vec<Figure>, Status> {
         console::write(&line);
         time::sleep(BETWEEN);
     }
-    mark::end("console_line", COUNT);
-    Ok(Vec::new())
+    mark::end("console_line_alone", COUNT);
+}
+
+/// Writes all lines as quickly as they are taken, and waits until the last has left.
+fn in_a_row() {
+    let line = line::<BYTES_OF_MANY>();
+    mark::begin();
+    (0..MANY).for_each(|_| console::write(&line));
+    time::sleep(BETWEEN);
+    mark::end("console_line", MANY);
 }
