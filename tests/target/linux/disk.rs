@@ -11,7 +11,7 @@ const FIO: &str = "fio --name=v --ioengine=libaio --iodepth=16 --direct=1 --bs=4
 
 /// Writes with fio, which knows what it wrote: to the raw disk, then to a file system on it, each at rest and under deaths of the service.
 pub fn verified(machine: MachineKind, cpus: u32) -> Result<()> {
-    let mut running = Scenario::system("linux-disk", machine, cpus).seconds(240).boot()?;
+    let mut running = Scenario::system("linux-disk", machine, cpus).seconds(400).boot()?;
     up(&mut running, &["one"])?;
     log_in(&mut running, "one")?;
     run(&mut running, &format!("{FIO} --rw=randwrite --filename=/dev/pvda2 --size=16m --minimal > /tmp/log"))?;
