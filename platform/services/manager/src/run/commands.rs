@@ -257,7 +257,9 @@ impl Manager {
             }
             let before = sched_of(&guest.description);
             let after = sched_of(&description);
-            let vcpus = guest.instance.as_ref().map(|instance| instance.vcpus.as_slice()).unwrap_or_default();
+            // The vCPUs of one that is being taken down take nothing any more: it is for its next life.
+            let living = guest.instance.as_ref().filter(|_| !matches!(guest.state, State::Destroying(_)));
+            let vcpus = living.map(|instance| instance.vcpus.as_slice()).unwrap_or_default();
             for (done, &vcpu) in vcpus.iter().enumerate() {
                 if let Err(status) = hvc::vcpu_sched_set(vcpu, after) {
                     // All or none.
@@ -272,7 +274,7 @@ impl Manager {
             self.save();
         }
         let Some(guest) = self.guests.get(id) else { return Ok(String::new()) };
-        if guest.instance.is_none() {
+        if guest.instance.is_none() || matches!(guest.state, State::Destroying(_)) {
             return Ok(format!("guest \"{}\" does not exist now; this is for its next start", guest.name()));
         }
         Ok(self.vcpu_table(guest))
