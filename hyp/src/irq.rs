@@ -50,9 +50,7 @@ fn deadline_passed(pcpu: &Pcpu) {
 /// Looks at what others may have asked of this pCPU or of the vCPU that runs here.
 #[inline(always)]
 fn look(vcpu: Ref<Vcpu>) -> Next {
-    if vcpu.take_upcall_wanted() {
-        gic::pend_upcall();
-    }
+    vcpu.raise_wanted();
     if percpu::this().resched.load(Ordering::Acquire) { sched::reconsider(vcpu) } else { STAY }
 }
 

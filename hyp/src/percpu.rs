@@ -147,9 +147,10 @@ pub fn index() -> usize {
     this().index()
 }
 
-/// A pCPU by number, if it is there.
-pub fn get(index: usize) -> Option<&'static Pcpu> {
-    PCPUS.get(index)
+/// A pCPU by number, which is below [`MAX_PCPUS`].
+#[inline(always)]
+pub fn of(index: usize) -> &'static Pcpu {
+    &PCPUS[index & (MAX_PCPUS - 1)]
 }
 
 /// Fills in pCPU `index`, which executes this, and makes it [`this`].
@@ -157,12 +158,11 @@ pub fn get(index: usize) -> Option<&'static Pcpu> {
 /// # Safety
 /// At boot, before this pCPU asks for its data.
 pub unsafe fn init(index: usize, base: PcpuBase) {
-    if let Some(pcpu) = PCPUS.get(index) {
-        // SAFETY: nobody reads it yet.
-        unsafe { *pcpu.base.get() = base };
-        // SAFETY: an element of a static that belongs to this pCPU.
-        unsafe { set_current(pcpu.base.get()) };
-    }
+    let pcpu = of(index);
+    // SAFETY: nobody reads it yet.
+    unsafe { *pcpu.base.get() = base };
+    // SAFETY: an element of a static that belongs to this pCPU.
+    unsafe { set_current(pcpu.base.get()) };
 }
 
 /// How many pCPUs take part, numbered from 0.

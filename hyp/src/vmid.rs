@@ -35,8 +35,8 @@ pub fn activate(pcpu: &Pcpu, domain: Ref<Domain>) -> u64 {
 /// enters the next generation.
 #[inline(always)]
 pub fn if_current(pcpu: &Pcpu, domain: Ref<Domain>) -> Option<u64> {
-    let tag = VmidTag::from_raw(domain.vmid.load(Ordering::Relaxed));
-    pcpu.active_vmid.store(tag.raw(), Ordering::Relaxed);
+    let tag = VmidTag(domain.vmid.load(Ordering::Relaxed));
+    pcpu.active_vmid.store(tag.0, Ordering::Relaxed);
     // Pairs with the fence in `assign`: either it sees our tag as active, or we see its new generation.
     fence(Ordering::SeqCst);
     let generation = GENERATION.load(Ordering::Relaxed);
@@ -46,7 +46,7 @@ pub fn if_current(pcpu: &Pcpu, domain: Ref<Domain>) -> Option<u64> {
 
 /// VTTBR_EL2 of a domain with the VMID that it had last: what its TLB entries carry.
 pub fn last_vttbr(domain: Ref<Domain>) -> u64 {
-    vttbr(domain, VmidTag::from_raw(domain.vmid.load(Ordering::Acquire)))
+    vttbr(domain, VmidTag(domain.vmid.load(Ordering::Acquire)))
 }
 
 fn vttbr(domain: Ref<Domain>, tag: VmidTag) -> u64 {
@@ -56,22 +56,20 @@ fn vttbr(domain: Ref<Domain>, tag: VmidTag) -> u64 {
 #[cold]
 fn assign(pcpu: &Pcpu, domain: Ref<Domain>) -> VmidTag {
     let mut allocator = ALLOCATOR.lock();
-    let tag = VmidTag::from_raw(domain.vmid.load(Ordering::Acquire));
+    let tag = VmidTag(domain.vmid.load(Ordering::Acquire));
     // No pCPU may pass its fast path between our reading what is active and the generation that follows from it: generation 0 is
     // nobody's, so whoever looks now comes here and waits for the lock.
     GENERATION.store(0, Ordering::SeqCst);
     fence(Ordering::SeqCst);
     let mut active = [VmidTag::NONE; MAX_PCPUS];
     for (index, slot) in active.iter_mut().enumerate() {
-        if index != pcpu.index()
-            && let Some(other) = percpu::get(index)
-        {
-            *slot = VmidTag::from_raw(other.active_vmid.load(Ordering::SeqCst));
+        if index != pcpu.index() {
+            *slot = VmidTag(percpu::of(index).active_vmid.load(Ordering::SeqCst));
         }
     }
     let assigned = allocator.assign(tag, &active);
-    domain.vmid.store(assigned.raw(), Ordering::Release);
-    pcpu.active_vmid.store(assigned.raw(), Ordering::SeqCst);
+    domain.vmid.store(assigned.0, Ordering::Release);
+    pcpu.active_vmid.store(assigned.0, Ordering::SeqCst);
     GENERATION.store(allocator.generation(), Ordering::SeqCst);
     assigned
 }

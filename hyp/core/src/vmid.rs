@@ -12,23 +12,11 @@
 /// Generation in bits 63:8, VMID in bits 7:0. Zero is "never assigned".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
-pub struct VmidTag(u64);
+pub struct VmidTag(pub u64);
 
 impl VmidTag {
     /// Never assigned.
     pub const NONE: VmidTag = VmidTag(0);
-
-    /// Wraps a stored tag.
-    #[inline(always)]
-    pub const fn from_raw(raw: u64) -> Self {
-        Self(raw)
-    }
-
-    /// The value to store.
-    #[inline(always)]
-    pub const fn raw(self) -> u64 {
-        self.0
-    }
 
     /// The number for VTTBR_EL2.VMID.
     #[inline(always)]

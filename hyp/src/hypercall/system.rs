@@ -122,7 +122,7 @@ fn system_stats(graph: &Graph) -> SystemStats {
 }
 
 fn pcpu_stats(index: usize) -> PcpuStats {
-    let Some(pcpu) = percpu::get(index) else { return PcpuStats::default() };
+    let pcpu = percpu::of(index);
     let rate = clock::rate();
     let reserved = crate::sched::queue::of(index).lock().admission.permille();
     PcpuStats {

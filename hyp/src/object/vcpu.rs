@@ -21,7 +21,7 @@ use portico_abi::page::{RunState, VcpuPage};
 use portico_abi::pending::HypervisorSide;
 use portico_abi::record::{FaultRecord, VcpuState, VcpuStats};
 use portico_arch::context::VcpuContext;
-use portico_arch::timer;
+use portico_arch::{gic, timer};
 use portico_core::runq::{Class, SchedEntity};
 
 /// Where a vCPU is, as the scheduler sees it: its state in the ABI, and what is between two of them.
@@ -38,7 +38,7 @@ pub enum Place {
     Blocked = VcpuState::Blocked as u8,
     /// Waiting for the answer to a fault.
     Faulted = VcpuState::Faulted as u8,
-    /// Stopped by a pause, `vcpu_stop` or the end of its domain; where it goes when that ends is in `SchedState::resume_to`.
+    /// Stopped by a pause, `vcpu_stop` or the end of its domain; it is ready when that ends.
     Stopped = VcpuState::Stopped as u8,
     /// On its way from a pCPU that it may no longer use, in no queue.
     Migrating = 6,
@@ -131,8 +131,6 @@ pub struct SchedState {
     pub switches: u64,
     /// Allowed pCPUs.
     pub affinity: u64,
-    /// Where it goes when the last stop reason is gone.
-    pub resume_to: Place,
     /// Sequence number of the published times, even.
     pub seq: u32,
     /// `since` from which, and `ready` beyond which, the times are published again.
@@ -218,7 +216,6 @@ impl Vcpu {
                 blocked: 0,
                 switches: 0,
                 affinity: u64::MAX,
-                resume_to: Place::Off,
                 seq: 0,
                 publish_at: 0,
                 publish_ready: 0,
@@ -305,11 +302,13 @@ impl Vcpu {
         self.upcall_wanted.load(Ordering::Relaxed)
     }
 
-    /// Takes the wish for an upcall.
+    /// Raises the upcall if it is wanted; the vCPU is loaded here.
     #[inline(always)]
-    pub fn take_upcall_wanted(&self) -> bool {
+    pub fn raise_wanted(&self) {
         // A plain load first: an exclusive access on each entry would cost more than the rare swap.
-        self.upcall_wanted.load(Ordering::Relaxed) && self.upcall_wanted.swap(false, Ordering::AcqRel)
+        if self.upcall_wanted() && self.upcall_wanted.swap(false, Ordering::AcqRel) {
+            gic::pend_upcall();
+        }
     }
 
     /// Records a fault; the vCPU is about to leave its pCPU.

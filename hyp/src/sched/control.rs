@@ -2,7 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::queue::{self};
+use super::queue;
 use super::wake;
 use crate::graph::Ref;
 use crate::object::vcpu::{NOT_LOADED, Place, Vcpu};
@@ -15,34 +15,19 @@ use portico_core::runq::{Class, Why};
 pub fn stop(vcpu: Ref<Vcpu>, reason: u8) {
     let (mut home, index) = queue::lock_home(vcpu);
     vcpu.stop.fetch_or(reason, Ordering::AcqRel);
-    let now = timer::now();
     match vcpu.place() {
-        Place::Ready => {
+        // A wake-up without a reason is legal, so one that is blocked simply runs when it is resumed.
+        place @ (Place::Ready | Place::Blocked) => {
             home.run.dequeue(vcpu.id);
             // SAFETY: the lock of its queue is held.
             let state = unsafe { vcpu.sched() };
-            state.ready += now.wrapping_sub(state.since);
+            let now = timer::now();
+            let waited = if place == Place::Ready { &mut state.ready } else { &mut state.blocked };
+            *waited += now.wrapping_sub(state.since);
             state.since = now;
-            state.resume_to = Place::Ready;
             vcpu.set_place(Place::Stopped);
         }
-        Place::Blocked => {
-            // SAFETY: as above.
-            let state = unsafe { vcpu.sched() };
-            state.blocked += now.wrapping_sub(state.since);
-            state.since = now;
-            // A wake-up without a reason is legal, so it simply runs when it is resumed.
-            state.resume_to = Place::Ready;
-            vcpu.set_place(Place::Stopped);
-        }
-        Place::Running => {
-            if let Some(pcpu) = percpu::get(index) {
-                pcpu.resched.store(true, Ordering::Release);
-            }
-            if index != percpu::index() {
-                percpu::poke(index);
-            }
-        }
+        Place::Running => wake::notice(index),
         Place::Off | Place::Faulted | Place::Stopped | Place::Migrating => {}
     }
     drop(home);
@@ -52,10 +37,8 @@ pub fn stop(vcpu: Ref<Vcpu>, reason: u8) {
 /// Asks the pCPU on which a vCPU is merely loaded to store it.
 pub fn evict(vcpu: Ref<Vcpu>) {
     let loaded_on = usize::from(vcpu.loaded_on.load(Ordering::Acquire));
-    if loaded_on != usize::from(NOT_LOADED)
-        && let Some(pcpu) = percpu::get(loaded_on)
-    {
-        pcpu.unload.store(true, Ordering::Release);
+    if loaded_on != usize::from(NOT_LOADED) {
+        percpu::of(loaded_on).unload.store(true, Ordering::Release);
         if loaded_on != percpu::index() {
             percpu::poke(loaded_on);
         }
@@ -71,19 +54,9 @@ pub fn is_at_rest(vcpu: Ref<Vcpu>) -> bool {
 /// Takes a stop reason away; with the last one the vCPU goes on.
 pub fn resume(vcpu: Ref<Vcpu>, reason: u8) {
     let (mut home, index) = queue::lock_home(vcpu);
-    let left = vcpu.stop.fetch_and(!reason, Ordering::AcqRel) & !reason;
-    if left != 0 || vcpu.place() != Place::Stopped {
-        return;
-    }
-    // SAFETY: the lock of its queue is held.
-    let state = unsafe { vcpu.sched() };
-    if state.resume_to == Place::Ready {
-        let now = timer::now();
-        state.since = now;
-        vcpu.set_place(Place::Ready);
-        wake::place(vcpu, &mut home, index, now, Why::Wake);
-    } else {
-        vcpu.set_place(state.resume_to);
+    vcpu.stop.fetch_and(!reason, Ordering::AcqRel);
+    if vcpu.is_at(Place::Stopped) {
+        wake::let_run(vcpu, &mut home, index);
     }
 }
 
@@ -96,17 +69,7 @@ pub fn start(vcpu: Ref<Vcpu>) -> Result<(), Status> {
     if !matches!(vcpu.place(), Place::Off | Place::Faulted) {
         return Err(Status::BadState);
     }
-    let now = timer::now();
-    // SAFETY: the lock of its queue is held.
-    let state = unsafe { vcpu.sched() };
-    state.since = now;
-    if vcpu.stop.load(Ordering::Acquire) != 0 {
-        state.resume_to = Place::Ready;
-        vcpu.set_place(Place::Stopped);
-    } else {
-        vcpu.set_place(Place::Ready);
-        wake::place(vcpu, &mut home, index, now, Why::Wake);
-    }
+    wake::let_run(vcpu, &mut home, index);
     Ok(())
 }
 
@@ -126,80 +89,55 @@ pub fn configure(vcpu: Ref<Vcpu>, class: Class, affinity: u64, ticks_per_ms: u64
     let state = unsafe { vcpu.sched() };
     let before = state.entity.class();
     home.admission.release(before);
-    let at_rest = matches!(vcpu.place(), Place::Off | Place::Stopped | Place::Faulted)
-        && vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED;
-    let fits_here = affinity & 1 << index != 0 && home.admission.fits(class);
-    if fits_here {
-        let _ = home.admission.admit(class);
-    } else if at_rest {
-        // A vCPU in no queue can change its home at once.
-        let target = (0..percpu::online()).find(|&other| {
-            other != index
-                && affinity & 1 << other != 0
-                && queue::of(other).try_lock().is_some_and(|mut queue| queue.admission.admit(class).is_ok())
-        });
-        match target {
+    let fits_here = affinity & 1 << index != 0 && home.admission.admit(class);
+    if !fits_here {
+        // A vCPU in no queue can change its home at once. The graph's lock lets only one caller wait for a second queue at a time.
+        let at_rest = is_at_rest(vcpu);
+        let other = (0..percpu::online())
+            .filter(|&other| at_rest && other != index && affinity & 1 << other != 0)
+            .find(|&other| queue::of(other).lock().admission.admit(class));
+        match other {
             Some(other) => wake::move_home(vcpu, index, other),
+            // One that runs leaves by itself for a pCPU that it may use.
+            None if class.permille() == 0 && !at_rest => {}
             None => {
-                let _ = home.admission.admit(before);
+                home.admission.admit(before);
                 return Err(Status::Overcommitted);
             }
         }
-    } else if class.permille() != 0 {
-        let _ = home.admission.admit(before);
-        return Err(Status::Overcommitted);
     }
-    let was_queued = home.run.dequeue(vcpu.id);
     let now = timer::now();
-    if vcpu.place() == Place::Running {
-        state.running += home.run.stop(&mut state.entity, now);
-        state.since = now;
+    let place = vcpu.place();
+    home.run.dequeue(vcpu.id);
+    if place == Place::Running {
+        let ran = home.run.stop(&mut state.entity, now);
+        state.stopped(ran, now);
     }
     state.entity.configure(class, ticks_per_ms);
     state.affinity = affinity;
-    match vcpu.place() {
-        Place::Ready if was_queued => wake::place(vcpu, &mut home, index, now, Why::Wake),
-        Place::Running => {
-            home.run.start(&mut state.entity, now);
-            if let Some(pcpu) = percpu::get(index) {
-                pcpu.resched.store(true, Ordering::Release);
-            }
-            if index != percpu::index() {
-                percpu::poke(index);
-            }
-        }
-        _ => {}
+    if place == Place::Running {
+        home.run.start(&mut state.entity, now);
+        wake::notice(index);
+    } else if place == Place::Ready {
+        wake::place(vcpu, &mut home, index, now, Why::Wake);
     }
     Ok(())
 }
 
 /// The pCPU on which a new vCPU begins: the one with the fewest.
 pub fn choose_home() -> u8 {
-    let mut best = 0;
-    let mut least = u8::MAX;
-    for index in 0..percpu::online() {
-        if let Some(pcpu) = percpu::get(index) {
-            let homed = pcpu.homed.load(Ordering::Relaxed);
-            if homed < least {
-                least = homed;
-                best = index;
-            }
-        }
-    }
-    if let Some(pcpu) = percpu::get(best) {
-        pcpu.homed.fetch_add(1, Ordering::Relaxed);
-    }
-    best as u8
+    let homed = |index: &usize| percpu::of(*index).homed.load(Ordering::Relaxed);
+    let least = (0..percpu::online()).min_by_key(homed).unwrap_or(0);
+    percpu::of(least).homed.fetch_add(1, Ordering::Relaxed);
+    least as u8
 }
 
 /// Takes a vCPU that is at rest and will not run again out of the books of its pCPU.
 pub fn forget(vcpu: Ref<Vcpu>) {
     let (mut home, index) = queue::lock_home(vcpu);
-    home.timers.cancel(vcpu.id);
+    home.run.timers.cancel(vcpu.id);
     // SAFETY: the lock of its queue is held.
     let class = unsafe { vcpu.sched() }.entity.class();
     home.admission.release(class);
-    if let Some(pcpu) = percpu::get(index) {
-        pcpu.homed.fetch_sub(1, Ordering::Relaxed);
-    }
+    percpu::of(index).homed.fetch_sub(1, Ordering::Relaxed);
 }

@@ -11,7 +11,6 @@ use crate::percpu::{self, Pcpu};
 use crate::trap::Next;
 use portico_abi::Status;
 use portico_arch::{cpu, timer};
-use portico_core::runq::Why;
 
 /// `port_notify_wait` on one pCPU: the running vCPU blocks and the blocked one that it has notified runs at once. `None`, and nothing
 /// done: the caller raises and blocks the long way.
@@ -34,7 +33,7 @@ pub fn hand_off(vcpu: Ref<Vcpu>, target: Ref<Vcpu>, deadline: u64) -> Option<Nex
     // SAFETY: the vCPU is current here.
     let deadline = queue::physical(unsafe { vcpu.context() }, deadline);
     // A deadline that has to be queued goes the long way; the next one will be covered by it.
-    if deadline != u64::MAX && !queue.timers.covers(vcpu.id, deadline) {
+    if deadline != u64::MAX && !queue.run.timers.covers(vcpu.id, deadline) {
         return None;
     }
     vcpu.set_place(Place::Blocked);
@@ -70,7 +69,7 @@ pub fn hand_off(vcpu: Ref<Vcpu>, target: Ref<Vcpu>, deadline: u64) -> Option<Nex
 pub fn swap(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Option<Next> {
     let (woken, due) = match queue::take_woken(pcpu) {
         Some(woken) => (woken, false),
-        None => (queue.timers.due(now).and_then(queue::by_id)?, true),
+        None => (queue.run.timers.due(now).and_then(queue::by_id)?, true),
     };
     if !queue::is_blocked_here(pcpu, woken) {
         return None;
@@ -82,7 +81,7 @@ pub fn swap(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) -> Option
         if to.look_at > now {
             return None;
         }
-        queue.timers.remove_due(woken.id);
+        queue.run.timers.cancel(woken.id);
         queue::look_at_deadline(woken, to, now);
     }
     let may_stay = vcpu.stop.load(Ordering::Acquire) == 0 && state.affinity & 1 << pcpu.index() != 0;
@@ -123,12 +122,11 @@ pub fn resume_loaded(pcpu: &Pcpu) -> Option<Next> {
     let now = timer::now();
     // SAFETY: the lock of its queue is held.
     let state = unsafe { vcpu.sched() };
-    state.woken(now);
     if queue.run.may_run(&mut state.entity, now) {
+        state.woken(now);
         return Some(queue::run(pcpu, queue, vcpu, now));
     }
-    vcpu.set_place(Place::Ready);
-    queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Wake);
+    queue::unblock(queue, vcpu, now);
     Some(queue::pick(pcpu, queue, now))
 }
 

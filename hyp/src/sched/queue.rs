@@ -16,17 +16,15 @@ use portico_arch::context::{self, HCR_GUEST, VcpuContext, hcr};
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::vectors::IDLE;
 use portico_arch::{gic, timer};
-use portico_core::runq::{Admission, RunQueue, TimerQueue, Why};
+use portico_core::runq::{Admission, RunQueue, Why};
 
 /// vCPUs on one machine.
 pub const MAX_VCPUS: usize = 512;
 
 /// What the lock of a pCPU's queue protects.
 pub struct Queue {
-    /// READY and throttled vCPUs.
+    /// READY vCPUs, and the times that BLOCKED and throttled ones wait for.
     pub run: RunQueue<MAX_VCPUS>,
-    /// Deadlines of BLOCKED vCPUs.
-    pub timers: TimerQueue<MAX_VCPUS>,
     /// Reservations.
     pub admission: Admission,
 }
@@ -35,9 +33,8 @@ pub struct Queue {
 const PER_DECISION: usize = 16;
 
 /// By pCPU.
-pub static QUEUES: [Lock<Queue>; MAX_PCPUS] = [const {
-    Lock::new(Queue { run: RunQueue::new(1_000_000), timers: TimerQueue::new(), admission: Admission::new() })
-}; MAX_PCPUS];
+pub static QUEUES: [Lock<Queue>; MAX_PCPUS] =
+    [const { Lock::new(Queue { run: RunQueue::new(1_000_000), admission: Admission::new() }) }; MAX_PCPUS];
 
 static VCPUS: [AtomicPtr<Vcpu>; MAX_VCPUS] = [const { AtomicPtr::new(null_mut()) }; MAX_VCPUS];
 
@@ -95,6 +92,12 @@ pub fn physical(context: &VcpuContext, deadline: u64) -> u64 {
     if deadline == DEADLINE_NEVER { u64::MAX } else { deadline.saturating_add(context.el2.cntvoff_el2) }
 }
 
+/// The value of the physical counter at which the stored virtual timer fires; `u64::MAX` if it does not.
+#[inline(always)]
+pub fn timer_due(context: &VcpuContext) -> u64 {
+    if timer::runs(context.el1.cntv_ctl_el0) { physical(context, context.el1.cntv_cval_el0) } else { u64::MAX }
+}
+
 /// Blocks the running vCPU for a trapped WFI.
 pub fn block_wfi(vcpu: Ref<Vcpu>) -> Next {
     block_until(vcpu, u64::MAX, false)
@@ -139,7 +142,7 @@ fn block_until(vcpu: Ref<Vcpu>, deadline: u64, wants_result: bool) -> Next {
     state.look_at = deadline;
     state.wants_result = wants_result;
     if deadline != u64::MAX {
-        queue.timers.set(vcpu.id, deadline);
+        queue.run.timers.set(vcpu.id, deadline);
     }
     if let Some(next) = fast::give_way(pcpu, &mut queue, vcpu, now) {
         return next;
@@ -154,9 +157,7 @@ pub fn stay_running(vcpu: Ref<Vcpu>) {
     vcpu.set_place(Place::Running);
     // Pairs with the fence in `notify`: either we see the wish, or the notifier sees us running and pokes.
     fence(Ordering::SeqCst);
-    if vcpu.take_upcall_wanted() {
-        gic::pend_upcall();
-    }
+    vcpu.raise_wanted();
 }
 
 /// The running vCPU leaves its pCPU for `place`, which is none of Running, Ready and Blocked.
@@ -206,13 +207,11 @@ pub fn reconsider(vcpu: Ref<Vcpu>) -> Next {
 #[inline(never)]
 fn decide(pcpu: &Pcpu, mut queue: Guard<'static, Queue>, vcpu: Ref<Vcpu>, now: u64) -> Next {
     expire(pcpu, &mut queue, now);
-    // SAFETY: the lock of its queue is held.
-    let state = unsafe { vcpu.sched() };
     if vcpu.stop.load(Ordering::Acquire) != 0 {
-        state.resume_to = Place::Ready;
         return leave_for(pcpu, &mut queue, vcpu, Place::Stopped, now);
     }
-    if state.affinity & 1 << pcpu.index() == 0 {
+    // SAFETY: the lock of its queue is held.
+    if unsafe { vcpu.sched() }.affinity & 1 << pcpu.index() == 0 {
         return leave_for(pcpu, &mut queue, vcpu, Place::Migrating, now);
     }
     if now >= pcpu.slice_end.load(Ordering::Relaxed) || queue.run.should_preempt(now) {
@@ -246,13 +245,12 @@ fn requeue(pcpu: &Pcpu, queue: &mut Queue, vcpu: Ref<Vcpu>, why: Why) -> Next {
 
 /// Takes the next vCPU to run here; IDLE if there is none.
 pub fn pick(pcpu: &Pcpu, queue: &mut Queue, now: u64) -> Next {
-    release(queue, now);
     while let Some(id) = queue.run.pick() {
         let Some(vcpu) = by_id(id) else { continue };
         return run(pcpu, queue, vcpu, now);
     }
     pcpu.current.store(null_mut(), Ordering::Relaxed);
-    set_slice(pcpu, queue, queue.run.next_release());
+    set_slice(pcpu, queue, u64::MAX);
     IDLE
 }
 
@@ -303,34 +301,29 @@ pub fn update_wfi_trap(pcpu: &Pcpu, queue: &Queue) {
     }
 }
 
-/// Puts throttled vCPUs whose time has come back among the ready.
-fn release(queue: &mut Queue, now: u64) {
-    while let Some(id) = queue.run.pop_released(now) {
-        if let Some(vcpu) = by_id(id) {
-            // SAFETY: it is in this queue, whose lock is held.
-            queue.run.enqueue(id, &mut unsafe { vcpu.sched() }.entity, now, Why::Released);
-        }
-    }
-}
-
-/// Wakes the blocked vCPUs of this queue whose deadline has passed, and the one that another pCPU left to this one.
+/// Wakes the blocked vCPUs of this queue whose deadline has passed, and the one that another pCPU left to this one; puts throttled ones
+/// whose time has come back among the ready.
 pub fn expire(pcpu: &Pcpu, queue: &mut Queue, now: u64) {
-    release(queue, now);
     if let Some(vcpu) = take_woken(pcpu)
         && is_blocked_here(pcpu, vcpu)
     {
         unblock(queue, vcpu, now);
     }
     for _ in 0..PER_DECISION {
-        let Some(id) = queue.timers.pop_due(now) else { break };
-        let Some(vcpu) = by_id(id).filter(|vcpu| is_blocked_here(pcpu, *vcpu)) else { continue };
+        let Some(id) = queue.run.timers.pop_due(now) else { break };
+        let Some(vcpu) = by_id(id).filter(|vcpu| is_here(pcpu, *vcpu)) else { continue };
         // SAFETY: the lock of its queue is held.
         let state = unsafe { vcpu.sched() };
-        if state.look_at <= now {
-            look_at_deadline(vcpu, state, now);
-            unblock(queue, vcpu, now);
-        } else if state.look_at != u64::MAX {
-            queue.timers.set(id, state.look_at);
+        match vcpu.place() {
+            Place::Blocked if state.look_at <= now => {
+                look_at_deadline(vcpu, state, now);
+                unblock(queue, vcpu, now);
+            }
+            Place::Blocked if state.look_at != u64::MAX => queue.run.timers.set(id, state.look_at),
+            Place::Ready => {
+                queue.run.enqueue(id, &mut state.entity, now, Why::Released);
+            }
+            _ => {}
         }
     }
     if queue.run.should_preempt(now) {
@@ -341,7 +334,12 @@ pub fn expire(pcpu: &Pcpu, queue: &mut Queue, now: u64) {
 /// Whether a vCPU is blocked and belongs to this pCPU's queue, whose lock is held: a number that was noted earlier may name one that went on.
 #[inline(always)]
 pub fn is_blocked_here(pcpu: &Pcpu, vcpu: Ref<Vcpu>) -> bool {
-    vcpu.place() == Place::Blocked && usize::from(vcpu.pcpu.load(Ordering::Relaxed)) == pcpu.index()
+    vcpu.is_at(Place::Blocked) && is_here(pcpu, vcpu)
+}
+
+#[inline(always)]
+fn is_here(pcpu: &Pcpu, vcpu: Ref<Vcpu>) -> bool {
+    usize::from(vcpu.pcpu.load(Ordering::Relaxed)) == pcpu.index()
 }
 
 /// What a blocked vCPU finds when it wakes because of a deadline: its timer's port pending, or the result of its call.
@@ -350,9 +348,7 @@ pub fn look_at_deadline(vcpu: Ref<Vcpu>, state: &mut SchedState, now: u64) {
     if vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED {
         // SAFETY: it neither runs nor is loaded, and its lock is held.
         let context = unsafe { vcpu.context() };
-        if context.el1.cntv_ctl_el0 & (timer::CTL_ENABLE | timer::CTL_IMASK) == timer::CTL_ENABLE
-            && context.el1.cntv_cval_el0.saturating_add(context.el2.cntvoff_el2) <= now
-        {
+        if timer_due(context) <= now {
             context.el1.cntv_ctl_el0 |= timer::CTL_IMASK;
             if notify::mark(vcpu, BIT_TIMER) {
                 gic::pend_upcall_saved(&mut context.gic);
@@ -374,15 +370,14 @@ pub fn unblock(queue: &mut Queue, vcpu: Ref<Vcpu>, now: u64) {
     queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Wake);
 }
 
-/// Programs CNTHP for the end of the slice or the next deadline of a blocked vCPU, whichever is first.
+/// Programs CNTHP for the end of the slice or the next time that a vCPU waits for, whichever is first.
 #[inline(never)]
-pub fn set_slice(pcpu: &Pcpu, queue: &Queue, slice_end: Option<u64>) {
+pub fn set_slice(pcpu: &Pcpu, queue: &Queue, slice_end: u64) {
     program(pcpu, queue, slice_end);
 }
 
 #[inline(always)]
-fn program(pcpu: &Pcpu, queue: &Queue, slice_end: Option<u64>) {
-    let slice_end = slice_end.unwrap_or(u64::MAX);
+fn program(pcpu: &Pcpu, queue: &Queue, slice_end: u64) {
     pcpu.slice_end.store(slice_end, Ordering::Relaxed);
     let waiting = queue.run.ready_len() != 0;
     if pcpu.waiting.load(Ordering::Relaxed) != waiting {
@@ -390,7 +385,7 @@ fn program(pcpu: &Pcpu, queue: &Queue, slice_end: Option<u64>) {
         // Each bit has one writer.
         WAITING_MASK.fetch_xor(1 << pcpu.index(), Ordering::Relaxed);
     }
-    let at = queue.timers.first().map_or(slice_end, |at| slice_end.min(at));
+    let at = slice_end.min(queue.run.timers.first());
     if pcpu.timer.load(Ordering::Relaxed) != at {
         pcpu.timer.store(at, Ordering::Relaxed);
         if at == u64::MAX {

@@ -16,7 +16,6 @@ use portico_arch::context::{self, VcpuContext};
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::vectors::IDLE;
 use portico_arch::{cpu, gic, timer, tlb};
-use portico_core::runq::Why;
 use portico_core::trace::Event;
 
 /// What is common comes without a call in between, which would cost a stack frame each time; everything else is done before or after it.
@@ -101,9 +100,7 @@ fn take_in(pcpu: &Pcpu, to: Ref<Vcpu>, vttbr: u64, from: Option<Ref<Vcpu>>, gone
     if to.times_are_due() || from.is_some_and(|from| !gone || from.upcall_wanted()) {
         return finish(pcpu, to, from, gone);
     }
-    if to.take_upcall_wanted() {
-        gic::pend_upcall();
-    }
+    to.raise_wanted();
     to.context_ptr()
 }
 
@@ -124,9 +121,7 @@ fn arrive(vcpu: Ref<Vcpu>) -> *mut VcpuContext {
     vcpu.publish_times();
     // As in `take_in`.
     fence(Ordering::SeqCst);
-    if vcpu.take_upcall_wanted() {
-        gic::pend_upcall();
-    }
+    vcpu.raise_wanted();
     vcpu.context_ptr()
 }
 
@@ -155,8 +150,9 @@ fn unload(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
 fn let_go(pcpu: &Pcpu, vcpu: Ref<Vcpu>) {
     // SAFETY: it counts as loaded on this pCPU still.
     let context = unsafe { vcpu.context() };
-    if timer::runs(context.el1.cntv_ctl_el0) && vcpu.place() == Place::Blocked {
-        watch_timer(pcpu, vcpu, context.el1.cntv_cval_el0.saturating_add(context.el2.cntvoff_el2));
+    let due = queue::timer_due(context);
+    if due != u64::MAX && vcpu.is_at(Place::Blocked) {
+        watch_timer(pcpu, vcpu, due);
     }
     vcpu.loaded_on.store(NOT_LOADED, Ordering::Release);
     // Pairs with the fence in `notify`: whoever saw it still loaded here has only poked us.
@@ -180,9 +176,9 @@ fn watch_timer(pcpu: &Pcpu, vcpu: Ref<Vcpu>, at: u64) {
         // SAFETY: the lock of its queue is held.
         let state = unsafe { vcpu.sched() };
         state.look_at = at.min(state.block_deadline);
-        queue.timers.set(vcpu.id, state.look_at);
+        queue.run.timers.set(vcpu.id, state.look_at);
         let slice_end = pcpu.slice_end.load(Ordering::Relaxed);
-        queue::set_slice(pcpu, &queue, Some(slice_end));
+        queue::set_slice(pcpu, &queue, slice_end);
     }
 }
 
@@ -191,18 +187,9 @@ fn watch_timer(pcpu: &Pcpu, vcpu: Ref<Vcpu>, at: u64) {
 #[inline(never)]
 fn settle(vcpu: Ref<Vcpu>) {
     let (mut home, index) = queue::lock_home(vcpu);
-    if vcpu.place() != Place::Migrating {
-        return;
+    if vcpu.is_at(Place::Migrating) {
+        wake::let_run(vcpu, &mut home, index);
     }
-    let now = timer::now();
-    if vcpu.stop.load(Ordering::Acquire) != 0 {
-        // SAFETY: the lock of its queue is held.
-        unsafe { vcpu.sched() }.resume_to = Place::Ready;
-        vcpu.set_place(Place::Stopped);
-        return;
-    }
-    vcpu.set_place(Place::Ready);
-    wake::place(vcpu, &mut home, index, now, Why::Wake);
 }
 
 /// Waits until there is a vCPU to run here. The last context stays loaded unless somebody wants it out.
@@ -216,7 +203,7 @@ fn idle(pcpu: &'static Pcpu) -> *mut VcpuContext {
     gic::enable_virtual(false);
     let next = loop {
         if pcpu.unload.load(Ordering::Relaxed) {
-            unload_on_demand(pcpu);
+            unload_for_good(pcpu);
         }
         quiesce::note();
         if let Some(next) = fast::resume_loaded(pcpu)
@@ -241,21 +228,15 @@ fn idle(pcpu: &'static Pcpu) -> *mut VcpuContext {
     next
 }
 
+/// Takes a context that somebody wants off this pCPU, with the tables that it points at.
 #[cold]
 #[inline(never)]
-fn unload_on_demand(pcpu: &Pcpu) {
+fn unload_for_good(pcpu: &Pcpu) {
     pcpu.unload.store(false, Ordering::Relaxed);
-    if let Some(loaded) = pcpu.loaded()
-        && loaded.place() != Place::Blocked
-    {
-        release_context(pcpu, loaded);
+    if let Some(loaded) = pcpu.loaded().filter(|loaded| !loaded.is_at(Place::Blocked)) {
+        unload(pcpu, loaded);
+        // SAFETY: just unloaded; the root is a zeroed table of EL2's image.
+        unsafe { context::unload_stage2(EMPTY_ROOT.pa().raw()) };
+        pcpu.active_vmid.store(0, Ordering::Release);
     }
-}
-
-/// Takes a context off this pCPU for good, with the tables that it points at.
-fn release_context(pcpu: &Pcpu, loaded: Ref<Vcpu>) {
-    unload(pcpu, loaded);
-    // SAFETY: just unloaded; the root is a zeroed table of EL2's image.
-    unsafe { context::unload_stage2(EMPTY_ROOT.pa().raw()) };
-    pcpu.active_vmid.store(0, Ordering::Release);
 }

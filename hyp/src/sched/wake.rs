@@ -41,13 +41,12 @@ fn wake_there(vcpu: Ref<Vcpu>, home: usize) -> bool {
     if home == percpu::index() || IDLE_MASK.load(Ordering::Relaxed) != 0 {
         return false;
     }
-    let Some(pcpu) = percpu::get(home) else { return false };
-    if pcpu.woken.compare_exchange(0, u32::from(vcpu.id) + 1, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-        return false;
+    let woken = &percpu::of(home).woken;
+    let noted = woken.compare_exchange(0, u32::from(vcpu.id) + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    if noted {
+        notice(home);
     }
-    pcpu.resched.store(true, Ordering::Release);
-    percpu::poke(home);
-    true
+    noted
 }
 
 /// Wakes a blocked vCPU; does nothing to another.
@@ -65,39 +64,45 @@ pub fn wake(vcpu: Ref<Vcpu>) {
     place(vcpu, &mut home, index, now, Why::Wake);
 }
 
+/// Lets a vCPU run that was off, stopped, faulted or migrating. If a stop reason is set it runs when that is gone.
+pub fn let_run(vcpu: Ref<Vcpu>, home: &mut Queue, index: usize) {
+    if vcpu.stop.load(Ordering::Acquire) != 0 {
+        return vcpu.set_place(Place::Stopped);
+    }
+    let now = timer::now();
+    // SAFETY: the lock of its queue is held.
+    unsafe { vcpu.sched() }.since = now;
+    vcpu.set_place(Place::Ready);
+    place(vcpu, home, index, now, Why::Wake);
+}
+
 /// Puts a vCPU that is READY but in no queue into one: its own, or that of an idle pCPU that it may use.
 pub fn place(vcpu: Ref<Vcpu>, home: &mut Queue, index: usize, now: u64, why: Why) {
     // SAFETY: the lock of its queue is held.
     let state = unsafe { vcpu.sched() };
-    let idle = IDLE_MASK.load(Ordering::Relaxed);
     let allowed = state.affinity & ((1 << percpu::online()) - 1);
-    let home_is_idle = idle & 1 << index != 0;
-    let home_allowed = allowed & 1 << index != 0;
-    if (!home_is_idle || !home_allowed)
+    let idle = IDLE_MASK.load(Ordering::Relaxed) & allowed;
+    let may_stay = allowed & 1 << index != 0;
+    // An idle pCPU is best, its own first; a busy one is better than one that it may not use.
+    let best = if idle != 0 || may_stay { idle } else { allowed };
+    if best != 0
+        && best & 1 << index == 0
         && vcpu.loaded_on.load(Ordering::Acquire) == NOT_LOADED
         && state.entity.is_weighted()
     {
-        let candidates = if home_allowed { idle & allowed } else { allowed };
-        let best = if candidates & idle != 0 { candidates & idle } else { candidates };
-        if best != 0 {
-            let other = best.trailing_zeros() as usize;
-            if other != index
-                && let Some(mut queue) = queue::of(other).try_lock()
-            {
-                move_home(vcpu, index, other);
-                queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Migrated);
-                notice(other);
-                return;
-            }
+        let other = best.trailing_zeros() as usize;
+        if let Some(mut queue) = queue::of(other).try_lock() {
+            move_home(vcpu, index, other);
+            queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Migrated);
+            notice(other);
+            return;
         }
     }
     let preempts = home.run.enqueue(vcpu.id, &mut state.entity, now, why);
-    if index != percpu::index() {
+    let pcpu = percpu::this();
+    if preempts || index != pcpu.index() {
         notice(index);
-    } else if preempts {
-        percpu::this().resched.store(true, Ordering::Relaxed);
-    } else if let Some(current) = percpu::this().current() {
-        let pcpu = percpu::this();
+    } else if let Some(current) = pcpu.current() {
         // The one that runs is no longer alone: its slice ends some time, and its WFI traps.
         // SAFETY: it belongs to this queue, whose lock is held.
         let deadline = home.run.deadline(&unsafe { current.sched() }.entity, now);
@@ -106,21 +111,18 @@ pub fn place(vcpu: Ref<Vcpu>, home: &mut Queue, index: usize, now: u64, why: Why
     }
 }
 
-fn notice(index: usize) {
-    if let Some(pcpu) = percpu::get(index) {
-        pcpu.resched.store(true, Ordering::Release);
-        if index != percpu::index() {
-            percpu::poke(index);
-        }
+/// Has a pCPU decide anew.
+pub fn notice(index: usize) {
+    percpu::of(index).resched.store(true, Ordering::Release);
+    if index != percpu::index() {
+        percpu::poke(index);
     }
 }
 
 /// Changes the queue that a vCPU belongs to. Both locks are held, or the vCPU is in no queue and only `from`'s lock can find it.
 pub fn move_home(vcpu: Ref<Vcpu>, from: usize, to: usize) {
-    if let (Some(from), Some(to)) = (percpu::get(from), percpu::get(to)) {
-        from.homed.fetch_sub(1, Ordering::Relaxed);
-        to.homed.fetch_add(1, Ordering::Relaxed);
-    }
+    percpu::of(from).homed.fetch_sub(1, Ordering::Relaxed);
+    percpu::of(to).homed.fetch_add(1, Ordering::Relaxed);
     vcpu.pcpu.store(to as u8, Ordering::Release);
 }
 
@@ -149,16 +151,12 @@ pub fn steal(own: usize) -> bool {
         let now = timer::now();
         // SAFETY: its home is still the victim.
         let state = unsafe { vcpu.sched() };
-        match queue::of(own).try_lock() {
-            Some(mut queue) => {
-                move_home(vcpu, other, own);
-                queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Migrated);
-                return true;
-            }
-            None => {
-                victim.run.enqueue(vcpu.id, &mut state.entity, now, Why::Wake);
-            }
+        if let Some(mut queue) = queue::of(own).try_lock() {
+            move_home(vcpu, other, own);
+            queue.run.enqueue(vcpu.id, &mut state.entity, now, Why::Migrated);
+            return true;
         }
+        victim.run.enqueue(vcpu.id, &mut state.entity, now, Why::Wake);
     }
     false
 }

@@ -1,7 +1,6 @@
 //! How much of a pCPU is reserved.
 
 use super::Class;
-use portico_abi::Status;
 
 /// The reservations of one pCPU, in thousandths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,21 +22,13 @@ impl Admission {
         self.permille
     }
 
-    /// Says whether `class` would fit.
-    pub const fn fits(&self, class: Class) -> bool {
-        self.permille + class.permille() <= Self::LIMIT_PERMILLE
-    }
-
-    /// Reserves what `class` needs; nothing for the weighted class.
-    ///
-    /// # Errors
-    /// `Overcommitted`.
-    pub const fn admit(&mut self, class: Class) -> Result<(), Status> {
-        if !self.fits(class) {
-            return Err(Status::Overcommitted);
+    /// Reserves what `class` needs; nothing for the weighted class. False if that does not fit.
+    pub const fn admit(&mut self, class: Class) -> bool {
+        let fits = self.permille + class.permille() <= Self::LIMIT_PERMILLE;
+        if fits {
+            self.permille += class.permille();
         }
-        self.permille += class.permille();
-        Ok(())
+        fits
     }
 
     /// Takes a reservation back.

@@ -198,7 +198,9 @@ impl SchedEntity {
     pub(super) const fn account(&mut self, ran: u64) {
         if self.is_weighted() {
             self.vruntime = self.vruntime_after(ran);
-            self.cap_used = self.cap_used.saturating_add(ran);
+            if !self.plain {
+                self.cap_used = self.cap_used.saturating_add(ran);
+            }
         } else {
             self.excess += ran.saturating_sub(self.remaining);
             self.remaining = self.remaining.saturating_sub(ran);

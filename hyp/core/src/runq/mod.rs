@@ -6,17 +6,17 @@
 //!
 //! The queue holds only vCPUs that are READY. The running one (`current`) is outside, so a lone vCPU
 //! that blocks and wakes touches no heap. A vCPU is in exactly one of these places: current, ready, throttled (READY but out of budget or
-//! over its cap), or not known to the queue (off, blocked). Its [`SchedEntity`] stays with the caller, who passes the one that
-//! belongs to the id.
+//! over its cap), or not known to the queue (off, blocked). A throttled one waits for a time as a blocked one with a deadline does, so
+//! it is among the same `timers`. Its [`SchedEntity`] stays with the caller, who passes the one that belongs to the id.
 //!
 //! Life of the pCPU's scheduling decision, all under the queue's lock:
 //! ```text
-//! while let Some(id) = rq.pop_released(now) { rq.enqueue(id, se(id), now, Why::Released); }
+//! while let Some(id) = rq.timers.pop_due(now) { /* blocked: wake it; READY: */ rq.enqueue(id, se(id), now, Why::Released); }
 //! let ran = rq.stop(se(current), now);                     // if there is a current one
 //! rq.enqueue(current, se(current), now, Why::Preempted);   // if it is still runnable
-//! if let Some(next) = rq.pick() { rq.start(se(next), now); timer = rq.deadline(se(next), now); }
+//! if let Some(next) = rq.pick() { rq.start(se(next), now); timer = rq.deadline(se(next), now).min(rq.timers.first()); }
 //! ```
-//! If nothing is picked the pCPU idles until an interrupt or [`RunQueue::next_release`].
+//! If nothing is picked the pCPU idles until an interrupt or the first of `timers`.
 //!
 //! A sleeper's virtual runtime is lifted at its wake-up to a little below the least of the queue: it is
 //! served soon, but what it did not use while asleep is gone, so it cannot monopolise the pCPU.
@@ -37,7 +37,7 @@ pub use admission::Admission;
 pub use entity::{Class, SchedEntity};
 pub use timers::TimerQueue;
 
-use heap::{Heaps, Side};
+use heap::Heap;
 
 /// Length of the window of a cap, in milliseconds.
 pub const CAP_WINDOW_MS: u64 = 10;
@@ -61,7 +61,7 @@ pub enum Why {
     Preempted,
     /// It was current and gives way.
     Yield,
-    /// [`RunQueue::pop_released`] has just given it.
+    /// [`RunQueue::timers`] have given it while it is READY: its throttle may be over.
     Released,
     /// It comes from another pCPU's queue.
     Migrated,
@@ -80,7 +80,9 @@ enum Current {
 
 /// The run queue of one pCPU, for vCPU ids below `N`.
 pub struct RunQueue<const N: usize> {
-    heaps: Heaps<N>,
+    ready: Heap<N>,
+    /// When blocked vCPUs have to be looked at, and throttled ones.
+    pub timers: TimerQueue<N>,
     current: Current,
     /// When the current one was last charged.
     since: u64,
@@ -94,7 +96,15 @@ pub struct RunQueue<const N: usize> {
 impl<const N: usize> RunQueue<N> {
     /// An empty queue on an idle pCPU.
     pub const fn new(ticks_per_ms: u64) -> Self {
-        Self { heaps: Heaps::new(), current: Current::None, since: 0, started: 0, min_vruntime: 0, ticks_per_ms }
+        Self {
+            ready: Heap::new(),
+            timers: TimerQueue::new(),
+            current: Current::None,
+            since: 0,
+            started: 0,
+            min_vruntime: 0,
+            ticks_per_ms,
+        }
     }
 
     /// Sets the frequency of the clock, for queues made before it was known. Only while nothing is queued.
@@ -105,18 +115,7 @@ impl<const N: usize> RunQueue<N> {
     /// vCPUs that wait and could run now.
     #[inline(always)]
     pub const fn ready_len(&self) -> usize {
-        self.heaps.len(Side::Ready)
-    }
-
-    /// vCPUs that wait for a new budget.
-    #[inline(always)]
-    pub const fn throttled_len(&self) -> usize {
-        self.heaps.len(Side::Throttled)
-    }
-
-    /// Says whether the id is in the queue, ready or throttled.
-    pub fn contains(&self, id: u16) -> bool {
-        self.heaps.side_of(id).is_some()
+        self.ready.len()
     }
 
     /// Makes a vCPU the running one. It was picked, or it woke on an idle pCPU and [`RunQueue::may_run`] allowed it.
@@ -138,31 +137,16 @@ impl<const N: usize> RunQueue<N> {
     pub fn charge(&mut self, entity: &mut SchedEntity, now: u64) -> u64 {
         let ran = now.saturating_sub(self.since);
         self.since = now;
-        if entity.is_plain()
-            && let Current::Weighted { vruntime, .. } = &mut self.current
-        {
-            // The common case, in few instructions: what is below comes to the same.
-            let reached = entity.vruntime_after(ran);
-            *vruntime = reached;
-            entity.vruntime = reached;
-            self.raise_min(Some(reached));
-        } else {
-            self.charge_slow(entity, ran, now);
-        }
-        ran
-    }
-
-    #[inline(never)]
-    fn charge_slow(&mut self, entity: &mut SchedEntity, ran: u64, now: u64) {
         entity.account(ran);
         if let Current::Weighted { vruntime, .. } = &mut self.current {
             *vruntime = entity.vruntime;
-            entity.refill_cap(now, self.window());
+            entity.refill_cap(now, CAP_WINDOW_MS * self.ticks_per_ms);
             self.raise_min(Some(entity.vruntime));
         } else if let Current::Reservation { deadline } = &mut self.current {
             entity.roll_period(now, true);
             *deadline = entity.deadline;
         }
+        ran
     }
 
     /// The running vCPU stops and one that was blocked runs in its place: [`RunQueue::stop`], [`RunQueue::may_run`] and [`RunQueue::start`] in
@@ -170,7 +154,7 @@ impl<const N: usize> RunQueue<N> {
     #[inline(always)]
     pub fn hand_over(&mut self, from: &mut SchedEntity, to: &mut SchedEntity, now: u64) -> Option<u64> {
         let Current::Weighted { vruntime, inverse } = &mut self.current else { return None };
-        if self.heaps.len(Side::Ready) != 0 || !from.is_plain() || !to.is_plain() {
+        if self.ready.len() != 0 || !from.is_plain() || !to.is_plain() {
             return None;
         }
         let ran = now.saturating_sub(self.since);
@@ -192,12 +176,12 @@ impl<const N: usize> RunQueue<N> {
     }
 
     /// The running vCPU blocks while others wait: [`RunQueue::stop`] and [`RunQueue::pick`] in one. Returns how long it ran, and the next one,
-    /// to be started; `None`, and nothing done, unless all that wait are ready and weighted and it is plain.
+    /// to be started; `None`, and nothing done, unless all that are ready are weighted and it is plain.
     #[inline(always)]
     pub fn give_way(&mut self, from: &mut SchedEntity, now: u64) -> Option<(u64, u16)> {
         let Current::Weighted { .. } = self.current else { return None };
-        let (key, next) = self.heaps.first(Side::Ready)?;
-        if !from.is_plain() || key & WEIGHTED_KEY == 0 || self.heaps.len(Side::Throttled) != 0 {
+        let (key, next) = self.ready.first()?;
+        if !from.is_plain() || key & WEIGHTED_KEY == 0 {
             return None;
         }
         let ran = now.saturating_sub(self.since);
@@ -205,7 +189,7 @@ impl<const N: usize> RunQueue<N> {
         self.min_vruntime = self.min_vruntime.max(from.vruntime.min(key & !WEIGHTED_KEY));
         self.since = now;
         self.current = Current::None;
-        self.heaps.remove_first(next);
+        self.ready.remove(next);
         Some((ran, next))
     }
 
@@ -214,7 +198,7 @@ impl<const N: usize> RunQueue<N> {
     #[inline(always)]
     pub fn preempt(&mut self, id: u16, running: &mut SchedEntity, woken: &mut SchedEntity, now: u64) -> Option<u64> {
         let Current::Weighted { vruntime, inverse } = self.current else { return None };
-        let first = self.heaps.first(Side::Ready).map_or(u64::MAX, |(key, _)| key);
+        let first = self.ready.first().map_or(u64::MAX, |(key, _)| key);
         if !running.is_plain() || !woken.is_plain() || first & WEIGHTED_KEY == 0 {
             return None;
         }
@@ -228,7 +212,7 @@ impl<const N: usize> RunQueue<N> {
         }
         running.vruntime = reached;
         woken.vruntime = claim;
-        self.heaps.insert_ready(WEIGHTED_KEY | reached, id);
+        self.ready.insert(WEIGHTED_KEY | reached, id);
         self.current = Current::Weighted { vruntime: claim, inverse: woken.inverse };
         self.since = now;
         self.started = now;
@@ -262,75 +246,56 @@ impl<const N: usize> RunQueue<N> {
         self.release_time(entity).is_none()
     }
 
-    /// Adds a runnable vCPU; it may be throttled. Says whether the running one should give way to it (true on an
-    /// idle pCPU too, unless it is throttled). An id that is queued already, or not below `N`, is left alone.
+    /// Adds a runnable vCPU; it may be throttled, to come up in `timers`. Says whether the running one should give way to it (true on an
+    /// idle pCPU too, unless it is throttled). An id that is ready already, or not below `N`, is left alone.
     pub fn enqueue(&mut self, id: u16, entity: &mut SchedEntity, now: u64, why: Why) -> bool {
-        if self.contains(id) {
+        if self.ready.key_of(id).is_some() {
             return false;
         }
         self.place(entity, now, why);
         if let Some(release) = self.release_time(entity) {
-            self.heaps.insert(Side::Throttled, release, id);
+            self.timers.set(id, release);
             return false;
         }
         let key = Self::key(entity);
-        self.heaps.insert(Side::Ready, key, id) && self.preempts(key, now)
+        self.ready.insert(key, id) && self.preempts(key, now)
     }
 
-    /// Takes a vCPU out, ready or throttled. False if it was in neither.
-    pub fn dequeue(&mut self, id: u16) -> bool {
-        self.heaps.remove(id)
+    /// Takes a vCPU out, if it is there. One that was throttled comes up once more, for nothing.
+    #[inline(never)]
+    pub fn dequeue(&mut self, id: u16) {
+        self.ready.remove(id);
     }
 
     /// Takes out the vCPU that should run next.
     pub fn pick(&mut self) -> Option<u16> {
-        let (_, id) = self.heaps.first(Side::Ready)?;
-        self.heaps.remove_first(id);
+        let (_, id) = self.ready.first()?;
+        self.dequeue(id);
         Some(id)
     }
 
     /// Says whether what is ready should run before the current one.
     pub fn should_preempt(&self, now: u64) -> bool {
-        self.heaps.first(Side::Ready).is_some_and(|(key, _)| self.preempts(key, now))
+        self.ready.first().is_some_and(|(key, _)| self.preempts(key, now))
     }
 
-    /// Takes out a throttled vCPU whose time has come: enqueue it with [`Why::Released`].
-    pub fn pop_released(&mut self, now: u64) -> Option<u16> {
-        let (release, id) = self.heaps.first(Side::Throttled)?;
-        if release > now {
-            return None;
-        }
-        self.heaps.remove(id);
-        Some(id)
-    }
-
-    /// When the next throttled vCPU is released.
-    #[inline]
-    pub fn next_release(&self) -> Option<u64> {
-        self.heaps.first(Side::Throttled).map(|(release, _)| release)
-    }
-
-    /// When the next scheduling decision is due, while `entity` is the running one. `None`: not before something wakes. Asking again
-    /// does not put it off: slice and budget count from when it was started or charged.
+    /// When `entity`, the running one, has to give way. `u64::MAX`: not before something wakes. Asking again does not put it
+    /// off: slice and budget count from when it was started or charged.
     #[inline(always)]
-    pub fn deadline(&self, entity: &SchedEntity, now: u64) -> Option<u64> {
-        if self.throttled_len() == 0 && entity.is_plain() && self.ready_len() <= FEW {
-            // The common cases, in few instructions: what is below comes to the same.
-            return if self.ready_len() == 0 {
-                None
-            } else {
-                Some((self.started + MAX_SLICE_MS * self.ticks_per_ms).max(now))
-            };
+    pub fn deadline(&self, entity: &SchedEntity, now: u64) -> u64 {
+        if !entity.is_plain() || self.ready_len() > FEW {
+            return self.deadline_slow(entity, now);
         }
-        self.deadline_slow(entity, now)
+        // The common cases, in few instructions: `deadline_slow` comes to the same.
+        if self.ready_len() == 0 { u64::MAX } else { (self.started + MAX_SLICE_MS * self.ticks_per_ms).max(now) }
     }
 
     /// Takes out a weighted vCPU that `allowed` says may run on another pCPU. Looks at no more than 16.
     pub fn steal(&mut self, mut allowed: impl FnMut(u16) -> bool) -> Option<u16> {
         for index in 0..self.ready_len().min(STEAL_SCAN) {
-            let (key, id) = self.heaps.ready_at(index)?;
+            let (key, id) = self.ready.at(index)?;
             if key & WEIGHTED_KEY != 0 && allowed(id) {
-                self.heaps.remove(id);
+                self.dequeue(id);
                 return Some(id);
             }
         }
@@ -338,22 +303,21 @@ impl<const N: usize> RunQueue<N> {
     }
 
     #[inline(never)]
-    fn deadline_slow(&self, entity: &SchedEntity, now: u64) -> Option<u64> {
-        let mut due = self.next_release();
-        let mut sooner = |at: u64| due = Some(due.map_or(at, |old| old.min(at)));
-        if entity.is_weighted() {
-            if entity.cap_budget != 0 {
-                sooner(self.since + entity.cap_budget.saturating_sub(entity.cap_used));
-            }
-            let ready = self.ready_len() as u64;
-            if ready != 0 {
-                let share = LATENCY_MS * self.ticks_per_ms / (ready + 1);
-                sooner(self.started + share.min(MAX_SLICE_MS * self.ticks_per_ms).max(self.ticks_per_ms / 2));
-            }
-        } else {
-            sooner(self.since + entity.remaining);
+    fn deadline_slow(&self, entity: &SchedEntity, now: u64) -> u64 {
+        let mut due = u64::MAX;
+        if !entity.is_weighted() {
+            due = self.since + entity.remaining;
         }
-        due.map(|at| at.max(now))
+        if entity.cap_budget != 0 {
+            due = self.since + entity.cap_budget.saturating_sub(entity.cap_used);
+        }
+        let ready = self.ready_len() as u64;
+        if entity.is_weighted() && ready != 0 {
+            let share = LATENCY_MS * self.ticks_per_ms / (ready + 1);
+            let slice = share.min(MAX_SLICE_MS * self.ticks_per_ms).max(self.ticks_per_ms / 2);
+            due = due.min(self.started + slice);
+        }
+        due.max(now)
     }
 
     /// Brings budget and virtual runtime up to date for entering the queue.
@@ -366,19 +330,14 @@ impl<const N: usize> RunQueue<N> {
             }
             return;
         }
-        if entity.cap_budget != 0 {
-            if entity.cap_end == 0 {
-                entity.cap_end = now + self.window();
-            }
-            entity.refill_cap(now, self.window());
-        }
+        entity.refill_cap(now, CAP_WINDOW_MS * self.ticks_per_ms);
         match why {
             Why::Wake | Why::Released => entity.vruntime = entity.vruntime.max(self.floor(now)),
             // Virtual times of two queues do not compare.
             Why::Migrated => entity.vruntime = self.min_now(now),
             Why::Preempted => {}
             Why::Yield => {
-                if let Some((key, _)) = self.heaps.first(Side::Ready)
+                if let Some((key, _)) = self.ready.first()
                     && key & WEIGHTED_KEY != 0
                 {
                     let behind = (key & !WEIGHTED_KEY).saturating_add(1).min(entity::VRUNTIME_MAX);
@@ -440,7 +399,7 @@ impl<const N: usize> RunQueue<N> {
     /// Raises the least virtual time to that of the running and the first ready weighted vCPU.
     #[inline]
     fn raise_min(&mut self, running: Option<u64>) {
-        let first = match self.heaps.first(Side::Ready) {
+        let first = match self.ready.first() {
             Some((key, _)) if key & WEIGHTED_KEY != 0 => Some(key & !WEIGHTED_KEY),
             // Reservations come first: the least weighted one is not known, and time does not pass for it.
             Some(_) => return,
@@ -452,10 +411,5 @@ impl<const N: usize> RunQueue<N> {
             (None, None) => return,
         };
         self.min_vruntime = self.min_vruntime.max(least);
-    }
-
-    #[inline(always)]
-    const fn window(&self) -> u64 {
-        CAP_WINDOW_MS * self.ticks_per_ms
     }
 }

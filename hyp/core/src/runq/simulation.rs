@@ -84,7 +84,7 @@ impl Sim {
                 self.queue.enqueue(index as u16, entity, self.now, Why::Wake);
             }
         }
-        while let Some(id) = self.queue.pop_released(self.now) {
+        while let Some(id) = self.queue.timers.pop_due(self.now) {
             self.queue.enqueue(id, &mut self.tasks[usize::from(id)].entity, self.now, Why::Released);
         }
     }
@@ -113,12 +113,11 @@ impl Sim {
         let decision = match self.current {
             Some(index) => {
                 let task = &self.tasks[index];
-                let due = self.queue.deadline(&task.entity, self.now);
-                Some(due.unwrap_or(u64::MAX).min(self.now.saturating_add(task.burst)))
+                self.queue.deadline(&task.entity, self.now).min(self.now.saturating_add(task.burst))
             }
-            None => self.queue.next_release(),
+            None => u64::MAX,
         };
-        wake.into_iter().chain(decision).chain([end]).min().unwrap_or(end).max(self.now + 1)
+        wake.into_iter().chain([decision, self.queue.timers.first(), end]).min().unwrap_or(end).max(self.now + 1)
     }
 
     fn share(&self, index: usize) -> f64 {
@@ -257,7 +256,7 @@ proptest! {
         let first = tasks.len();
         for (period_ms, permille) in servers {
             let class = Class::Reservation { budget: period_ms * MS * permille / 1000, period: period_ms * MS };
-            if admission.admit(class).is_ok() {
+            if admission.admit(class) {
                 tasks.push((class, Load::Busy));
             }
         }
