@@ -5,7 +5,7 @@ use crate::graph::{Graph, Ref};
 use crate::object::domain;
 use crate::object::vcpu::{Place, Vcpu, stop};
 use crate::sched::{self, control, queue};
-use crate::trap::Next;
+use crate::trap::{Next, STAY};
 use portico_abi::Status;
 use portico_abi::record::{DomainState, EndReason};
 use portico_arch::context::VcpuContext;
@@ -43,11 +43,15 @@ pub fn on(graph: &mut Graph, vcpu: Ref<Vcpu>, pc: u64, x0: u64) -> Result<(), St
 pub fn off(vcpu: Ref<Vcpu>) -> Next {
     {
         let graph = &mut *graph::lock();
-        vcpu.powered.set(graph, false);
-        let last = vcpu.domain.vcpus().all(|other| !other.powered.get(graph));
+        let last = vcpu.domain.vcpus().all(|other| other == vcpu || !other.powered.get(graph));
         if last {
             domain::end(graph, vcpu.domain, EndReason::AllOff, 0);
+            if vcpu.domain.state() == DomainState::Runnable {
+                // It is the first domain, which has begun anew.
+                return STAY;
+            }
         }
+        vcpu.powered.set(graph, false);
     }
     // A vCPU that is off has no timer.
     timer::guest::set_ctl(0);

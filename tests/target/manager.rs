@@ -144,6 +144,7 @@ fn under_load(machine: MachineKind) -> Result<()> {
         match round % 10 {
             9 => running.send("panic fault\r")?,
             8 => running.send("panic exit\r")?,
+            7 => running.send("panic off\r")?,
             _ => running.send(&format!("panic {microseconds}\r"))?,
         }
         running.wait_after(mark, ANEW).with_context(|| format!("round {round}"))?;

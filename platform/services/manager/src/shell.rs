@@ -111,6 +111,8 @@ pub enum Crash {
     Hang,
     /// It exits with a code that is no success.
     Exit,
+    /// It turns its one vCPU off.
+    Off,
     /// It panics later, wherever it is then.
     After {
         /// After so many microseconds.
@@ -226,11 +228,11 @@ const COMMANDS: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "panic",
-        "[fault|hang|exit|MICROSECONDS [LIVES]]",
+        "[fault|hang|exit|off|MICROSECONDS [LIVES]]",
         "for testers: crash the manager",
         "It is begun anew; guests run on and notice nothing. With a number it dies after that time, whatever it\n\
          does then; with LIVES so do its next lives from their first moment on, the first after LIVES times that time, the\n\
-         last after once. `hang` takes some seconds.",
+         last after once. `hang` takes some seconds. `off` turns its processor off.",
     ),
     (
         "clock",
@@ -384,6 +386,7 @@ fn parse_panic(rest: &[String], usage: &str) -> Result<Crash, String> {
         ["fault"] => Crash::Fault,
         ["hang"] => Crash::Hang,
         ["exit"] => Crash::Exit,
+        ["off"] => Crash::Off,
         [time] => Crash::After { us: us(time)?, lives: 0 },
         [time, lives] => Crash::After { us: us(time)?, lives: number(lives, "LIVES", 1, 1000)? },
         _ => return Err(format!("too many arguments; usage: panic {usage}")),

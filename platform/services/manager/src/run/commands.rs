@@ -96,6 +96,7 @@ impl Manager {
         match how {
             Crash::Panic => exit::panic(0),
             Crash::Exit => exit::exit(1),
+            Crash::Off => drop(portico_sdk::smp::off()),
             // SAFETY: nothing is mapped there in stage 2, and the fault ends this life.
             Crash::Fault => unsafe { core::arch::asm!("ldr xzr, [{}]", in(reg) place::FLOOR - 8) },
             Crash::Hang => loop {
