@@ -3,8 +3,7 @@
 use crate::{irq, percpu};
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use portico_arch::pcpu::PcpuBase;
-use portico_arch::vectors::{self, VectorKind};
-use portico_arch::{boot, context, cpu, gic, mmu, timer};
+use portico_arch::{boot, context, cpu, gic, mmu, timer, vectors};
 
 /// How many pCPUs have come up, or [`CLOSED`].
 pub static UP: AtomicUsize = AtomicUsize::new(1);
@@ -24,7 +23,7 @@ pub fn own_pcpu(index: usize) {
     };
     // SAFETY: this is pCPU `index`, and nothing has asked for its data yet.
     unsafe { percpu::init(index, base) };
-    vectors::install(VectorKind::Plain);
+    vectors::install(false);
 }
 
 /// Turns on the interrupts of this pCPU that EL2 takes for itself, and tells its queue the frequency of the counter.
@@ -57,10 +56,10 @@ extern "C" fn portico_secondary(index: u64) -> ! {
 
 /// Schedules for ever, with the vectors that the boot arguments chose.
 pub fn run(index: usize) -> ! {
-    vectors::install(if IS_PLAIN.load(Ordering::Acquire) { VectorKind::Plain } else { VectorKind::Bhb });
+    vectors::install(!IS_PLAIN.load(Ordering::Acquire));
     let top = boot::stack_top(index) as u64;
     // SAFETY: the stack is this pCPU's, its top is 16-byte aligned, and what runs on it now is never returned to.
-    unsafe { vectors::enter_idle(top - 16) }
+    unsafe { vectors::portico_enter_idle(top - 16) }
 }
 
 /// As [`run`] on the first pCPU: boot is over, and nothing of it can be executed or read any more.

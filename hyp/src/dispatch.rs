@@ -10,7 +10,7 @@ use crate::sched;
 use crate::trap::{Next, STAY};
 use portico_abi::call::{FUNCTION_BASE, NUMBER_MASK};
 use portico_abi::{Call, Status};
-use portico_arch::context;
+use portico_arch::registers::{ELR_EL2, Readable, Writeable};
 
 pub use psci::PSCI_1_1;
 
@@ -33,7 +33,7 @@ pub fn call(vcpu: Ref<Vcpu>, function: u32) -> Next {
     match serve(call, &mut args) {
         // Nothing was done yet: the caller's HVC is executed again, after whatever interrupts wait for this pCPU.
         Served::Done(Err(Status::Again)) => {
-            context::set_live_pc(context::live_pc().wrapping_sub(HVC_BYTES));
+            ELR_EL2.set(ELR_EL2.get().wrapping_sub(HVC_BYTES));
             sched::after_call(vcpu)
         }
         Served::Done(Ok(status) | Err(status)) => {

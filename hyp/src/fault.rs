@@ -11,6 +11,9 @@ use portico_abi::psci::ret;
 use portico_abi::record::{EndReason, FaultKind, FaultRecord};
 use portico_arch::context::{self, VcpuContext, rare};
 use portico_arch::fpsimd;
+use portico_arch::registers::{
+    ELR_EL1, ELR_EL2, ESR_EL1, FAR_EL2, HPFAR_EL2, Readable, SPSR_EL1, SPSR_EL2, VBAR_EL1, Writeable,
+};
 use portico_core::esr::{self, Exception};
 use portico_core::sysreg::{self, Answer};
 use portico_core::trace::Event;
@@ -51,7 +54,7 @@ pub fn synchronous(vcpu: Ref<Vcpu>, esr: u64) -> Next {
         }
         // `hvc #0` never gets here; another immediate is nothing that the ABI offers. The trap has stepped over it already.
         Exception::Hvc64 => {
-            context::set_live_pc(context::live_pc().wrapping_sub(4));
+            ELR_EL2.set(ELR_EL2.get().wrapping_sub(4));
             undefined()
         }
         Exception::Smc64 => {
@@ -77,16 +80,15 @@ pub fn serror(vcpu: Ref<Vcpu>, esr: u64) -> Next {
 }
 
 fn step_over(esr: u64) {
-    context::set_live_pc(context::live_pc().wrapping_add(esr::instruction_bytes(esr)));
+    ELR_EL2.set(ELR_EL2.get().wrapping_add(esr::instruction_bytes(esr)));
 }
 
 /// First use of FP since the switch-in: load this vCPU's registers.
 fn use_fp(vcpu: Ref<Vcpu>) {
-    fpsimd::allow();
     // SAFETY: it runs here, and no other reference to its context is live.
     let guest = unsafe { vcpu.context() };
-    // SAFETY: FP is allowed.
-    unsafe { fpsimd::restore(&guest.fp) };
+    // SAFETY: as above.
+    unsafe { fpsimd::load(&guest.fp) };
     guest.rare |= rare::FP;
 }
 
@@ -117,7 +119,7 @@ fn memory_abort(vcpu: Ref<Vcpu>, esr: u64, abort: esr::Abort, flags: u32) -> Nex
     if abort.is_external() {
         return fault(vcpu, record(FaultKind::SError, esr, flags));
     }
-    let ipa = esr::fault_ipa(context::hpfar_el2(), context::far_el2());
+    let ipa = esr::fault_ipa(HPFAR_EL2.get(), FAR_EL2.get());
     // Another pCPU may have been changing the table at that moment: if it is good now, the guest never hears of it.
     let good_now = extent::translates(&mut graph::lock(), vcpu.domain, ipa).is_some_and(|attrs| {
         (flags & flag::WRITE == 0 || attrs.can_write()) && (flags & flag::FETCH == 0 || attrs.can_execute())
@@ -141,9 +143,9 @@ fn record(kind: FaultKind, esr: u64, flags: u32) -> FaultRecord {
         kind: kind as u32,
         flags,
         syndrome: esr,
-        far: context::far_el2(),
-        pc: context::live_pc(),
-        pstate: context::live_pstate(),
+        far: FAR_EL2.get(),
+        pc: ELR_EL2.get(),
+        pstate: SPSR_EL2.get(),
         ..FaultRecord::default()
     }
 }
@@ -190,12 +192,12 @@ const HANDLER_PSTATE: u64 = 0x3c5;
 
 /// Gives the running guest an undefined-instruction exception at its EL1.
 fn undefined() -> Next {
-    let pstate = context::live_pstate();
-    context::set_live_elr_el1(context::live_pc());
-    context::set_live_spsr_el1(pstate);
-    context::set_live_esr_el1(UNDEFINED);
-    context::set_live_pc(context::live_vbar_el1().wrapping_add(vector_offset(pstate)));
-    context::set_live_pstate(HANDLER_PSTATE);
+    let pstate = SPSR_EL2.get();
+    ELR_EL1.set(ELR_EL2.get());
+    SPSR_EL1.set(pstate);
+    ESR_EL1.set(UNDEFINED);
+    ELR_EL2.set(VBAR_EL1.get().wrapping_add(vector_offset(pstate)));
+    SPSR_EL2.set(HANDLER_PSTATE);
     STAY
 }
 

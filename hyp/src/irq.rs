@@ -27,7 +27,7 @@ pub fn from_guest(vcpu: Ref<Vcpu>) -> Next {
         gic::end(acknowledged);
         return STAY;
     }
-    if gic::intid(acknowledged) == u32::from(SGI_POKE) {
+    if gic::intid(acknowledged) == SGI_POKE {
         gic::end(acknowledged);
         quiesce::note();
         return look(vcpu);
@@ -64,7 +64,7 @@ fn from_guest_slow(vcpu: Ref<Vcpu>, acknowledged: u32) -> Next {
 /// since the guest's write of CTL fires it at once if its time has passed.
 #[inline(always)]
 fn virtual_timer(vcpu: Ref<Vcpu>) {
-    timer::guest::mask();
+    timer::mask_virtual();
     notify::pend(vcpu, BIT_TIMER);
 }
 
@@ -86,15 +86,11 @@ fn serve(pcpu: &Pcpu, acknowledged: u32) {
     match intid {
         PPI_VIRTUAL_TIMER => match pcpu.loaded() {
             Some(vcpu) => virtual_timer(vcpu),
-            None => {
-                timer::guest::mask();
-            }
+            None => timer::mask_virtual(),
         },
         PPI_HYP_TIMER => deadline_passed(pcpu),
-        _ if intid == u32::from(SGI_POKE) => {
-            quiesce::note();
-        }
-        _ if intid == u32::from(SGI_HALT) => crate::panic::halt_this(),
+        SGI_POKE => quiesce::note(),
+        SGI_HALT => crate::panic::halt_this(),
         FIRST_SPI..FIRST_SPECIAL_INTID => {
             gic::eoi(acknowledged);
             // Level interrupts stay active until the guest's `irq_complete`.
@@ -105,8 +101,7 @@ fn serve(pcpu: &Pcpu, acknowledged: u32) {
         }
         _ => {}
     }
-    gic::eoi(acknowledged);
     if intid < FIRST_SPECIAL_INTID {
-        gic::deactivate(acknowledged);
+        gic::end(acknowledged);
     }
 }

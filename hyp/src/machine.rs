@@ -41,10 +41,13 @@ pub fn has_psci() -> bool {
 pub fn find_workarounds(has_psci: bool, bhb: bool) {
     // Discovery is there from SMCCC 1.1 on, which PSCI_FEATURES tells; older firmware answers NOT_SUPPORTED to all of it.
     let has_discovery = has_psci
-        && psci::call(PSCI_FEATURES, u64::from(SMCCC_VERSION)) >= 0
-        && psci::call(SMCCC_VERSION, 0) >= 0x1_0001;
-    let first =
-        if has_discovery { psci::call(SMCCC_ARCH_FEATURES, u64::from(ARCH_WORKAROUND_1)) } else { ret::NOT_SUPPORTED };
+        && psci::call(PSCI_FEATURES, [SMCCC_VERSION.into(), 0, 0]) >= 0
+        && psci::call(SMCCC_VERSION, [0; 3]) >= 0x1_0001;
+    let first = if has_discovery {
+        psci::call(SMCCC_ARCH_FEATURES, [ARCH_WORKAROUND_1.into(), 0, 0])
+    } else {
+        ret::NOT_SUPPORTED
+    };
     let third = if bhb { ret::SUCCESS } else { ret::NOT_SUPPORTED };
     HAS_PSCI.store(has_psci, Ordering::Relaxed);
     WORKAROUND_1.store(first as i32, Ordering::Relaxed);
@@ -53,7 +56,7 @@ pub fn find_workarounds(has_psci: bool, bhb: bool) {
 
 /// Runs ARCH_WORKAROUND_1 in the firmware, for a guest that was told that it is offered.
 pub fn clean_branch_predictor() {
-    psci::call(ARCH_WORKAROUND_1, 0);
+    psci::call(ARCH_WORKAROUND_1, [0; 3]);
 }
 
 /// What SMCCC_ARCH_FEATURES answers for a workaround of the branch predictor: negative for not supported, 0 for needed, 1 for supported but not

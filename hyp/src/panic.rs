@@ -9,7 +9,6 @@ use crate::trace;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use portico_arch::{cpu, gic};
-use portico_core::addr::PcpuId;
 
 /// Bytes of reason that are kept.
 const REASON_BYTES: usize = 160;
@@ -106,7 +105,7 @@ fn die(vector: u64, reason: &[Part<'_>]) -> ! {
     reason.iter().for_each(|part| part.write(&mut note));
     PORTICO_EPITAPH.magic.store(MAGIC, Relaxed);
     for other in (0..percpu::online()).filter(|&index| index != own) {
-        gic::send_sgi(PcpuId::new(other as u8), SGI_HALT);
+        gic::send_sgi(other, SGI_HALT);
     }
     if let Some(uart) = log::for_panic() {
         log::raw(uart, &[Part::Text("PANIC on pCPU "), Part::Decimal(own as u64)]);

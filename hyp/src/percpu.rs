@@ -13,12 +13,11 @@ use crate::sched::queue::{QUEUES, Queue};
 use crate::trace::{PORTICO_TRACE, Ring};
 use portico_arch::context::HCR_GUEST;
 use portico_arch::pcpu::{MAX_PCPUS, PcpuBase, current_raw, set_current};
-use portico_core::addr::PcpuId;
 
 /// SGI by which one pCPU asks another to look at its flags.
-pub const SGI_POKE: u8 = 0;
+pub const SGI_POKE: u32 = 0;
 /// SGI by which a pCPU that panics stops the others.
-pub const SGI_HALT: u8 = 1;
+pub const SGI_HALT: u32 = 1;
 
 /// One pCPU.
 #[repr(C, align(64))]
@@ -51,8 +50,6 @@ pub struct Pcpu {
     pub active_vmid: AtomicU64,
     /// VMID generation up to which the TLB was invalidated. Written by the owner.
     pub vmid_generation: AtomicU64,
-    /// Came up.
-    pub online: AtomicBool,
     /// vCPUs whose run queue is here.
     pub homed: AtomicU8,
     /// Ticks idle. Written by the owner.
@@ -85,7 +82,6 @@ impl Pcpu {
             slice_end: AtomicU64::new(u64::MAX),
             active_vmid: AtomicU64::new(0),
             vmid_generation: AtomicU64::new(0),
-            online: AtomicBool::new(false),
             homed: AtomicU8::new(0),
             idle_ticks: AtomicU64::new(0),
             up_since: AtomicU64::new(0),
@@ -179,5 +175,5 @@ pub fn set_online(count: usize) {
 /// Makes another pCPU enter EL2 and look at its flags.
 #[inline]
 pub fn poke(index: usize) {
-    portico_arch::gic::send_sgi(PcpuId::new(index as u8), SGI_POKE);
+    portico_arch::gic::send_sgi(index, SGI_POKE);
 }

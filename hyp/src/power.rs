@@ -9,7 +9,7 @@ use crate::trap::{Next, STAY};
 use portico_abi::Status;
 use portico_abi::record::{DomainState, EndReason};
 use portico_arch::context::VcpuContext;
-use portico_arch::timer;
+use portico_arch::registers::{CNTV_CTL_EL0, Writeable};
 
 /// Turns a vCPU on at `pc` with `x0`, everything else as the boot contract says.
 ///
@@ -54,6 +54,6 @@ pub fn off(vcpu: Ref<Vcpu>) -> Next {
         vcpu.powered.set(graph, false);
     }
     // A vCPU that is off has no timer.
-    timer::guest::set_ctl(0);
+    CNTV_CTL_EL0.set(0);
     sched::leave(vcpu, Place::Off)
 }

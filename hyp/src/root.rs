@@ -3,6 +3,7 @@
 use crate::clock;
 use crate::graph::{Graph, Ref};
 use crate::object::domain::Domain;
+use portico_arch::registers::{ELR_EL2, SCTLR_EL1, SPSR_EL2, Writeable};
 use portico_arch::{context, timer};
 
 /// How the first domain is begun anew after it ended.
@@ -31,9 +32,9 @@ pub fn begin_again(graph: &mut Graph, domain: Ref<Domain>) -> bool {
     let is_allowed = domain.id.index() == 0 && due <= now + 8 * second;
     let Some(vcpu) = domain.vcpu_at(0).filter(|_| is_allowed) else { return false };
     (graph.again.due, graph.again.count) = (due, graph.again.count + 1);
-    context::set_live_pc(graph.again.entry);
-    context::set_live_pstate(context::PSTATE_BOOT);
-    context::set_live_sctlr_el1(context::SCTLR_EL1_BOOT);
+    ELR_EL2.set(graph.again.entry);
+    SPSR_EL2.set(context::PSTATE_BOOT);
+    SCTLR_EL1.set(context::SCTLR_EL1_BOOT);
     // SAFETY: it is current here, and no other reference to its context is live.
     unsafe { vcpu.context() }.set_reg(0, graph.again.tree);
     true

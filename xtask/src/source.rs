@@ -62,7 +62,7 @@ fn module_paths(file: &Path, name: &str) -> [PathBuf; 2] {
     [folder.join(name).with_extension("rs"), folder.join(name)]
 }
 
-/// Blanks comments and the contents of strings; line ends stay.
+/// Blanks comments, and makes each line of a string a quotation mark; line ends stay.
 fn without_comments(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut result = String::with_capacity(text.len());
@@ -74,9 +74,12 @@ fn without_comments(text: &str) -> String {
         } else if rest.starts_with(b"/*") {
             block_comment(rest)
         } else if let Some(length) = string(rest, at.checked_sub(1).map(|before| bytes[before])) {
-            // Something must stay, or the line would count as blank.
-            result.push('"');
-            length
+            // Something must stay of each line, or it would count as blank.
+            let text = String::from_utf8_lossy(&rest[..length]);
+            let lines: Vec<_> = text.lines().map(|line| if line.trim().is_empty() { "" } else { "\"" }).collect();
+            result += &lines.join("\n");
+            at += length;
+            continue;
         } else {
             result.push(char::from(rest[0]));
             at += 1;
@@ -202,6 +205,11 @@ mod tests {
     #[test]
     fn strings_hide_what_looks_like_comments() {
         assert_eq!(lines("let a = \"// no \\\" /* \";\nlet b = r#\"/* \" \"#;\nlet c = '\"';\nfn d<'a>() {}\n"), 4);
+    }
+
+    #[test]
+    fn lines_of_a_string_count() {
+        assert_eq!(lines("asm!(r#\"\n nop\n\n nop // why\n \"#);\n"), 4);
     }
 
     #[test]

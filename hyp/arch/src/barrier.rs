@@ -30,8 +30,8 @@ barriers! {
     wfi = "wfi";
     /// Sends an event to all pCPUs.
     sev = "sev";
-    /// Gives the emulator's other pCPUs a turn.
-    yield_now = "yield";
+    /// Lets another pCPU go on while this one waits: a spin without it burns a whole slice under emulation.
+    relax = "yield";
 }
 
 /// Masks interrupts and stops this pCPU for good.

@@ -44,19 +44,16 @@ pub const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
 static GIVEN_UP: AtomicU64 = AtomicU64::new(0);
 
 /// Tells the bytes of memory that the image takes, statics and stacks included, but not what was given up.
-#[must_use]
 pub fn image_size_bytes() -> u64 {
     (&raw const __image_end as usize - IMAGE_BASE) as u64 - GIVEN_UP.load(Relaxed)
 }
 
 /// Tells the top of the EL2 stack of pCPU `index`.
-#[must_use]
 pub fn stack_top(index: usize) -> usize {
     &raw const __stacks as usize + (index + 1) * SLOT_SIZE
 }
 
 /// Tells the top of the stack for fatal exceptions of pCPU `index`.
-#[must_use]
 pub fn fatal_stack_top(index: usize) -> usize {
     &raw const __stacks as usize + index * SLOT_SIZE + GUARD + FATAL_STACK_SIZE
 }
@@ -69,7 +66,6 @@ pub fn register_pcpu(index: usize, mpidr: u64) {
 }
 
 /// Tells where pCPUs other than the first enter.
-#[must_use]
 pub fn secondary_entry_pa() -> Pa {
     mmu::image_pa(&raw const secondary_entry as usize)
 }

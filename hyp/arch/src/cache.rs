@@ -6,9 +6,8 @@ use core::arch::asm;
 
 /// Data cache line, the smallest of the machine, in bytes.
 #[inline]
-#[must_use]
 pub fn dline_bytes() -> usize {
-    4 << ((CTR_EL0::read() >> 16) & 0xf)
+    4 << ((CTR_EL0.get() >> 16) & 0xf)
 }
 
 /// Cleans and invalidates to the point of coherency: non-cacheable observers then see what was written. `dsb` follows.
@@ -36,7 +35,7 @@ const COMMON_LINE: usize = 64;
 /// `page` is a page that is mapped writable and that nobody else uses.
 pub unsafe fn zero_page_to_poc(page: *mut u8) {
     // DCZID_EL0: block size in words as a power of two; bit 4 (DZP) prohibits `dc zva`.
-    if DCZID_EL0::read() & 0x1f == 4 && dline_bytes() == COMMON_LINE {
+    if DCZID_EL0.get() & 0x1f == 4 && dline_bytes() == COMMON_LINE {
         // SAFETY: 64 aligned blocks inside the page, each zeroed and cleaned.
         unsafe {
             asm!(

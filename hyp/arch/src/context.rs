@@ -8,7 +8,12 @@
 //! The EL1 registers stay loaded on a pCPU until it runs another vCPU: an idle pCPU keeps the last context.
 //! FP/SIMD state is handled by [`crate::fpsimd`].
 
+use crate::barrier::isb;
 use crate::fpsimd;
+use aarch64_cpu::registers::{
+    AFSR0_EL1, AFSR1_EL1, AMAIR_EL1, CNTHCTL_EL2, CPTR_EL2, HCR_EL2, ID_AA64MMFR0_EL1, MDCR_EL2, MDSCR_EL1, MIDR_EL1,
+    Readable, VTCR_EL2, Writeable,
+};
 use core::arch::asm;
 use core::mem::{offset_of, size_of};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -36,23 +41,50 @@ pub struct VcpuContext {
 }
 
 macro_rules! el1_state {
-    ($($name:ident)*) => {
-        /// Saved EL1 registers. The first 20 are stored and loaded in pairs, the last 4 only for those that need them (see [`rare`]).
+    ($($first:ident $second:ident,)* $(; $rest:ident)*) => {
+        /// Saved EL1 registers. Most are stored and loaded in pairs, some only for those that need them (see [`rare`]).
         #[derive(Clone, Copy, Default)]
         #[repr(C)]
         #[expect(missing_docs, reason = "the fields are registers under Arm's names")]
-        pub struct El1State { $(pub $name: u64,)* }
+        pub struct El1State { $(pub $first: u64, pub $second: u64,)* $(pub $rest: u64,)* }
 
-        impl El1State {
-            const ZERO: Self = Self { $($name: 0,)* };
+        /// Stores the EL1 registers of the loaded guest that come in pairs.
+        ///
+        /// # Safety
+        /// `context` must be writable.
+        #[inline(always)]
+        unsafe fn save_pairs(context: *mut VcpuContext) {
+            // SAFETY: the caller vouches for the memory; reading the registers has no other effect.
+            unsafe {
+                asm!($(concat!("mrs {a}, ", stringify!($first), "\nmrs {b}, ", stringify!($second),
+                               "\nstp {a}, {b}, [{p}, #{", stringify!($first), "}]"),)*
+                     a = out(reg) _, b = out(reg) _, p = in(reg) context,
+                     $($first = const offset_of!(VcpuContext, el1.$first),)* options(nostack, preserves_flags));
+            }
+        }
+
+        /// Loads them.
+        ///
+        /// # Safety
+        /// `context` must be readable; no guest runs on this pCPU until its stage 2 is set up too.
+        #[inline(always)]
+        unsafe fn load_pairs(context: *const VcpuContext) {
+            // SAFETY: the registers act on EL1 and EL0 only, which do not run now.
+            unsafe {
+                asm!($(concat!("ldp {a}, {b}, [{p}, #{", stringify!($first), "}]\nmsr ", stringify!($first),
+                               ", {a}\nmsr ", stringify!($second), ", {b}"),)*
+                     a = out(reg) _, b = out(reg) _, p = in(reg) context,
+                     $($first = const offset_of!(VcpuContext, el1.$first),)* options(nostack, preserves_flags));
+            }
         }
     };
 }
 
 el1_state! {
-    sp_el0 sp_el1 elr_el1 spsr_el1 sctlr_el1 cpacr_el1 ttbr0_el1 ttbr1_el1 esr_el1 far_el1
-    mair_el1 vbar_el1 contextidr_el1 tpidr_el0 tpidrro_el0 tpidr_el1 cntkctl_el1 par_el1 csselr_el1 cntv_cval_el0
-    cntv_ctl_el0 tcr_el1 mdscr_el1 afsr0_el1 afsr1_el1 amair_el1
+    sp_el0 sp_el1, elr_el1 spsr_el1, sctlr_el1 cpacr_el1, ttbr0_el1 ttbr1_el1, esr_el1 far_el1, mair_el1 vbar_el1,
+    contextidr_el1 tpidr_el0, tpidrro_el0 tpidr_el1, cntkctl_el1 par_el1, csselr_el1 cntv_cval_el0,
+    // These stand apart: see `save` and `load`, and `save_rare` and `load_rare`.
+    ; cntv_ctl_el0; tcr_el1; mdscr_el1; afsr0_el1; afsr1_el1; amair_el1
 }
 
 /// What few vCPUs need when their registers are stored or loaded, as bits of [`VcpuContext::rare`].
@@ -102,20 +134,9 @@ pub struct FpState {
     pub fpsr: u64,
 }
 
-/// Offsets that the vectors use.
-pub mod offsets {
-    use super::{VcpuContext, offset_of};
-    /// Of x0; each register follows in the order of the frame.
-    pub const GP: usize = offset_of!(VcpuContext, gp);
-    /// Of `pc`; `pstate` follows.
-    pub const PC: usize = offset_of!(VcpuContext, pc);
-    /// Of `handler_sp`.
-    pub const HANDLER_SP: usize = offset_of!(VcpuContext, handler_sp);
-}
-
-const _: () = assert!(offsets::GP == 0);
-const _: () = assert!(offsets::PC == 248 && offset_of!(VcpuContext, pstate) == 256);
-const _: () = assert!(size_of::<El1State>() == 26 * 8 && offset_of!(El1State, cntv_ctl_el0) == 20 * 8);
+// The vectors know the places of these.
+const _: () = assert!(offset_of!(VcpuContext, gp) == 0);
+const _: () = assert!(offset_of!(VcpuContext, pc) == 248 && offset_of!(VcpuContext, pstate) == 256);
 const _: () = assert!(size_of::<VcpuContext>() <= 2048);
 
 /// HCR_EL2 for a guest, without TWI. (Arm ARM DDI 0487, "HCR_EL2, Hypervisor Configuration Register")
@@ -123,38 +144,19 @@ const _: () = assert!(size_of::<VcpuContext>() <= 2048);
 /// Stage 2 on; physical interrupts and SErrors to EL2; TLB and barrier maintenance broadcast (a vCPU may move);
 /// ID group 3, SMC, implementation-defined registers and ACTLR trapped; set/way invalidates also clean (SWIO); EL1 is AArch64.
 /// ID group 1 (REVIDR_EL1, AIDR_EL1) is not trapped: as MIDR_EL1 is the machine's, so is what tells a kernel which errata of it are fixed.
-pub const HCR_GUEST: u64 = hcr::VM
-    | hcr::SWIO
-    | hcr::PTW
-    | hcr::FMO
-    | hcr::IMO
-    | hcr::AMO
-    | hcr::FB
-    | hcr::BSU_IS
-    | hcr::TID3
-    | hcr::TSC
-    | hcr::TIDCP
-    | hcr::TACR
-    | hcr::RW;
-
-/// Fields of HCR_EL2 as masks.
-#[expect(missing_docs, reason = "the fields have Arm's names")]
-pub mod hcr {
-    pub const VM: u64 = 1 << 0;
-    pub const SWIO: u64 = 1 << 1;
-    pub const PTW: u64 = 1 << 2;
-    pub const FMO: u64 = 1 << 3;
-    pub const IMO: u64 = 1 << 4;
-    pub const AMO: u64 = 1 << 5;
-    pub const FB: u64 = 1 << 9;
-    pub const BSU_IS: u64 = 1 << 10;
-    pub const TWI: u64 = 1 << 13;
-    pub const TID3: u64 = 1 << 18;
-    pub const TSC: u64 = 1 << 19;
-    pub const TIDCP: u64 = 1 << 20;
-    pub const TACR: u64 = 1 << 21;
-    pub const RW: u64 = 1 << 31;
-}
+pub const HCR_GUEST: u64 = HCR_EL2::VM::SET.value
+    | HCR_EL2::SWIO::SET.value
+    | HCR_EL2::PTW::SET.value
+    | HCR_EL2::FMO::SET.value
+    | HCR_EL2::IMO::SET.value
+    | HCR_EL2::AMO::SET.value
+    | HCR_EL2::FB::SET.value
+    | HCR_EL2::BSU::InnerShareable.value
+    | HCR_EL2::TID3::SET.value
+    | HCR_EL2::TSC::SET.value
+    | HCR_EL2::TIDCP::SET.value
+    | HCR_EL2::TACR::SET.value
+    | HCR_EL2::RW::SET.value;
 
 /// EPD0 and EPD1 of TCR_EL1: no walks by either table base.
 const TCR_EPD: u64 = 1 << 7 | 1 << 23;
@@ -174,7 +176,7 @@ impl VcpuContext {
             pstate: PSTATE_BOOT,
             handler_sp: 0,
             rare: AUXILIARY.load(Ordering::Relaxed),
-            el1: El1State { sctlr_el1: SCTLR_EL1_BOOT, ..El1State::ZERO },
+            el1: El1State { sctlr_el1: SCTLR_EL1_BOOT, ..El1State::default() },
             el2: El2State { vttbr_el2: 0, vmpidr_el2: 0, cntvoff_el2: 0 },
             gic: VgicState { lr0: 0, vmcr: 0, apr: 0 },
             fp: FpState { v: [0; 32], fpcr: 0, fpsr: 0 },
@@ -207,52 +209,6 @@ impl VcpuContext {
             _ => None,
         }
     }
-}
-
-macro_rules! pairs {
-    ($($off:literal $r1:literal $r2:literal;)*) => {
-        /// Stores the EL1 registers of the loaded guest that come in pairs.
-        ///
-        /// # Safety
-        /// `context` must be writable.
-        #[inline(always)]
-        unsafe fn save_pairs(context: *mut VcpuContext) {
-            // SAFETY: the caller vouches for the memory; reading the registers has no other effect.
-            unsafe {
-                asm!($(concat!("mrs {a}, ", $r1, "\nmrs {b}, ", $r2, "\nstp {a}, {b}, [{p}, #{el1} + ", $off, "]"),)*
-                     a = out(reg) _, b = out(reg) _, p = in(reg) context, el1 = const offset_of!(VcpuContext, el1),
-                     options(nostack, preserves_flags));
-            }
-        }
-
-        /// Loads them.
-        ///
-        /// # Safety
-        /// `context` must be readable; no guest runs on this pCPU until its stage 2 is set up too.
-        #[inline(always)]
-        unsafe fn load_pairs(context: *const VcpuContext) {
-            // SAFETY: the registers act on EL1 and EL0 only, which do not run now.
-            unsafe {
-                asm!($(concat!("ldp {a}, {b}, [{p}, #{el1} + ", $off, "]\nmsr ", $r1, ", {a}\nmsr ", $r2, ", {b}"),)*
-                     a = out(reg) _, b = out(reg) _, p = in(reg) context, el1 = const offset_of!(VcpuContext, el1),
-                     options(nostack, preserves_flags));
-            }
-        }
-    };
-}
-
-// TCR_EL1 and CNTV_CTL_EL0 stand apart (see `save` and `load`).
-pairs! {
-    "0" "sp_el0" "sp_el1";
-    "16" "elr_el1" "spsr_el1";
-    "32" "sctlr_el1" "cpacr_el1";
-    "48" "ttbr0_el1" "ttbr1_el1";
-    "64" "esr_el1" "far_el1";
-    "80" "mair_el1" "vbar_el1";
-    "96" "contextidr_el1" "tpidr_el0";
-    "112" "tpidrro_el0" "tpidr_el1";
-    "128" "cntkctl_el1" "par_el1";
-    "144" "csselr_el1" "cntv_cval_el0";
 }
 
 /// Stores the EL1 and timer registers of the loaded guest to `context`, but for what is [`rare`], and turns its timer off. Returns what
@@ -309,7 +265,6 @@ pub unsafe fn save_rare(context: &mut VcpuContext) {
     if context.rare & rare::FP != 0 {
         // SAFETY: FP is allowed since the bit was set, and the state is this context's.
         unsafe { fpsimd::save(&mut context.fp) };
-        fpsimd::trap();
         context.rare &= !rare::FP;
     }
     let el1 = &mut context.el1;
@@ -346,66 +301,12 @@ pub unsafe fn unload_stage2(empty_root: u64) {
     unsafe { asm!("msr vttbr_el2, {}", "isb", in(reg) empty_root, options(nostack, preserves_flags)) };
 }
 
-/// Sets HCR_EL2 at once, for the guest that is loaded.
-#[inline(always)]
-pub fn set_hcr(value: u64) {
-    // SAFETY: callers pass HCR_GUEST, maybe with TWI; none of it acts on EL2.
-    unsafe { asm!("msr hcr_el2, {}", in(reg) value, options(nostack, preserves_flags)) };
-}
-
-macro_rules! live {
-    ($get:ident, $set:ident, $reg:literal, $doc:literal) => {
-        #[doc = concat!("Reads ", $doc)]
-        #[inline(always)]
-        pub fn $get() -> u64 {
-            let value;
-            // SAFETY: reading has no effect.
-            unsafe { asm!(concat!("mrs {}, ", $reg), out(reg) value, options(nomem, nostack, preserves_flags)) };
-            value
-        }
-
-        #[doc = concat!("Writes ", $doc)]
-        #[inline(always)]
-        pub fn $set(value: u64) {
-            // SAFETY: acts on the guest only, at its next entry.
-            unsafe { asm!(concat!("msr ", $reg, ", {}"), in(reg) value, options(nomem, nostack, preserves_flags)) };
-        }
-    };
-}
-
-live!(live_pc, set_live_pc, "elr_el2", "the PC of the guest whose trap is being handled (ELR_EL2).");
-live!(live_pstate, set_live_pstate, "spsr_el2", "the PSTATE of the guest whose trap is being handled (SPSR_EL2).");
-live!(live_elr_el1, set_live_elr_el1, "elr_el1", "ELR_EL1 of the loaded guest.");
-live!(live_spsr_el1, set_live_spsr_el1, "spsr_el1", "SPSR_EL1 of the loaded guest.");
-live!(live_sctlr_el1, set_live_sctlr_el1, "sctlr_el1", "SCTLR_EL1 of the loaded guest.");
-live!(live_esr_el1, set_live_esr_el1, "esr_el1", "ESR_EL1 of the loaded guest.");
-live!(live_far_el1, set_live_far_el1, "far_el1", "FAR_EL1 of the loaded guest.");
-live!(live_vbar_el1, set_live_vbar_el1, "vbar_el1", "VBAR_EL1 of the loaded guest.");
-
 /// Writes MDSCR_EL1 of the guest that is loaded.
 pub fn set_mdscr(context: &mut VcpuContext, value: u64) {
     context.el1.mdscr_el1 = value;
     context.rare = context.rare & !rare::DEBUG | if value != 0 { rare::DEBUG } else { 0 };
-    // SAFETY: acts on the guest only, at its next entry.
-    unsafe { asm!("msr mdscr_el1, {}", in(reg) value, options(nostack, preserves_flags)) };
+    MDSCR_EL1.set(value);
 }
-
-macro_rules! fault_register {
-    ($get:ident, $reg:literal, $doc:literal) => {
-        #[doc = $doc]
-        #[inline(always)]
-        pub fn $get() -> u64 {
-            let value;
-            // SAFETY: reading has no effect.
-            unsafe { asm!(concat!("mrs {}, ", $reg), out(reg) value, options(nomem, nostack, preserves_flags)) };
-            value
-        }
-    };
-}
-
-fault_register!(far_el2, "far_el2", "Faulting virtual address of the last abort to EL2.");
-fault_register!(hpfar_el2, "hpfar_el2", "Faulting IPA of the last stage-2 abort, bits 47:12 at 39:4.");
-fault_register!(esr_el2, "esr_el2", "Syndrome of the last exception to EL2.");
 
 /// Sets the EL2 registers that are the same for every guest on this pCPU.
 ///
@@ -417,36 +318,29 @@ fault_register!(esr_el2, "esr_el2", "Syndrome of the last exception to EL2.");
 ///
 /// Looks, too, whether this pCPU has the registers behind [`rare::AUXILIARY`].
 pub fn init_cpu() {
-    let auxiliary: u64;
-    // SAFETY: no guest is loaded; the registers act on EL1 and EL0 only, and end as zero.
-    unsafe {
-        asm!("msr mdscr_el1, xzr", "mov {a}, #-1", "msr afsr0_el1, {a}", "msr afsr1_el1, {a}", "msr amair_el1, {a}", "isb",
-             "mrs {a}, afsr0_el1", "mrs {b}, afsr1_el1", "orr {a}, {a}, {b}", "mrs {b}, amair_el1", "orr {a}, {a}, {b}",
-             "msr afsr0_el1, xzr", "msr afsr1_el1, xzr", "msr amair_el1, xzr",
-             a = out(reg) auxiliary, b = out(reg) _, options(nostack, preserves_flags));
-    }
-    if auxiliary != 0 {
+    MDSCR_EL1.set(0);
+    AFSR0_EL1.set(u64::MAX);
+    AFSR1_EL1.set(u64::MAX);
+    AMAIR_EL1.set(u64::MAX);
+    isb();
+    if AFSR0_EL1.get() | AFSR1_EL1.get() | AMAIR_EL1.get() != 0 {
         AUXILIARY.store(rare::AUXILIARY, Ordering::Relaxed);
     }
-    let (mut midr, mut mmfr0): (u64, u64);
-    // SAFETY: reading identification has no effect.
-    unsafe {
-        asm!("mrs {}, midr_el1", "mrs {}, id_aa64mmfr0_el1", out(reg) midr, out(reg) mmfr0, options(nomem, nostack, preserves_flags));
-    }
-    midr &= 0xffff_ffff;
-    mmfr0 &= 0xf;
+    AFSR0_EL1.set(0);
+    AFSR1_EL1.set(0);
+    AMAIR_EL1.set(0);
+    MDCR_EL2.set(MDCR_EL2.get() & 0x1f | MDCR);
+    CPTR_EL2.set(fpsimd::CPTR_TRAP);
+    CNTHCTL_EL2.set(0);
     // PARange 5 is 48 bits, the most that 4 KiB tables without LPA can name.
-    let vtcr = VTCR_BASE | mmfr0.min(5) << 16;
-    const MDCR: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5; // TDRA, TDOSA, TDA, TPM, TPMCR
-    // SAFETY: no guest is loaded; all of these act on EL1 and EL0.
-    unsafe {
-        asm!("mrs {t}, mdcr_el2", "and {t}, {t}, #0x1f", "orr {t}, {t}, {mdcr}", "msr mdcr_el2, {t}",
-             t = out(reg) _, mdcr = in(reg) MDCR, options(nostack));
-        asm!("msr cptr_el2, {}", in(reg) fpsimd::CPTR_TRAP, options(nostack));
-        asm!("msr cnthctl_el2, xzr", "msr hstr_el2, xzr", "msr vpidr_el2, {midr}", "msr vtcr_el2, {vtcr}", "msr hcr_el2, {hcr}", "isb",
-             midr = in(reg) midr, vtcr = in(reg) vtcr, hcr = in(reg) HCR_GUEST, options(nostack));
-    }
+    VTCR_EL2.set(VTCR_BASE | ID_AA64MMFR0_EL1.read(ID_AA64MMFR0_EL1::PARange).min(5) << 16);
+    HCR_EL2.set(HCR_GUEST);
+    let midr = MIDR_EL1.get() & 0xffff_ffff;
+    // SAFETY: no guest is loaded; these act on EL1 and EL0.
+    unsafe { asm!("msr hstr_el2, xzr", "msr vpidr_el2, {}", "isb", in(reg) midr, options(nostack)) };
 }
 
+/// TDRA, TDOSA, TDA, TPM and TPMCR of MDCR_EL2.
+const MDCR: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
 /// VTCR_EL2 without PS: RES1 bit 31, SH0 inner, ORGN0/IRGN0 write-back, SL0 = level 1, T0SZ = 64 - 39.
 const VTCR_BASE: u64 = 1 << 31 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | 25;

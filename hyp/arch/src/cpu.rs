@@ -1,6 +1,6 @@
 //! Small things that a pCPU does to itself.
 
-pub use crate::barrier::halt;
+pub use crate::barrier::{halt, relax};
 
 use crate::sysreg::ID_AA64ISAR2_EL1;
 use aarch64_cpu::registers::{
@@ -21,12 +21,6 @@ pub fn pa_bits() -> u32 {
     BITS.get(range as usize).copied().unwrap_or(48).into()
 }
 
-/// Lets another pCPU go on while this one waits: a spin without it burns a whole slice under emulation.
-#[inline(always)]
-pub fn relax() {
-    crate::barrier::yield_now();
-}
-
 /// Stops until an interrupt is pending, masked or not. Stores are complete first.
 #[inline(always)]
 pub fn wait_for_interrupt() {
@@ -41,7 +35,7 @@ pub fn id_registers() -> [u64; portico_core::idregs::COUNT] {
         ID_AA64PFR1_EL1.get(),
         ID_AA64ISAR0_EL1.get(),
         ID_AA64ISAR1_EL1.get(),
-        ID_AA64ISAR2_EL1::read(),
+        ID_AA64ISAR2_EL1.get(),
         ID_AA64MMFR0_EL1.get(),
         ID_AA64MMFR1_EL1.get(),
         ID_AA64MMFR2_EL1.get(),

@@ -1,66 +1,54 @@
 //! Lazy FP/SIMD: trapped on first use after a switch-in, saved at switch-out if used.
 //!
-//! The registers never hold another domain's values while a guest can reach them: they are either trapped or its own.
+//! The registers never hold another domain's values while a guest can reach them: they are either trapped or its own. EL2 itself uses
+//! no FP/SIMD but here, and the target has no FP ABI, so the compiler keeps nothing in these registers.
 
+use crate::barrier::isb;
 use crate::context::FpState;
+use aarch64_cpu::registers::{CPTR_EL2, Writeable};
 use core::arch::asm;
 
 /// CPTR_EL2 that traps FP/SIMD: RES1 bits of Armv8.0 and TFP.
 pub const CPTR_TRAP: u64 = CPTR_ALLOW | 1 << 10;
-/// CPTR_EL2 that lets the guest use FP/SIMD.
-pub const CPTR_ALLOW: u64 = 0x33ff & !(1 << 10);
+/// CPTR_EL2 that lets the guest use FP/SIMD, and EL2.
+const CPTR_ALLOW: u64 = 0x33ff & !(1 << 10);
 
-/// Traps FP/SIMD from now on.
-#[inline(always)]
-pub fn trap() {
-    // SAFETY: EL2 itself uses no FP/SIMD but in this module, which allows it first.
-    unsafe { asm!("msr cptr_el2, {}", in(reg) CPTR_TRAP, options(nostack, preserves_flags)) };
-}
-
-/// Allows FP/SIMD from now on, for EL2 too.
-#[inline(always)]
-pub fn allow() {
-    // SAFETY: as above; the barrier makes the next FP instruction of EL2 see it.
-    unsafe { asm!("msr cptr_el2, {}", "isb", in(reg) CPTR_ALLOW, options(nostack, preserves_flags)) };
-}
-
-macro_rules! fp_block {
-    ($name:ident, $op:literal, $doc:literal, $first:literal, $last:literal, $ptr:ty) => {
-        #[doc = $doc]
-        ///
-        /// # Safety
-        /// FP/SIMD is allowed; `state` is valid and not used by anyone else.
-        pub unsafe fn $name(state: $ptr) {
-            // SAFETY: by the contract. The target has no FP ABI, so the compiler keeps nothing in these registers.
-            unsafe {
-                asm!(".arch_extension fp", ".arch_extension simd", $first,
-                     concat!($op, " q0, q1, [{p}, #0]"), concat!($op, " q2, q3, [{p}, #32]"),
-                     concat!($op, " q4, q5, [{p}, #64]"), concat!($op, " q6, q7, [{p}, #96]"),
-                     concat!($op, " q8, q9, [{p}, #128]"), concat!($op, " q10, q11, [{p}, #160]"),
-                     concat!($op, " q12, q13, [{p}, #192]"), concat!($op, " q14, q15, [{p}, #224]"),
-                     concat!($op, " q16, q17, [{p}, #256]"), concat!($op, " q18, q19, [{p}, #288]"),
-                     concat!($op, " q20, q21, [{p}, #320]"), concat!($op, " q22, q23, [{p}, #352]"),
-                     concat!($op, " q24, q25, [{p}, #384]"), concat!($op, " q26, q27, [{p}, #416]"),
-                     concat!($op, " q28, q29, [{p}, #448]"), concat!($op, " q30, q31, [{p}, #480]"),
-                     $last, p = in(reg) state, a = out(reg) _, b = out(reg) _, options(nostack));
-            }
-        }
+/// V0 to V31 by `$op`, from or to where `{p}` points, which ends behind them.
+macro_rules! vectors {
+    ($op:literal) => {
+        concat!(
+            ".arch_extension fp\n.arch_extension simd\n",
+            concat!($op, " {{v0.2d-v3.2d}}, [{p}], #64\n", $op, " {{v4.2d-v7.2d}}, [{p}], #64\n"),
+            concat!($op, " {{v8.2d-v11.2d}}, [{p}], #64\n", $op, " {{v12.2d-v15.2d}}, [{p}], #64\n"),
+            concat!($op, " {{v16.2d-v19.2d}}, [{p}], #64\n", $op, " {{v20.2d-v23.2d}}, [{p}], #64\n"),
+            concat!($op, " {{v24.2d-v27.2d}}, [{p}], #64\n", $op, " {{v28.2d-v31.2d}}, [{p}], #64\n"),
+        )
     };
 }
 
-fp_block!(
-    save,
-    "stp",
-    "Stores V0..V31, FPCR and FPSR.",
-    "mrs {a}, fpcr\nmrs {b}, fpsr",
-    "str {a}, [{p}, #512]\nstr {b}, [{p}, #520]",
-    *mut FpState
-);
-fp_block!(
-    restore,
-    "ldp",
-    "Loads V0..V31, FPCR and FPSR.",
-    "ldr {a}, [{p}, #512]\nldr {b}, [{p}, #520]",
-    "msr fpcr, {a}\nmsr fpsr, {b}",
-    *const FpState
-);
+/// Stores V0..V31, FPCR and FPSR, and traps FP/SIMD from now on.
+///
+/// # Safety
+/// FP/SIMD is allowed; `state` is valid and not used by anyone else.
+pub unsafe fn save(state: *mut FpState) {
+    // SAFETY: by the contract.
+    unsafe {
+        asm!(vectors!("st1"), "mrs {a}, fpcr", "mrs {b}, fpsr", "stp {a}, {b}, [{p}]",
+             p = inout(reg) state => _, a = out(reg) _, b = out(reg) _, options(nostack, preserves_flags));
+    }
+    CPTR_EL2.set(CPTR_TRAP);
+}
+
+/// Allows FP/SIMD from now on, and loads V0..V31, FPCR and FPSR.
+///
+/// # Safety
+/// `state` is valid and not used by anyone else.
+pub unsafe fn load(state: *const FpState) {
+    CPTR_EL2.set(CPTR_ALLOW);
+    isb();
+    // SAFETY: by the contract.
+    unsafe {
+        asm!(vectors!("ld1"), "ldp {a}, {b}, [{p}]", "msr fpcr, {a}", "msr fpsr, {b}",
+             p = inout(reg) state => _, a = out(reg) _, b = out(reg) _, options(nostack, preserves_flags));
+    }
+}

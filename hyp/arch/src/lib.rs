@@ -25,3 +25,6 @@ pub mod timer;
 pub mod tlb;
 pub mod vectors;
 pub mod window;
+
+/// System registers under Arm's names. Those of EL1 are the loaded guest's; ELR_EL2 and SPSR_EL2 are where and how it goes on.
+pub use aarch64_cpu::registers;

@@ -94,13 +94,11 @@ static IMAGE_PA: AtomicU64 = AtomicU64::new(0);
 
 /// Translates an address inside the image.
 #[inline]
-#[must_use]
 pub fn image_pa(va: usize) -> Pa {
     Pa::new((va - IMAGE_BASE) as u64 + IMAGE_PA.load(Relaxed))
 }
 
 /// Tells the physical range of the image, statics and stacks included: (start, bytes).
-#[must_use]
 pub fn image_range() -> (Pa, u64) {
     (Pa::new(IMAGE_PA.load(Relaxed)), crate::boot::image_size_bytes())
 }
@@ -213,14 +211,12 @@ pub fn unmap_pool_block(pa: Pa) {
 
 /// Tells where a mapped pool address is in EL2.
 #[inline(always)]
-#[must_use]
 pub const fn pool_va(pa: Pa) -> usize {
     POOL_BASE + pa.raw() as usize
 }
 
 /// Tells the physical address behind an address in a mapped pool block.
 #[inline(always)]
-#[must_use]
 pub const fn pool_pa(va: usize) -> Pa {
     Pa::new((va - POOL_BASE) as u64)
 }

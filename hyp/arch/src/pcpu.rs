@@ -29,7 +29,6 @@ pub struct PcpuBase {
 
 impl PcpuBase {
     /// An unused slot.
-    #[must_use]
     pub const fn new() -> Self {
         Self { stack_top: 0, fatal_sp: 0, index: 0, mpidr: 0 }
     }
@@ -37,7 +36,6 @@ impl PcpuBase {
 
 /// Tells the dense index of this pCPU.
 #[inline(always)]
-#[must_use]
 pub fn index() -> usize {
     // SAFETY: `set_current` ran on this pCPU before any other Rust code, with a pointer valid for ever.
     let base = unsafe { &*current_raw().cast::<PcpuBase>() };
@@ -46,7 +44,6 @@ pub fn index() -> usize {
 
 /// Reads the pointer in `TPIDR_EL2`: the hypervisor's structure of this pCPU.
 #[inline(always)]
-#[must_use]
 pub fn current_raw() -> *const u8 {
     let raw: *const u8;
     // SAFETY: reads a register that only `set_current` writes.
@@ -62,5 +59,3 @@ pub unsafe fn set_current(base: *const PcpuBase) {
     // SAFETY: the caller's contract.
     unsafe { asm!("msr tpidr_el2, {}", in(reg) base, options(nostack, preserves_flags)) };
 }
-
-const _: () = assert!(core::mem::offset_of!(PcpuBase, fatal_sp) == crate::vectors::PCPU_FATAL_SP);

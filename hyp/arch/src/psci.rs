@@ -1,10 +1,9 @@
-//! Power control of the machine by PSCI over SMC (Arm DEN0022).
+//! Calls to the firmware by SMC (Arm DEN0022, PSCI; Arm DEN0028, SMC Calling Convention).
 
 use core::arch::asm;
-use portico_abi::psci as number;
 
-/// Calls the firmware with up to three arguments and returns its first result.
-fn smc(function: u32, a: u64, b: u64, c: u64) -> i64 {
+/// Calls a function of the firmware and returns its first result; negative ones are PSCI's errors.
+pub fn call(function: u32, [a, b, c]: [u64; 3]) -> i64 {
     let result: u64;
     // SAFETY: SMCCC: the firmware preserves x18-x30 and the stack, and may change x0-x17.
     unsafe {
@@ -14,22 +13,4 @@ fn smc(function: u32, a: u64, b: u64, c: u64) -> i64 {
             out("x12") _, out("x13") _, out("x14") _, out("x15") _, out("x16") _, out("x17") _, options(nostack));
     }
     result.cast_signed()
-}
-
-/// Starts the pCPU with affinity `mpidr` at physical address `entry` with `context` in x0.
-///
-/// # Errors
-/// The negative PSCI status.
-pub fn cpu_on(mpidr: u64, entry: u64, context: u64) -> Result<(), i64> {
-    // What the newcomer will read must be visible before it runs.
-    crate::barrier::dsb_ish();
-    match smc(number::CPU_ON_64, mpidr, entry, context) {
-        number::ret::SUCCESS => Ok(()),
-        error => Err(error),
-    }
-}
-
-/// Calls a function of one argument: discovery, workarounds, power of the machine.
-pub fn call(function: u32, argument: u64) -> i64 {
-    smc(function, argument, 0, 0)
 }

@@ -2,6 +2,7 @@
 
 use crate::barrier::{dsb_sy, sev};
 use crate::{boot, cache, psci, window};
+use portico_abi::psci::{CPU_ON_64, ret};
 use portico_core::addr::Pa;
 
 /// Starts pCPU `index` (not 0) with affinity `mpidr`, by PSCI unless it polls the physical address `release` for its entry point; it enters Rust
@@ -13,7 +14,10 @@ pub fn start(index: usize, mpidr: u64, release: Option<Pa>) -> Result<(), i64> {
     boot::register_pcpu(index, mpidr);
     let entry = boot::secondary_entry_pa();
     match release {
-        None => psci::cpu_on(mpidr, entry.raw(), 0),
+        None => match psci::call(CPU_ON_64, [mpidr, entry.raw(), 0]) {
+            ret::SUCCESS => Ok(()),
+            error => Err(error),
+        },
         Some(release) => {
             let offset = (release.raw() & 0xfff) as usize & !7;
             window::with_page(Pa::new(release.raw() & !0xfff), |page| {

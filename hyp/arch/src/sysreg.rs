@@ -1,11 +1,10 @@
 //! Typed access to the system registers that the `aarch64-cpu` crate lacks.
 //!
-//! `sysreg!` makes a unit type with `read` and `write`. Registers whose value could break EL2's own memory
+//! `sysreg!` makes a unit type with `get` and `set`, as that crate has them. Registers whose value could break EL2's own memory
 //! safety (`SCTLR_EL2`, `TTBR0_EL2`, ...) are deliberately not here: the asm in `boot` owns them.
 //! Names follow the Arm Architecture Reference Manual (DDI 0487), encodings its "System register encoding" tables.
 
 /// Defines registers: `NAME = "assembler name", "what it is";`.
-#[macro_export]
 macro_rules! sysreg {
     ($($(#[$meta:meta])* $name:ident = $asm:literal;)+) => {$(
         $(#[$meta])*
@@ -15,8 +14,7 @@ macro_rules! sysreg {
         impl $name {
             /// Reads the register.
             #[inline(always)]
-            #[must_use]
-            pub fn read() -> u64 {
+            pub fn get(&self) -> u64 {
                 let value: u64;
                 // SAFETY: reads a register of this exception level; no memory is accessed.
                 unsafe { core::arch::asm!(concat!("mrs {}, ", $asm), out(reg) value, options(nostack, preserves_flags)) };
@@ -25,7 +23,7 @@ macro_rules! sysreg {
 
             /// Writes the register. The caller adds the `isb` where the effect must be seen at once.
             #[inline(always)]
-            pub fn write(value: u64) {
+            pub fn set(&self, value: u64) {
                 // SAFETY: only registers that do not govern EL2's own memory accesses are defined by this macro.
                 unsafe { core::arch::asm!(concat!("msr ", $asm, ", {}"), in(reg) value, options(nostack, preserves_flags)) };
             }
@@ -44,7 +42,7 @@ sysreg! {
     ICC_PMR_EL1 = "s3_0_c4_c6_0";
     /// GIC CPU interface: binary point, Group 1.
     ICC_BPR1_EL1 = "s3_0_c12_c12_3";
-    /// GIC CPU interface: control (EOImode).
+    /// GIC CPU interface: control.
     ICC_CTLR_EL1 = "s3_0_c12_c12_4";
     /// GIC CPU interface: Group 1 enable.
     ICC_IGRPEN1_EL1 = "s3_0_c12_c12_7";
@@ -52,18 +50,6 @@ sysreg! {
     ICC_SGI1R_EL1 = "s3_0_c12_c11_5";
     /// System register enable for EL1.
     ICC_SRE_EL1 = "s3_0_c12_c12_5";
-    /// System register enable for EL2.
-    ICC_SRE_EL2 = "s3_4_c12_c9_5";
-    /// Hypervisor control of the virtual CPU interface.
-    ICH_HCR_EL2 = "s3_4_c12_c11_0";
-    /// The guest's view of ICC_PMR, BPR, CTLR and IGRPEN.
-    ICH_VMCR_EL2 = "s3_4_c12_c11_7";
-    /// Active priorities, Group 0.
-    ICH_AP0R0_EL2 = "s3_4_c12_c8_0";
-    /// Active priorities, Group 1.
-    ICH_AP1R0_EL2 = "s3_4_c12_c9_0";
-    /// List register 0.
-    ICH_LR0_EL2 = "s3_4_c12_c12_0";
     /// Hypervisor physical timer: compare value, ticks.
     CNTHP_CVAL_EL2 = "cnthp_cval_el2";
     /// Cache type: line sizes, I-cache policy.

@@ -92,8 +92,6 @@ macro_rules! number {
 number! {
     /// Number of a domain in EL2's domain table.
     DomainId(u16);
-    /// Number of a pCPU, in the order of bring-up.
-    PcpuId(u8);
 }
 
 macro_rules! range {

@@ -26,6 +26,23 @@ const SMCCC_1_2: u64 = 0x0001_0002;
 const NO_TRUSTED_OS: u64 = 2;
 /// TRNG 1.0.
 const TRNG_1_0: u64 = 0x0001_0000;
+/// What is offered of PSCI.
+const PSCI: &[u32] = &[
+    id::PSCI_VERSION,
+    id::PSCI_FEATURES,
+    id::CPU_ON_32,
+    id::CPU_ON_64,
+    id::CPU_OFF,
+    id::AFFINITY_INFO_32,
+    id::AFFINITY_INFO_64,
+    id::MIGRATE_INFO_TYPE,
+    id::SYSTEM_OFF,
+    id::SYSTEM_RESET,
+    id::SYSTEM_RESET2_64,
+    id::CPU_SUSPEND_32,
+    id::CPU_SUSPEND_64,
+    id::SMCCC_VERSION,
+];
 /// What is offered of TRNG.
 const TRNG: &[u32] = &[id::TRNG_VERSION, id::TRNG_FEATURES, id::TRNG_GET_UUID, id::TRNG_RND_32, id::TRNG_RND_64];
 /// Words of the TRNG UUID, 1f7c5e3a-4b8d-4e6f-9c21-7d0a5b92e847.
@@ -46,7 +63,7 @@ pub fn call(vcpu: Ref<Vcpu>, function: u32) -> Next {
     let result = match function {
         id::PSCI_VERSION => PSCI_1_1,
         id::MIGRATE_INFO_TYPE => NO_TRUSTED_OS,
-        id::PSCI_FEATURES => psci_features(x1 as u32),
+        id::PSCI_FEATURES => offered(x1 as u32, PSCI),
         id::CPU_ON_32 | id::CPU_ON_64 => cpu_on(vcpu, cut(x1), cut(x2), cut(x3)),
         id::AFFINITY_INFO_32 | id::AFFINITY_INFO_64 => affinity_info(vcpu, cut(x1), cut(x2)),
         id::CPU_OFF => return power::off(vcpu),
@@ -86,26 +103,6 @@ pub fn call(vcpu: Ref<Vcpu>, function: u32) -> Next {
 
 const fn signed(value: i64) -> u64 {
     value as u64
-}
-
-fn psci_features(function: u32) -> u64 {
-    match function {
-        id::PSCI_VERSION
-        | id::PSCI_FEATURES
-        | id::CPU_ON_32
-        | id::CPU_ON_64
-        | id::CPU_OFF
-        | id::AFFINITY_INFO_32
-        | id::AFFINITY_INFO_64
-        | id::MIGRATE_INFO_TYPE
-        | id::SYSTEM_OFF
-        | id::SYSTEM_RESET
-        | id::SYSTEM_RESET2_64
-        | id::CPU_SUSPEND_32
-        | id::CPU_SUSPEND_64
-        | id::SMCCC_VERSION => signed(ret::SUCCESS),
-        _ => signed(ret::NOT_SUPPORTED),
-    }
 }
 
 fn arch_features(function: u32) -> u64 {

@@ -153,8 +153,8 @@ pub fn system_off(args: &mut Args) -> Result<Next, Status> {
         return Err(Status::NotSupported);
     }
     match args.get::<2>() {
-        power::OFF => psci::call(SYSTEM_OFF, 0),
-        power::RESET => psci::call(SYSTEM_RESET, 0),
+        power::OFF => psci::call(SYSTEM_OFF, [0; 3]),
+        power::RESET => psci::call(SYSTEM_RESET, [0; 3]),
         _ => return Err(Status::Invalid),
     };
     // The firmware did not do it.

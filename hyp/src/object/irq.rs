@@ -14,8 +14,7 @@ use crate::object::domain::Domain;
 use crate::object::handle::{self, HandleChain, Object};
 use crate::object::slab;
 use portico_abi::{Handle, ObjectType, Rights, Status};
-use portico_arch::gic::{self, FIRST_SPECIAL_INTID, FIRST_SPI, Trigger};
-use portico_core::addr::PcpuId;
+use portico_arch::gic::{self, FIRST_SPECIAL_INTID, FIRST_SPI};
 
 /// A physical interrupt with a handle.
 #[repr(C, align(64))]
@@ -129,10 +128,9 @@ impl Bindable for Irq {
     /// Turns the interrupt on.
     fn bind(&self, _graph: &mut Graph, target: Target) {
         self.target.store(target.raw(), Ordering::Release);
-        let trigger = if self.edge { Trigger::Edge } else { Trigger::Level };
         let _distributor = DISTRIBUTOR.lock();
         gic::disable(self.intid);
-        gic::configure_spi(self.intid, trigger, PcpuId::new(target.vcpu.pcpu.load(Ordering::Relaxed)));
+        gic::configure_spi(self.intid, self.edge, target.vcpu.pcpu.load(Ordering::Relaxed).into());
         gic::enable(self.intid);
     }
 

@@ -12,8 +12,9 @@ use crate::percpu::{self, Pcpu};
 use crate::trap::{Next, STAY};
 use portico_abi::Status;
 use portico_abi::port::{BIT_TIMER, DEADLINE_NEVER};
-use portico_arch::context::{self, HCR_GUEST, VcpuContext, hcr};
+use portico_arch::context::{HCR_GUEST, VcpuContext};
 use portico_arch::pcpu::MAX_PCPUS;
+use portico_arch::registers::{HCR_EL2, Writeable};
 use portico_arch::vectors::IDLE;
 use portico_arch::{gic, timer};
 use portico_core::runq::{Admission, RunQueue, Why};
@@ -289,7 +290,7 @@ pub fn started(pcpu: &Pcpu, queue: &Queue, vcpu: Ref<Vcpu>, state: &mut SchedSta
 #[inline(always)]
 fn hcr(queue: &Queue) -> u64 {
     let trap = queue.run.ready_len() != 0 || ALWAYS_TRAP_WFI.load(Ordering::Relaxed);
-    if trap { HCR_GUEST | hcr::TWI } else { HCR_GUEST }
+    if trap { HCR_GUEST | HCR_EL2::TWI::SET.value } else { HCR_GUEST }
 }
 
 /// Sets or clears the trap of WFI for the vCPU that runs here.
@@ -297,7 +298,7 @@ pub fn update_wfi_trap(pcpu: &Pcpu, queue: &Queue) {
     let want = hcr(queue);
     if pcpu.hcr.load(Ordering::Relaxed) != want {
         pcpu.hcr.store(want, Ordering::Relaxed);
-        context::set_hcr(want);
+        HCR_EL2.set(want);
     }
 }
 
@@ -351,7 +352,7 @@ pub fn look_at_deadline(vcpu: Ref<Vcpu>, state: &mut SchedState, now: u64) {
         if timer_due(context) <= now {
             context.el1.cntv_ctl_el0 |= timer::CTL_IMASK;
             if notify::mark(vcpu, BIT_TIMER) {
-                gic::pend_upcall_saved(&mut context.gic);
+                context.gic.lr0 = gic::with_upcall_pending(context.gic.lr0);
             }
         }
     }

@@ -14,6 +14,7 @@ use crate::percpu::{self, Pcpu};
 use crate::{irq, quiesce, trace, vmid};
 use portico_arch::context::{self, VcpuContext};
 use portico_arch::pcpu::MAX_PCPUS;
+use portico_arch::registers::{HCR_EL2, Writeable};
 use portico_arch::vectors::IDLE;
 use portico_arch::{cpu, gic, timer, tlb};
 use portico_core::trace::Event;
@@ -55,7 +56,7 @@ fn switch_slow(pcpu: &'static Pcpu, mut next: *mut VcpuContext) -> *mut VcpuCont
     let vcpu = unsafe { Vcpu::from_context(next) };
     if let Some(before) = pcpu.loaded() {
         if before == vcpu {
-            context::set_hcr(pcpu.hcr.load(Ordering::Relaxed));
+            HCR_EL2.set(pcpu.hcr.load(Ordering::Relaxed));
             return arrive(vcpu);
         }
         unload(pcpu, before);

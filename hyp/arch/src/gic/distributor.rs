@@ -1,8 +1,8 @@
 //! The distributor's registers that GICv2 and GICv3 have alike, and those of a redistributor's SGI frame, which has the same
 //! layout for the first 32 interrupts.
 
-use super::{FIRST_SPECIAL_INTID, FIRST_SPI, GicKind, PRIORITY, Refusal, TOO_MANY_REGISTERS, Trigger, kind, v3};
-use crate::barrier::yield_now;
+use super::{FIRST_SPECIAL_INTID, FIRST_SPI, GicKind, PRIORITY, Refusal, TOO_MANY_REGISTERS, kind, v3};
+use crate::barrier::relax;
 use crate::mmio::{read32, write8, write32};
 use crate::mmu;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -26,7 +26,6 @@ static GICD: AtomicUsize = AtomicUsize::new(0);
 static INTIDS: AtomicU32 = AtomicU32::new(0);
 
 /// Tells how many interrupt numbers the distributor has.
-#[must_use]
 pub fn intids() -> u32 {
     INTIDS.load(Relaxed)
 }
@@ -43,14 +42,14 @@ pub fn init(pa: u64, bytes: u64, control: u32) -> Result<(), Refusal> {
     GICD.store(gicd, Relaxed);
     // SAFETY: the distributor is mapped; nothing here makes it access memory.
     unsafe {
-        write32(gicd + CTLR, 0);
+        write32::<CTLR>(gicd, 0);
         wait();
-        let words = (read32(gicd + TYPER) & 0x1f) + 1;
+        let words = (read32::<TYPER>(gicd) & 0x1f) + 1;
         INTIDS.store((words * 32).min(FIRST_SPECIAL_INTID), Relaxed);
         for word in 1..words as usize {
             init_word(gicd + 4 * word);
         }
-        write32(gicd + CTLR, control);
+        write32::<CTLR>(gicd, control);
         wait();
     }
     Ok(())
@@ -65,9 +64,9 @@ pub unsafe fn init_private(frame: usize) {
     unsafe {
         init_word(frame);
         for word in 0..8 {
-            write32(frame + IPRIORITYR + 4 * word, u32::from(PRIORITY) * 0x0101_0101);
+            write32::<0>(frame + IPRIORITYR + 4 * word, u32::from(PRIORITY) * 0x0101_0101);
         }
-        write32(frame + ISENABLER, 0x0000_ffff);
+        write32::<ISENABLER>(frame, 0x0000_ffff);
     }
 }
 
@@ -79,12 +78,12 @@ unsafe fn init_word(at: usize) {
     let is_v3 = kind() == GicKind::V3;
     // SAFETY: the caller's contract.
     unsafe {
-        write32(at + ICENABLER, !0);
-        write32(at + ICPENDR, !0);
-        write32(at + ICACTIVER, !0);
-        write32(at + IGROUPR, if is_v3 { !0 } else { 0 });
+        write32::<ICENABLER>(at, !0);
+        write32::<ICPENDR>(at, !0);
+        write32::<ICACTIVER>(at, !0);
+        write32::<IGROUPR>(at, if is_v3 { !0 } else { 0 });
         if is_v3 {
-            write32(at + IGRPMODR, 0);
+            write32::<IGRPMODR>(at, 0);
         }
     }
 }
@@ -110,14 +109,14 @@ pub fn reset_spi(intid: u32) {
 }
 
 /// Sets trigger and priority.
-pub fn configure_spi(intid: u32, trigger: Trigger) {
+pub fn configure_spi(intid: u32, edge: bool) {
     let at = base() + ICFGR + 4 * (intid as usize % 1024 / 16);
     let shift = (intid % 16) * 2 + 1;
     // SAFETY: the distributor is mapped, and the offsets stay inside.
     unsafe {
-        let old = read32(at) & !(1 << shift);
-        write32(at, old | u32::from(trigger == Trigger::Edge) << shift);
-        write8(base() + IPRIORITYR + intid as usize % 1024, PRIORITY);
+        let old = read32::<0>(at) & !(1 << shift);
+        write32::<0>(at, old | u32::from(edge) << shift);
+        write8::<0>(base() + IPRIORITYR + intid as usize % 1024, PRIORITY);
     }
 }
 
@@ -125,13 +124,13 @@ pub fn configure_spi(intid: u32, trigger: Trigger) {
 fn set(register: usize, intid: u32) {
     let frame = if intid < FIRST_SPI && kind() == GicKind::V3 { v3::sgi_frame() } else { base() };
     // SAFETY: the frame is mapped; the offset stays inside for any 10-bit number.
-    unsafe { write32(frame + register + 4 * (intid as usize % 1024 / 32), 1 << (intid % 32)) };
+    unsafe { write32::<0>(frame + register + 4 * (intid as usize % 1024 / 32), 1 << (intid % 32)) };
 }
 
 /// Waits until the distributor has done what was written.
 fn wait() {
     // SAFETY: the distributor is mapped.
-    while unsafe { read32(base() + CTLR) } & CTLR_RWP != 0 {
-        yield_now();
+    while unsafe { read32::<CTLR>(base()) } & CTLR_RWP != 0 {
+        relax();
     }
 }

@@ -4,8 +4,9 @@
 //! Security Extensions, the non-secure view of Group 1 with them.
 
 use super::{Refusal, TOO_MANY_REGISTERS, UPCALL_PRIORITY, UPCALL_VINTID, distributor};
+use crate::barrier::dsb_ishst;
 use crate::context::VgicState;
-use crate::mmio::{read8, read32_at, write8, write32_at};
+use crate::mmio::{read8, read32, write8, write32};
 use crate::mmu;
 use crate::pcpu::{self, MAX_PCPUS};
 use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering::Relaxed};
@@ -50,15 +51,15 @@ pub fn init_pcpu() -> Result<(), Refusal> {
     // SAFETY: mapped by `init`; the first words of the distributor are banked for this pCPU.
     unsafe {
         // Reads as this pCPU's own bit; as zero where there is only one.
-        TARGET[pcpu::index() & (MAX_PCPUS - 1)].store((read32_at::<GICD_ITARGETSR>(gicd) as u8).max(1), Relaxed);
+        TARGET[pcpu::index() & (MAX_PCPUS - 1)].store((read32::<GICD_ITARGETSR>(gicd) as u8).max(1), Relaxed);
         distributor::init_private(gicd);
-        write32_at::<GICH_LR0>(gich, 0);
-        write32_at::<GICH_APR>(gich, 0);
-        write32_at::<GICH_VMCR>(gich, 0);
-        write32_at::<GICH_HCR>(gich, 1);
-        write32_at::<GICC_PMR>(gicc, 0xff);
-        write32_at::<GICC_BPR>(gicc, 0);
-        write32_at::<GICC_CTLR>(gicc, GICC_CTLR_ENABLE | GICC_CTLR_EOIMODE);
+        write32::<GICH_LR0>(gich, 0);
+        write32::<GICH_APR>(gich, 0);
+        write32::<GICH_VMCR>(gich, 0);
+        write32::<GICH_HCR>(gich, 1);
+        write32::<GICC_PMR>(gicc, 0xff);
+        write32::<GICC_BPR>(gicc, 0);
+        write32::<GICC_CTLR>(gicc, GICC_CTLR_ENABLE | GICC_CTLR_EOIMODE);
     }
     Ok(())
 }
@@ -66,26 +67,34 @@ pub fn init_pcpu() -> Result<(), Refusal> {
 #[inline(always)]
 pub fn ack() -> u32 {
     // SAFETY: the CPU interface is mapped.
-    unsafe { read32_at::<GICC_IAR>(GICC.load(Relaxed)) }
+    unsafe { read32::<GICC_IAR>(GICC.load(Relaxed)) }
 }
 
 #[inline(always)]
 pub fn eoi(acknowledged: u32) {
     // SAFETY: as above.
-    unsafe { write32_at::<GICC_EOIR>(GICC.load(Relaxed), acknowledged) };
+    unsafe { write32::<GICC_EOIR>(GICC.load(Relaxed), acknowledged) };
 }
 
 #[inline(always)]
 pub fn deactivate(acknowledged: u32) {
     // SAFETY: as above.
-    unsafe { write32_at::<GICC_DIR>(GICC.load(Relaxed), acknowledged) };
+    unsafe { write32::<GICC_DIR>(GICC.load(Relaxed), acknowledged) };
+}
+
+/// See [`super::end`].
+#[inline(always)]
+pub fn end(acknowledged: u32) {
+    eoi(acknowledged);
+    deactivate(acknowledged);
 }
 
 #[inline(always)]
 pub fn send_sgi(index: usize, number: u32) {
+    dsb_ishst();
     let target = u32::from(TARGET[index & (MAX_PCPUS - 1)].load(Relaxed));
     // SAFETY: the distributor is mapped.
-    unsafe { write32_at::<GICD_SGIR>(distributor::base(), target << 16 | number) };
+    unsafe { write32::<GICD_SGIR>(distributor::base(), target << 16 | number) };
 }
 
 pub fn route_spi(intid: u32, target: usize) {
@@ -93,8 +102,8 @@ pub fn route_spi(intid: u32, target: usize) {
     let at = distributor::base() + GICD_ITARGETSR + (intid as usize & 0x3ff);
     // SAFETY: as above.
     unsafe {
-        if read8(at) != target {
-            write8(at, target);
+        if read8::<0>(at) != target {
+            write8::<0>(at, target);
         }
     }
 }
@@ -109,8 +118,8 @@ pub fn pend_upcall() {
     let gich = GICH.load(Relaxed);
     // SAFETY: the virtual interface is mapped.
     unsafe {
-        let lr0 = with_upcall_pending(read32_at::<GICH_LR0>(gich).into());
-        write32_at::<GICH_LR0>(gich, lr0 as u32);
+        let lr0 = with_upcall_pending(read32::<GICH_LR0>(gich).into());
+        write32::<GICH_LR0>(gich, lr0 as u32);
     }
 }
 
@@ -118,7 +127,7 @@ pub fn pend_upcall() {
 #[inline(always)]
 pub fn enable_virtual(on: bool) {
     // SAFETY: GICH is mapped; the register is this pCPU's own.
-    unsafe { write32_at::<GICH_HCR>(GICH.load(Relaxed), u32::from(on)) };
+    unsafe { write32::<GICH_HCR>(GICH.load(Relaxed), u32::from(on)) };
 }
 
 #[inline]
@@ -126,9 +135,9 @@ pub fn save(state: &mut VgicState) {
     let gich = GICH.load(Relaxed);
     // SAFETY: as above.
     unsafe {
-        state.lr0 = u64::from(read32_at::<GICH_LR0>(gich));
-        state.vmcr = u64::from(read32_at::<GICH_VMCR>(gich));
-        state.apr = u64::from(read32_at::<GICH_APR>(gich));
+        state.lr0 = u64::from(read32::<GICH_LR0>(gich));
+        state.vmcr = u64::from(read32::<GICH_VMCR>(gich));
+        state.apr = u64::from(read32::<GICH_APR>(gich));
     }
 }
 
@@ -137,8 +146,8 @@ pub fn restore(state: &VgicState) {
     let gich = GICH.load(Relaxed);
     // SAFETY: as above.
     unsafe {
-        write32_at::<GICH_LR0>(gich, state.lr0 as u32);
-        write32_at::<GICH_VMCR>(gich, state.vmcr as u32);
-        write32_at::<GICH_APR>(gich, state.apr as u32);
+        write32::<GICH_LR0>(gich, state.lr0 as u32);
+        write32::<GICH_VMCR>(gich, state.vmcr as u32);
+        write32::<GICH_APR>(gich, state.apr as u32);
     }
 }

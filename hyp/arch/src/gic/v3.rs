@@ -1,7 +1,7 @@
 //! GICv3: distributor and redistributors by MMIO, CPU interface by system registers.
 
 use super::{Refusal, TOO_MANY_REGISTERS, UPCALL_PRIORITY, UPCALL_VINTID, distributor};
-use crate::barrier::{isb, yield_now};
+use crate::barrier::{dsb_ishst, isb, relax};
 use crate::boot::MPIDR_AFFINITY;
 use crate::context::VgicState;
 use crate::mmio::{read32, read64, write32, write64};
@@ -9,7 +9,10 @@ use crate::mmu;
 use crate::pcpu::{self, MAX_PCPUS};
 use crate::sysreg::{
     ICC_BPR1_EL1, ICC_CTLR_EL1, ICC_DIR_EL1, ICC_EOIR1_EL1, ICC_IAR1_EL1, ICC_IGRPEN1_EL1, ICC_PMR_EL1, ICC_SGI1R_EL1,
-    ICC_SRE_EL1, ICC_SRE_EL2, ICH_AP0R0_EL2, ICH_AP1R0_EL2, ICH_HCR_EL2, ICH_LR0_EL2, ICH_VMCR_EL2,
+    ICC_SRE_EL1,
+};
+use aarch64_cpu::registers::{
+    ICC_SRE_EL2, ICH_AP0R0_EL2, ICH_AP1R0_EL2, ICH_HCR_EL2, ICH_LR0_EL2, ICH_VMCR_EL2, Readable, Writeable,
 };
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -61,7 +64,7 @@ fn find_redistributors(regions: impl Iterator<Item = (u64, u64)>, mpidrs: &[u64]
         while missing > 0 && frame.saturating_add(2 * GICR_SGI_FRAME) <= start.saturating_add(bytes) {
             let control = mmu::map_device(frame, 4096).ok_or(TOO_MANY_REGISTERS)?;
             // SAFETY: the register is mapped.
-            let typer = unsafe { read64(control + GICR_TYPER) };
+            let typer = unsafe { read64::<GICR_TYPER>(control) };
             let affinity = typer >> 32 & 0xff_ffff | (typer >> 56) << 32;
             match mpidrs.iter().position(|&mpidr| mpidr & MPIDR_AFFINITY == affinity) {
                 Some(index) => {
@@ -89,59 +92,67 @@ pub fn init_pcpu() -> Result<(), Refusal> {
     let (control, sgi) = (control.load(Relaxed), sgi.load(Relaxed));
     // SAFETY: both frames of this pCPU's redistributor are mapped.
     unsafe {
-        let waker = read32(control + GICR_WAKER);
-        write32(control + GICR_WAKER, waker & !WAKER_PROCESSOR_SLEEP);
-        while read32(control + GICR_WAKER) & WAKER_CHILDREN_ASLEEP != 0 {
-            yield_now();
+        let waker = read32::<GICR_WAKER>(control);
+        write32::<GICR_WAKER>(control, waker & !WAKER_PROCESSOR_SLEEP);
+        while read32::<GICR_WAKER>(control) & WAKER_CHILDREN_ASLEEP != 0 {
+            relax();
         }
         distributor::init_private(sgi);
     }
     // SRE, bypasses off, EL1 may use its own.
-    ICC_SRE_EL2::write(0xf);
+    ICC_SRE_EL2.set(0xf);
     isb();
-    if ICC_SRE_EL2::read() & 1 == 0 {
+    if ICC_SRE_EL2.get() & 1 == 0 {
         return Err("the GICv3 system registers cannot be enabled");
     }
-    ICC_SRE_EL1::write(0x7);
+    ICC_SRE_EL1.set(0x7);
     isb();
-    ICH_LR0_EL2::write(0);
-    ICH_AP0R0_EL2::write(0);
-    ICH_AP1R0_EL2::write(0);
-    ICH_VMCR_EL2::write(0);
-    ICH_HCR_EL2::write(1);
-    ICC_PMR_EL1::write(0xff);
-    ICC_BPR1_EL1::write(0);
-    ICC_CTLR_EL1::write(1 << 1); // EOImode
-    ICC_IGRPEN1_EL1::write(1);
+    ICH_LR0_EL2.set(0);
+    ICH_AP0R0_EL2.set(0);
+    ICH_AP1R0_EL2.set(0);
+    ICH_VMCR_EL2.set(0);
+    ICH_HCR_EL2.set(1);
+    ICC_PMR_EL1.set(0xff);
+    ICC_BPR1_EL1.set(0);
+    ICC_CTLR_EL1.set(1 << 1); // EOImode
+    ICC_IGRPEN1_EL1.set(1);
     isb();
     Ok(())
 }
 
 #[inline(always)]
 pub fn ack() -> u32 {
-    ICC_IAR1_EL1::read() as u32
+    ICC_IAR1_EL1.get() as u32
 }
 
 #[inline(always)]
 pub fn eoi(acknowledged: u32) {
-    ICC_EOIR1_EL1::write(u64::from(acknowledged));
+    ICC_EOIR1_EL1.set(u64::from(acknowledged));
 }
 
 #[inline(always)]
 pub fn deactivate(acknowledged: u32) {
-    ICC_DIR_EL1::write(u64::from(acknowledged));
+    ICC_DIR_EL1.set(u64::from(acknowledged));
+}
+
+/// See [`super::end`].
+#[inline(always)]
+pub fn end(acknowledged: u32) {
+    eoi(acknowledged);
+    deactivate(acknowledged);
 }
 
 #[inline(always)]
 pub fn send_sgi(index: usize, number: u32) {
-    ICC_SGI1R_EL1::write(SGI_TARGET[index & (MAX_PCPUS - 1)].load(Relaxed) | u64::from(number) << 24);
+    dsb_ishst();
+    ICC_SGI1R_EL1.set(SGI_TARGET[index & (MAX_PCPUS - 1)].load(Relaxed) | u64::from(number) << 24);
     isb();
 }
 
 pub fn route_spi(intid: u32, target: usize) {
     let route = ROUTE[target & (MAX_PCPUS - 1)].load(Relaxed);
     // SAFETY: as above.
-    unsafe { write64(distributor::base() + IROUTER + 8 * (intid as usize & 0x3ff), route) };
+    unsafe { write64::<0>(distributor::base() + IROUTER + 8 * (intid as usize & 0x3ff), route) };
 }
 
 #[inline(always)]
@@ -151,26 +162,26 @@ pub const fn with_upcall_pending(lr0: u64) -> u64 {
 
 #[inline(always)]
 pub fn pend_upcall() {
-    ICH_LR0_EL2::write(with_upcall_pending(ICH_LR0_EL2::read()));
+    ICH_LR0_EL2.set(with_upcall_pending(ICH_LR0_EL2.get()));
 }
 
 /// Writes ICH_HCR_EL2.En.
 #[inline(always)]
 pub fn enable_virtual(on: bool) {
-    ICH_HCR_EL2::write(u64::from(on));
+    ICH_HCR_EL2.set(u64::from(on));
 }
 
 #[inline]
 pub fn save(state: &mut VgicState) {
-    *state = VgicState { lr0: ICH_LR0_EL2::read(), vmcr: ICH_VMCR_EL2::read(), apr: ICH_AP1R0_EL2::read() };
+    *state = VgicState { lr0: ICH_LR0_EL2.get(), vmcr: ICH_VMCR_EL2.get(), apr: ICH_AP1R0_EL2.get() };
 }
 
 #[inline]
 pub fn restore(state: &VgicState) {
     let VgicState { lr0, vmcr, apr } = *state;
-    ICH_LR0_EL2::write(lr0);
-    ICH_VMCR_EL2::write(vmcr);
-    ICH_AP1R0_EL2::write(apr);
+    ICH_LR0_EL2.set(lr0);
+    ICH_VMCR_EL2.set(vmcr);
+    ICH_AP1R0_EL2.set(apr);
 }
 
 /// The SGI frame of this pCPU's redistributor.
