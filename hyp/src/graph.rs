@@ -43,7 +43,7 @@ static GRAPH: Lock<Graph> = Lock::new(Graph {
     pool: Pool::new(),
     domains: [None; MAX_DOMAINS],
     vcpu_ids: [false; MAX_VCPU_IDS],
-    again: crate::root::Again { entry: 0, tree: 0, count: 0, due: 0 },
+    again: crate::root::Again { machine_tree: 0, count: 0, due: 0 },
     early: EarlyTexts::new(),
 });
 

@@ -4,13 +4,12 @@ use crate::clock;
 use crate::graph::{Graph, Ref};
 use crate::object::domain::Domain;
 use portico_arch::{context, timer};
+use portico_core::bundle;
 
 /// How the first domain is begun anew after it ended.
 pub struct Again {
-    /// Where the image is in the bundle, as the domain sees it.
-    pub entry: u64,
-    /// IPA of its device tree.
-    pub tree: u64,
+    /// IPA of the machine's device tree.
+    pub machine_tree: u64,
     /// How often that was done.
     pub count: u64,
     /// When as much time has passed as all restarts are worth, a second each.
@@ -31,10 +30,10 @@ pub fn begin_again(graph: &mut Graph, domain: Ref<Domain>) -> bool {
     let is_allowed = domain.id.index() == 0 && due <= now + 8 * second;
     let Some(vcpu) = domain.vcpu_at(0).filter(|_| is_allowed) else { return false };
     (graph.again.due, graph.again.count) = (due, graph.again.count + 1);
-    context::set_live_pc(graph.again.entry);
+    context::set_live_pc(bundle::IPA + bundle::IMAGE);
     context::set_live_pstate(context::PSTATE_BOOT);
     context::set_live_sctlr_el1(context::SCTLR_EL1_BOOT);
     // SAFETY: it is current here, and no other reference to its context is live.
-    unsafe { vcpu.context() }.set_reg(0, graph.again.tree);
+    unsafe { vcpu.context() }.set_reg(0, bundle::IPA + bundle::TREE);
     true
 }

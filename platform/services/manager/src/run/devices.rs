@@ -77,7 +77,7 @@ impl Devices {
         if kinds.is_empty() {
             return (devices, troubles);
         }
-        let Some(bytes) = machine_tree() else { return (devices, troubles) };
+        let Some(bytes) = dtb::machine() else { return (devices, troubles) };
         if kinds.contains(&ServiceKind::Console) {
             let added = uart(bytes).and_then(|uart| devices.add_uart(machine, &uart));
             troubles.extend(added.err().map(|why| format!("the console service has no UART: {why}")));
@@ -289,14 +289,6 @@ impl Devices {
         }
         is_quiet
     }
-}
-
-/// The machine's own device tree.
-pub fn machine_tree() -> Option<&'static [u8]> {
-    let range = dtb::machine_dtb()?;
-    let first = core::ptr::with_exposed_provenance::<u8>(range.base as usize);
-    // SAFETY: EL2 mapped the machine's device tree there, read-only and for good.
-    Some(unsafe { core::slice::from_raw_parts(first, range.len as usize) })
 }
 
 /// The machine's console UART.
