@@ -47,14 +47,15 @@ impl Manager {
         read(HEADER, &mut fields);
         read(HEADER + FIELDS_BYTES as u64, &mut name);
         read(IMAGE, &mut image);
-        if !fields.starts_with(b"070701") || number(&fields, 94) != Some(PAGE_SIZE - FIELDS_BYTES as u64) {
+        let field = |at: usize| number(fields.get(at..at + 8)?, 16);
+        if !fields.starts_with(b"070701") || field(94) != Some(PAGE_SIZE - FIELDS_BYTES as u64) {
             return Err("the bundle is damaged, or not made by `portico bundle`");
         }
         if name != NAME {
             return Err("the bundle's second file is not the manager");
         }
         let fits = |&bytes: &u64| IMAGE + bytes <= bundle_bytes;
-        let file_bytes = number(&fields, 54).filter(fits).ok_or("the bundle is truncated")?;
+        let file_bytes = field(54).filter(fits).ok_or("the bundle is truncated")?;
         let word = |at: usize| image.get(at..)?.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
         // The fields `image_size` and `magic`.
         match (word(16), image.get(56..60)) {
@@ -66,9 +67,11 @@ impl Manager {
     }
 }
 
-/// A header's field of eight hexadecimal digits.
-fn number(fields: &[u8], at: usize) -> Option<u64> {
-    u64::from_str_radix(core::str::from_utf8(fields.get(at..at + 8)?).ok()?, 16).ok()
+/// Reads a number of ASCII digits; `None` for anything else, and what is too large.
+pub fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    digits.iter().try_fold(0_u64, |number, &digit| {
+        number.checked_mul(radix.into())?.checked_add(char::from(digit).to_digit(radix)?.into())
+    })
 }
 
 #[cfg(test)]

@@ -5,11 +5,11 @@ use crate::graph::{self, Graph, Ref};
 use crate::hypercall;
 use crate::object::domain::{self, Domain, DomainSpec};
 use crate::object::{extent, handle};
-use crate::{entropy, machine, memory, phys, power};
+use crate::{entropy, memory, phys, power};
 use portico_abi::{BLOCK_SIZE, PAGE_SHIFT, PAGE_SIZE, Status, dt};
 use portico_arch::{cache, window};
 use portico_boards::Range;
-use portico_boards::machine::Gic;
+use portico_boards::ram::pieces;
 use portico_core::addr::{IpaRange, Pa, PaRange};
 use portico_core::bundle;
 use portico_core::extent::PA_BITS;
@@ -27,7 +27,10 @@ const MACHINE_DTB_IPA: u64 = 0x1f_0000_0000;
 /// # Errors
 /// A sentence that says what is wrong with the machine or the bundle.
 pub fn start(boot: &mut Boot) -> Result<(), &'static str> {
-    claim_memory(boot);
+    phys::claim(&boot.machine);
+    if !boot.machine.rng_seed.is_empty() {
+        entropy::feed(boot.machine.rng_seed);
+    }
     if !boot.bundle.start.is_multiple_of(PAGE_SIZE) {
         return Err("the bundle is not page-aligned");
     }
@@ -35,8 +38,6 @@ pub fn start(boot: &mut Boot) -> Result<(), &'static str> {
     let image = bundle::Manager::read(boot.bundle.len, read)?;
     let bytes = image.memory_bytes.next_multiple_of(PAGE_SIZE);
     let ram = boot.free.take(bytes, PAGE_SIZE).ok_or("too little memory for the manager")?;
-    // Each range is then a multiple of a block, or lies within one.
-    boot.free.split(BLOCK_SIZE);
     build(&mut graph::lock(), boot, ram, image.file_bytes).map_err(Status::describe)
 }
 
@@ -65,36 +66,13 @@ fn build(graph: &mut Graph, boot: &Boot, ram: Range, file_bytes: u64) -> Result<
     Ok(())
 }
 
-/// Everything that must never be handed out as device memory.
-fn claim_memory(boot: &Boot) {
-    for range in boot.machine.memory.iter() {
-        phys::claim(range.start, range.len);
-    }
-    match &boot.machine.gic {
-        Gic::None => {}
-        Gic::V2 { gicd, gicc, gich, gicv, .. } => {
-            for range in [gicd, gicc, gich, gicv] {
-                phys::claim(range.start, range.len);
-            }
-            machine::set_gicv(gicv.start);
-        }
-        Gic::V3 { gicd, gicr } => {
-            phys::claim(gicd.start, gicd.len);
-            for range in gicr.iter() {
-                phys::claim(range.start, range.len);
-            }
-        }
-    }
-    if !boot.machine.rng_seed.is_empty() {
-        entropy::feed(boot.machine.rng_seed);
-    }
-}
-
-/// The extents of all free memory.
+/// The extents of all free memory, each a multiple of a block, or within one.
 fn give_memory(graph: &mut Graph, manager: Ref<Domain>, boot: &Boot) -> Result<(), Status> {
     for range in boot.free.ranges() {
-        let Some(range) = PaRange::new(range.start, range.len >> PAGE_SHIFT, PA_BITS) else { continue };
-        extent::create(graph, manager, range, false, 0)?;
+        for range in pieces(*range, BLOCK_SIZE) {
+            let Some(range) = PaRange::new(range.start, range.len >> PAGE_SHIFT, PA_BITS) else { continue };
+            extent::create(graph, manager, range, false, 0)?;
+        }
     }
     Ok(())
 }
