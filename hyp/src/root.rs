@@ -6,12 +6,12 @@ use crate::object::domain::Domain;
 use portico_arch::{context, timer};
 use portico_core::bundle;
 
-/// How the first domain is begun anew after it ended.
-pub struct Again {
+/// What EL2 keeps of the domain that it built itself.
+pub struct First {
     /// IPA of the machine's device tree.
     pub machine_tree: u64,
-    /// How often that was done.
-    pub count: u64,
+    /// How often it was begun anew.
+    pub restarts: u64,
     /// When as much time has passed as all restarts are worth, a second each.
     pub due: u64,
 }
@@ -26,10 +26,10 @@ pub struct Again {
 pub fn begin_again(graph: &mut Graph, domain: Ref<Domain>) -> bool {
     let (now, second) = (timer::now(), u64::from(clock::rate().hz()));
     // Eight restarts may follow each other at once, and one more is allowed each second.
-    let due = graph.again.due.max(now) + second;
+    let due = graph.first.due.max(now) + second;
     let is_allowed = domain.id.index() == 0 && due <= now + 8 * second;
     let Some(vcpu) = domain.vcpu_at(0).filter(|_| is_allowed) else { return false };
-    (graph.again.due, graph.again.count) = (due, graph.again.count + 1);
+    (graph.first.due, graph.first.restarts) = (due, graph.first.restarts + 1);
     context::set_live_pc(bundle::IPA + bundle::IMAGE);
     context::set_live_pstate(context::PSTATE_BOOT);
     context::set_live_sctlr_el1(context::SCTLR_EL1_BOOT);

@@ -6,7 +6,7 @@ use crate::hypercall;
 use crate::object::domain::{self, Domain, DomainSpec};
 use crate::object::{extent, handle};
 use crate::{entropy, memory, phys, power};
-use portico_abi::{BLOCK_SIZE, PAGE_SHIFT, PAGE_SIZE, Status, dt};
+use portico_abi::{BLOCK_SIZE, PAGE_SIZE, Status, dt};
 use portico_arch::{cache, window};
 use portico_boards::Range;
 use portico_boards::ram::pieces;
@@ -31,11 +31,12 @@ pub fn start(boot: &mut Boot) -> Result<(), &'static str> {
     if !boot.machine.rng_seed.is_empty() {
         entropy::feed(boot.machine.rng_seed);
     }
-    if !boot.bundle.start.is_multiple_of(PAGE_SIZE) {
+    let Range { start, len } = boot.machine.bundle;
+    if !start.is_multiple_of(PAGE_SIZE) {
         return Err("the bundle is not page-aligned");
     }
-    let read = |offset, to: &mut [u8]| window::copy_from_pa(Pa::new(boot.bundle.start + offset), to);
-    let image = bundle::Manager::read(boot.bundle.len, read)?;
+    let read = |offset, to: &mut [u8]| window::copy_from_pa(Pa::new(start + offset), to);
+    let image = bundle::Manager::read(len, read)?;
     let bytes = image.memory_bytes.next_multiple_of(PAGE_SIZE);
     let ram = boot.free.take(bytes, PAGE_SIZE).ok_or("too little memory for the manager")?;
     build(&mut graph::lock(), boot, ram, image.file_bytes).map_err(Status::describe)
@@ -52,16 +53,16 @@ fn build(graph: &mut Graph, boot: &Boot, ram: Range, file_bytes: u64) -> Result<
     give_memory(graph, manager, boot)?;
     own(graph, manager, ram, dt::RAM_BASE, Attrs::READ_WRITE_EXEC)?;
     // Its device tree is there, which it cannot spoil, and the Image, which is entered when it begins anew.
-    own(graph, manager, pages_of(boot.bundle), bundle::IPA, Attrs::READ_EXEC)?;
-    own(graph, manager, pages_of(boot.dtb), MACHINE_DTB_IPA, Attrs::READ)?;
+    own(graph, manager, boot.machine.bundle, bundle::IPA, Attrs::READ_EXEC)?;
+    own(graph, manager, boot.dtb, MACHINE_DTB_IPA, Attrs::READ)?;
     hypercall::domain::set_info_page(graph, manager, dt::INFO_PAGE)?;
     hypercall::domain::set_gicv(graph, manager, dt::GICV)?;
     let vcpu = hypercall::vcpu::build(graph, manager, 0, 0, dt::VCPU_PAGES)?;
     for page in (0..file_bytes).step_by(PAGE_SIZE as usize) {
-        window::copy_page_clean(Pa::new(ram.start + page), Pa::new(boot.bundle.start + bundle::IMAGE + page));
+        window::copy_page_clean(Pa::new(ram.start + page), Pa::new(boot.machine.bundle.start + bundle::IMAGE + page));
     }
     cache::invalidate_icache_all();
-    graph.again.machine_tree = MACHINE_DTB_IPA + boot.dtb.start % PAGE_SIZE;
+    graph.first.machine_tree = MACHINE_DTB_IPA + boot.dtb.start % PAGE_SIZE;
     power::on(graph, vcpu, dt::RAM_BASE, bundle::IPA + bundle::TREE)?;
     Ok(())
 }
@@ -70,16 +71,16 @@ fn build(graph: &mut Graph, boot: &Boot, ram: Range, file_bytes: u64) -> Result<
 fn give_memory(graph: &mut Graph, manager: Ref<Domain>, boot: &Boot) -> Result<(), Status> {
     for range in boot.free.ranges() {
         for range in pieces(*range, BLOCK_SIZE) {
-            let Some(range) = PaRange::new(range.start, range.len >> PAGE_SHIFT, PA_BITS) else { continue };
+            let Some(range) = pages_of(range) else { continue };
             extent::create(graph, manager, range, false, 0)?;
         }
     }
     Ok(())
 }
 
-/// Makes an extent of the manager's and maps it into it.
+/// Makes an extent of the manager's, of all pages that `range` touches, and maps it into it.
 fn own(graph: &mut Graph, manager: Ref<Domain>, range: Range, ipa: u64, attrs: Attrs) -> Result<(), Status> {
-    let pa = PaRange::new(range.start, range.len >> PAGE_SHIFT, PA_BITS).ok_or(Status::Invalid)?;
+    let pa = pages_of(range).ok_or(Status::Invalid)?;
     let handle = extent::create(graph, manager, pa, false, ipa)?;
     let extent = handle::lookup(graph, manager, handle, portico_abi::Rights::MAP)?;
     let target = IpaRange::new(ipa, pa.pages(), 39).ok_or(Status::Invalid)?;
@@ -88,8 +89,7 @@ fn own(graph: &mut Graph, manager: Ref<Domain>, range: Range, ipa: u64, attrs: A
 }
 
 /// The pages that a range touches.
-fn pages_of(range: Range) -> Range {
+fn pages_of(range: Range) -> Option<PaRange> {
     let start = range.start & !(PAGE_SIZE - 1);
-    let end = (range.start + range.len).next_multiple_of(PAGE_SIZE);
-    Range { start, len: end - start }
+    PaRange::new(start, (range.end() - start).div_ceil(PAGE_SIZE), PA_BITS)
 }

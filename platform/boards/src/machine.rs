@@ -79,8 +79,8 @@ pub struct Machine<'a> {
     pub gic_registers: List<Range, 5>,
     /// Console UART: what `portico.uart=` in the boot arguments names, else `stdout-path`, else the first.
     pub uart: Option<UartInfo>,
-    /// The initial RAM disk: our bundle.
-    pub bundle: Option<Range>,
+    /// The initial RAM disk: our bundle. Empty if there is none.
+    pub bundle: Range,
     /// Boot arguments.
     pub bootargs: &'a [u8],
     /// Entropy from the boot loader.
@@ -98,7 +98,7 @@ impl<'a> Machine<'a> {
         let mut found =
             Found { machine: self, tree, uarts: List::default(), aliases: usize::MAX, stdout: &[], overflow: false };
         for range in tree.reservations() {
-            found.reserve(range);
+            found.overflow |= range.len > 0 && !found.machine.reserved.push(range);
         }
         let walked = tree.walk(&mut |node| found.visit(node));
         found.choose_console();
@@ -119,10 +119,6 @@ struct Found<'m, 'a> {
 }
 
 impl<'a> Found<'_, 'a> {
-    fn reserve(&mut self, range: Range) {
-        self.overflow |= range.len > 0 && !self.machine.reserved.push(range);
-    }
-
     fn visit(&mut self, node: &Node<'_, 'a>) {
         let parent = node.parent().map_or(&[][..], |parent| parent.name());
         match (node.depth(), parent, node.name()) {
@@ -187,7 +183,7 @@ impl<'a> Found<'_, 'a> {
         self.machine.bootargs = node.text(b"bootargs");
         self.machine.rng_seed = node.property(b"rng-seed").unwrap_or_default();
         if let (Some(start), Some(end)) = (node.number(b"linux,initrd-start"), node.number(b"linux,initrd-end")) {
-            self.machine.bundle = (end > start).then(|| Range { start, len: end.saturating_sub(start) });
+            self.machine.bundle = Range { start, len: end.saturating_sub(start) };
         }
     }
 
@@ -239,16 +235,10 @@ pub const NO_GIC: Refusal = "no GICv2 with virtualization and no GICv3 in the de
 #[must_use]
 #[inline(never)]
 pub fn argument<'a>(bootargs: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut rest = bootargs;
-    while !rest.is_empty() {
-        let word = until(rest, b' ');
-        rest = rest.get(word.len() + 1..).unwrap_or_default();
+    bootargs.split(|&byte| byte == b' ').find_map(|word| {
         let key = until(word, b'=');
-        if same(key, name) {
-            return Some(word.get(key.len() + 1..).unwrap_or_default());
-        }
-    }
-    None
+        same(key, name).then(|| word.get(key.len() + 1..).unwrap_or_default())
+    })
 }
 
 /// Appends the first `most` entries of `reg` but for those that are empty; says whether there was room.

@@ -83,7 +83,7 @@ impl<'a> Tree<'a> {
     pub fn reservations(&self) -> impl Iterator<Item = Range> + 'a {
         self.reservations
             .chunks_exact(16)
-            .map(|entry| Range { start: be64(entry, 0).unwrap_or(0), len: be64(entry, 8).unwrap_or(0) })
+            .filter_map(|entry| Some(Range { start: cells(entry, 0, 2)?, len: cells(entry, 8, 2)? }))
             .take_while(|range| range.start != 0 || range.len != 0)
     }
 
@@ -203,7 +203,7 @@ impl<'t, 'a> Node<'t, 'a> {
     #[inline(never)]
     pub fn number(&self, name: &[u8]) -> Option<u64> {
         let value = self.property(name)?;
-        if value.len() >= 8 { be64(value, 0) } else { be32(value, 0).map(u64::from) }
+        cells(value, 0, if value.len() < 8 { 1 } else { 2 })
     }
 
     /// The value of a property that is one string; empty if there is none.
@@ -267,22 +267,12 @@ impl<'t, 'a> Node<'t, 'a> {
 /// Reads a number of `count` cells; of three (PCI), the low two.
 #[inline(never)]
 fn cells(bytes: &[u8], at: usize, count: usize) -> Option<u64> {
-    match count {
-        0 => Some(0),
-        1 => be32(bytes, at).map(u64::from),
-        2 => be64(bytes, at),
-        3 => be64(bytes, at + 4),
-        _ => None,
-    }
+    (0..count).try_fold(0, |number, index| Some(number << 32 | u64::from(be32(bytes, at + index * 4)?)))
 }
 
 #[inline(always)]
 fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn be64(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from(be32(bytes, at)?) << 32 | u64::from(be32(bytes, at.checked_add(4)?)?))
 }
 
 /// Whether the first of `strings` is `name`.

@@ -36,7 +36,7 @@ fn virt_with_gicv3() {
     assert_eq!(&machine.gic_registers[..], &[range(0x800_0000, 0x1_0000), range(0x80a_0000, 0xf6_0000)]);
     let uart = machine.uart.unwrap();
     assert_eq!((uart.kind, uart.registers, uart.interrupt), (UartKind::Pl011, range(0x900_0000, 0x1000), Some(33)));
-    assert_eq!(machine.bundle.unwrap().len, 100_000);
+    assert_eq!(machine.bundle.len, 100_000);
     assert_eq!(machine.bootargs, b"portico.log=debug");
     assert_eq!(machine.rng_seed.len(), 32);
 }
@@ -64,7 +64,7 @@ fn raspberry_pi_4() {
     let uart = machine.uart.unwrap();
     assert_eq!(uart.kind, UartKind::Ns16550 { register_shift: 2, wide: true });
     assert_eq!((uart.registers.start, uart.interrupt), (0xfe21_5040, Some(125)));
-    assert_eq!(machine.bundle, Some(range(0x800_0000, 0x10_0000)));
+    assert_eq!(machine.bundle, range(0x800_0000, 0x10_0000));
     assert_eq!(power::find(RPI4), Some(range(0xfe10_0000, 0x114)));
     assert_eq!(power::find(VIRT_GICV3), None);
 }
