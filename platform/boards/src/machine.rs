@@ -132,7 +132,7 @@ impl<'a> Found<'_, 'a> {
                     _ => Psci::None,
                 };
             }
-            (1, _, [b'm', ..]) if same(node.text(b"device_type"), b"memory") => {
+            (1, _, [b'm', ..]) if node.text(b"device_type") == b"memory" => {
                 self.overflow |= node.enabled() && !collect(&mut self.machine.memory, node, usize::MAX);
             }
             (2, b"reserved-memory", _) => {
@@ -144,10 +144,10 @@ impl<'a> Found<'_, 'a> {
     }
 
     fn cpu(&mut self, node: &Node<'_, 'a>) {
-        if same(node.text(b"device_type"), b"cpu")
+        if node.text(b"device_type") == b"cpu"
             && let Some(reg) = node.raw_reg(0)
         {
-            let spin = same(node.text(b"enable-method"), b"spin-table");
+            let spin = node.text(b"enable-method") == b"spin-table";
             let release_address = node.number(b"cpu-release-addr").filter(|_| spin);
             // Those that there is no room for stay off.
             let _ = self.machine.cpus.push(Cpu { mpidr: reg.start, release_address });
@@ -237,19 +237,13 @@ pub const NO_GIC: Refusal = "no GICv2 with virtualization and no GICv3 in the de
 pub fn argument<'a>(bootargs: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     bootargs.split(|&byte| byte == b' ').find_map(|word| {
         let key = until(word, b'=');
-        same(key, name).then(|| word.get(key.len() + 1..).unwrap_or_default())
+        (key == name).then(|| word.get(key.len() + 1..).unwrap_or_default())
     })
 }
 
 /// Appends the first `most` entries of `reg` but for those that are empty; says whether there was room.
 fn collect<const N: usize>(list: &mut List<Range, N>, node: &Node<'_, '_>, most: usize) -> bool {
     (0..most).map_while(|index| node.reg(index)).all(|range| range.len == 0 || list.push(range))
-}
-
-/// Compares bytes. One function, not a comparison by byte at each name: the target has no unaligned loads.
-#[inline(never)]
-fn same(left: &[u8], right: &[u8]) -> bool {
-    left == right
 }
 
 /// Adds a name to the hash (FNV-1a) of a path, from its end on. Paths are told apart by it instead of being kept: a device
