@@ -40,18 +40,17 @@ impl Manager {
     /// # Errors
     /// A sentence that says what is wrong with the bundle.
     pub fn read(bundle_bytes: u64, mut read: impl FnMut(u64, &mut [u8])) -> Result<Manager, &'static str> {
-        let (mut fields, mut name, mut image) = ([0; FIELDS_BYTES], [0; NAME.len()], [0; 64]);
+        let (mut header, mut image) = ([0; FIELDS_BYTES + NAME.len()], [0; 64]);
         if bundle_bytes < IMAGE + image.len() as u64 {
             return Err("the bundle is too short");
         }
-        read(HEADER, &mut fields);
-        read(HEADER + FIELDS_BYTES as u64, &mut name);
+        read(HEADER, &mut header);
         read(IMAGE, &mut image);
-        let field = |at: usize| number(fields.get(at..at + 8)?, 16);
-        if !fields.starts_with(b"070701") || field(94) != Some(PAGE_SIZE - FIELDS_BYTES as u64) {
+        let field = |at: usize| number(header.get(at..at + 8)?, 16);
+        if !header.starts_with(b"070701") || field(94) != Some(PAGE_SIZE - FIELDS_BYTES as u64) {
             return Err("the bundle is damaged, or not made by `portico bundle`");
         }
-        if name != NAME {
+        if !header.ends_with(NAME) {
             return Err("the bundle's second file is not the manager");
         }
         let fits = |&bytes: &u64| IMAGE + bytes <= bundle_bytes;

@@ -28,9 +28,7 @@ const MACHINE_DTB_IPA: u64 = 0x1f_0000_0000;
 /// A sentence that says what is wrong with the machine or the bundle.
 pub fn start(boot: &mut Boot) -> Result<(), &'static str> {
     phys::claim(&boot.machine);
-    if !boot.machine.rng_seed.is_empty() {
-        entropy::feed(boot.machine.rng_seed);
-    }
+    entropy::feed(boot.machine.rng_seed);
     let Range { start, len } = boot.machine.bundle;
     if !start.is_multiple_of(PAGE_SIZE) {
         return Err("the bundle is not page-aligned");

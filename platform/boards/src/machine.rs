@@ -58,8 +58,6 @@ pub struct UartInfo {
     pub kind: UartKind,
     /// Its registers.
     pub registers: Range,
-    /// Its interrupt number at the GIC.
-    pub interrupt: Option<u32>,
 }
 
 /// The machine.
@@ -156,21 +154,21 @@ impl<'a> Found<'_, 'a> {
 
     fn device(&mut self, node: &Node<'_, 'a>) {
         for compatible in node.compatible() {
-            let is = |names: &[&[u8]]| names.iter().any(|name| *name == compatible);
-            if is(&[b"arm,gic-v3"]) {
+            let is = |name: &[u8]| name == compatible;
+            if is(b"arm,gic-v3") {
                 let regions = node.number(b"#redistributor-regions").unwrap_or(1).min(4) as usize;
                 return self.gic(node, Gic::V3, 1 + regions);
             }
-            if is(&[b"arm,gic-400", b"arm,cortex-a15-gic", b"arm,cortex-a7-gic"]) {
+            if is(b"arm,gic-400") || is(b"arm,cortex-a15-gic") || is(b"arm,cortex-a7-gic") {
                 return self.gic(node, Gic::V2, 4);
             }
-            if is(&[b"arm,pl011"]) {
+            if is(b"arm,pl011") {
                 return self.uart(node, UartKind::Pl011);
             }
-            if is(&[b"brcm,bcm2835-aux-uart"]) {
+            if is(b"brcm,bcm2835-aux-uart") {
                 return self.uart(node, UartKind::Ns16550 { register_shift: 2, wide: true });
             }
-            if is(&[b"ns16550a", b"ns16550", b"snps,dw-apb-uart"]) {
+            if is(b"ns16550a") || is(b"ns16550") || is(b"snps,dw-apb-uart") {
                 let register_shift = node.number(b"reg-shift").unwrap_or(0) as u8;
                 let wide = node.number(b"reg-io-width") == Some(4);
                 return self.uart(node, UartKind::Ns16550 { register_shift, wide });
@@ -197,7 +195,7 @@ impl<'a> Found<'_, 'a> {
 
     fn uart(&mut self, node: &Node<'_, 'a>, kind: UartKind) {
         let Some(registers) = node.reg(0).filter(|_| node.enabled()) else { return };
-        let info = UartInfo { kind, registers, interrupt: node.interrupt().map(|(number, _)| number) };
+        let info = UartInfo { kind, registers };
         let path = node.and_above().fold(0, |hash, node| hash_name(hash, node.name()));
         let _ = self.uarts.push((Some(info), path));
     }

@@ -254,19 +254,11 @@ impl<'t, 'a> Node<'t, 'a> {
         let number = |name, otherwise| self.number(name).unwrap_or(otherwise) as usize;
         (number(b"#address-cells", 2), number(b"#size-cells", 1))
     }
-
-    /// Its first interrupt: the number at the GIC, and whether it is signalled by an edge. `None` if it has none.
-    #[must_use]
-    pub fn interrupt(&self) -> Option<(u32, bool)> {
-        let value = self.property(b"interrupts")?;
-        let base = if be32(value, 0)? == 0 { 32 } else { 16 };
-        Some((be32(value, 4)?.checked_add(base)?, be32(value, 8)? & 3 != 0))
-    }
 }
 
 /// Reads a number of `count` cells; of three (PCI), the low two.
 #[inline(never)]
-fn cells(bytes: &[u8], at: usize, count: usize) -> Option<u64> {
+pub(crate) fn cells(bytes: &[u8], at: usize, count: usize) -> Option<u64> {
     (0..count).try_fold(0, |number, index| Some(number << 32 | u64::from(be32(bytes, at + index * 4)?)))
 }
 

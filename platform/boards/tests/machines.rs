@@ -1,5 +1,6 @@
 //! Machines as their device trees describe them. Those of QEMU's `virt` were written by QEMU (`-M virt,dumpdtb=`).
 
+use portico_boards::devices::interrupt_at;
 use portico_boards::machine::NO_GIC;
 use portico_boards::tree::{NO_TREE, Refusal, TRUNCATED, Tree};
 use portico_boards::{Gic, Machine, Psci, Range, UartKind, power};
@@ -35,7 +36,8 @@ fn virt_with_gicv3() {
     assert_eq!(machine.gic, Some(Gic::V3));
     assert_eq!(&machine.gic_registers[..], &[range(0x800_0000, 0x1_0000), range(0x80a_0000, 0xf6_0000)]);
     let uart = machine.uart.unwrap();
-    assert_eq!((uart.kind, uart.registers, uart.interrupt), (UartKind::Pl011, range(0x900_0000, 0x1000), Some(33)));
+    assert_eq!((uart.kind, uart.registers), (UartKind::Pl011, range(0x900_0000, 0x1000)));
+    assert_eq!(interrupt_at(VIRT_GICV3, uart.registers), Some(33));
     assert_eq!(machine.bundle.len, 100_000);
     assert_eq!(machine.bootargs, b"portico.log=debug");
     assert_eq!(machine.rng_seed.len(), 32);
@@ -63,7 +65,7 @@ fn raspberry_pi_4() {
     assert_eq!((gicd, gicv), (range(0xff84_1000, 0x1000), range(0xff84_6000, 0x2000)));
     let uart = machine.uart.unwrap();
     assert_eq!(uart.kind, UartKind::Ns16550 { register_shift: 2, wide: true });
-    assert_eq!((uart.registers.start, uart.interrupt), (0xfe21_5040, Some(125)));
+    assert_eq!((uart.registers.start, interrupt_at(RPI4, uart.registers)), (0xfe21_5040, Some(125)));
     assert_eq!(machine.bundle, range(0x800_0000, 0x10_0000));
     assert_eq!(power::find(RPI4), Some(range(0xfe10_0000, 0x114)));
     assert_eq!(power::find(VIRT_GICV3), None);
@@ -73,7 +75,7 @@ fn raspberry_pi_4() {
 fn unusual_but_legal() {
     let machine = read(ODD).unwrap();
     let uart = machine.uart.unwrap();
-    assert_eq!((uart.registers, uart.interrupt), (range(0x1090_0100, 0x100), Some(37)));
+    assert_eq!((uart.registers, interrupt_at(ODD, uart.registers)), (range(0x1090_0100, 0x100), Some(37)));
     assert_eq!(uart.kind, UartKind::Ns16550 { register_shift: 2, wide: true });
     assert_eq!(machine.psci, Psci::Hvc);
     assert_eq!(machine.cpus[0].mpidr, 0x1_0000_0203);
