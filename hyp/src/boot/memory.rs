@@ -22,7 +22,6 @@ pub struct Boot {
 }
 
 /// Decides what is EL2's, which drives `pcpus` pCPUs, and what is free. Stops, saying why, if there is too little.
-#[cold]
 #[inline(never)]
 pub fn plan_memory(boot: &mut Boot, pcpus: usize) {
     let Boot { machine, free, .. } = boot;

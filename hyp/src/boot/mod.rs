@@ -30,7 +30,6 @@ pub fn own_tables(image: u64, level: u64) {
 
 /// Reads the device tree at physical address `dtb` and opens the console. Stops, saying why, if this machine or this
 /// exception level is of no use.
-#[cold]
 #[inline(never)]
 pub fn describe_machine(boot: &mut Boot, dtb: u64, level: u64) {
     let Some(bytes) = map_device_tree(dtb) else {
@@ -40,7 +39,7 @@ pub fn describe_machine(boot: &mut Boot, dtb: u64, level: u64) {
     boot.dtb = Range { start: dtb, len: bytes.len() as u64 };
     let machine = &mut boot.machine;
     let found = machine.read(bytes);
-    let fit = found.and_then(|()| match (level, machine.psci) {
+    let fit = found.and(match (level, machine.psci) {
         (2, Psci::Hvc) => Err("PSCI is by HVC: something else owns EL2"),
         (2, _) => Ok(()),
         _ => Err("entered at EL1, needs EL2 (QEMU: -M virt,virtualization=on)"),
@@ -79,7 +78,6 @@ fn stop(why: &str) -> ! {
 }
 
 /// Sets up the interrupt controller and this pCPU's part of it. `mpidrs` are the pCPUs by index.
-#[cold]
 #[inline(never)]
 pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
     let ready = match (machine.gic, &machine.gic_registers[..]) {
@@ -99,7 +97,6 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
 
 /// The pCPUs to use by index: the one that booted first, then the others as the device tree lists them, not more than
 /// `portico.cpus` asks for.
-#[cold]
 #[inline(never)]
 pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
     let own = portico_arch::cpu::mpidr() & boot::MPIDR_AFFINITY;
@@ -135,7 +132,6 @@ pub fn init_time() {
 }
 
 /// Starts the manager. Stops, saying why, if the bundle has none that can run. From here on the UART is the manager's.
-#[cold]
 #[inline(never)]
 pub fn start_manager(boot: &mut Boot) {
     if let Err(why) = manager::start(boot) {
