@@ -188,7 +188,7 @@ impl<'a> Found<'_, 'a> {
     /// Takes the first `count` ranges of registers.
     fn gic(&mut self, node: &Node<'_, 'a>, kind: Gic, count: usize) {
         let mut registers = List::default();
-        // pCPUs whose redistributor is in a region too many stay off.
+        // There is room for as many as are asked for.
         let _ = collect(&mut registers, node, count);
         (self.machine.gic, self.machine.gic_registers) = (Some(kind), registers);
     }
