@@ -28,8 +28,8 @@ pub struct Graph {
     pub domains: [Option<Ref<Domain>>; MAX_DOMAINS],
     /// Numbers of vCPUs in use, machine-wide.
     pub vcpu_ids: [bool; MAX_VCPU_IDS],
-    /// How the first domain is begun anew.
-    pub again: crate::root::Again,
+    /// What there is to know of the first domain alone.
+    pub first: crate::root::First,
     /// Output of domains for the manager to take.
     pub early: EarlyTexts,
 }
@@ -43,7 +43,7 @@ static GRAPH: Lock<Graph> = Lock::new(Graph {
     pool: Pool::new(),
     domains: [None; MAX_DOMAINS],
     vcpu_ids: [false; MAX_VCPU_IDS],
-    again: crate::root::Again { entry: 0, tree: 0, count: 0, due: 0 },
+    first: crate::root::First { machine_tree: 0, restarts: 0, due: 0 },
     early: EarlyTexts::new(),
 });
 

@@ -1,40 +1,19 @@
 //! Which physical addresses are whose: what may be handed out as device memory.
 
-use crate::lock::Lock;
+use portico_boards::{List, Machine, Range};
 use portico_core::addr::PaRange;
-use portico_core::extent::PA_BITS;
+use spin::Once;
 
-/// Ranges that are remembered: RAM, the GIC.
-const MAX_RANGES: usize = 40;
+/// RAM, and the registers of the interrupt controller.
+static TAKEN: Once<(List<Range, 16>, List<Range, 5>)> = Once::new();
 
-struct Taken {
-    ranges: [Option<PaRange>; MAX_RANGES],
-    count: usize,
-    /// More were claimed than fit: nothing is handed out.
-    overflow: bool,
-}
-
-static TAKEN: Lock<Taken> = Lock::new(Taken { ranges: [None; MAX_RANGES], count: 0, overflow: false });
-
-/// Says that a range, widened to whole pages, is never device memory for a domain: RAM, or what EL2 drives itself. At boot.
-pub fn claim(start: u64, bytes: u64) {
-    let first = start & !(portico_abi::PAGE_SIZE - 1);
-    let end = start.saturating_add(bytes).next_multiple_of(portico_abi::PAGE_SIZE);
-    let mut taken = TAKEN.lock();
-    let range = PaRange::new(first, (end - first) >> portico_abi::PAGE_SHIFT, PA_BITS);
-    let count = taken.count;
-    match (range, taken.ranges.get_mut(count)) {
-        (Some(range), Some(slot)) => {
-            *slot = Some(range);
-            taken.count += 1;
-        }
-        (Some(_), None) => taken.overflow = true,
-        (None, _) => {}
-    }
+/// Says what is never device memory for a domain: RAM, and what EL2 drives itself. At boot.
+pub fn claim(machine: &Machine<'_>) {
+    TAKEN.call_once(|| (machine.memory, machine.gic_registers));
 }
 
 /// Whether a range is neither RAM nor EL2's.
 pub fn is_free_device(range: PaRange) -> bool {
-    let taken = TAKEN.lock();
-    !taken.overflow && !taken.ranges.iter().flatten().any(|other| other.overlaps(range))
+    let overlaps = |taken: &Range| taken.start < range.end().raw() && range.first().raw() < taken.end();
+    TAKEN.get().is_some_and(|(ram, gic)| !ram.iter().chain(gic.iter()).any(overlaps))
 }

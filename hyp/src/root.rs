@@ -5,15 +5,14 @@ use crate::graph::{Graph, Ref};
 use crate::object::domain::Domain;
 use portico_arch::registers::{ELR_EL2, SCTLR_EL1, SPSR_EL2, Writeable};
 use portico_arch::{context, timer};
+use portico_core::bundle;
 
-/// How the first domain is begun anew after it ended.
-pub struct Again {
-    /// Where the image is in the bundle, as the domain sees it.
-    pub entry: u64,
-    /// IPA of its device tree.
-    pub tree: u64,
-    /// How often that was done.
-    pub count: u64,
+/// What EL2 keeps of the domain that it built itself.
+pub struct First {
+    /// IPA of the machine's device tree.
+    pub machine_tree: u64,
+    /// How often it was begun anew.
+    pub restarts: u64,
     /// When as much time has passed as all restarts are worth, a second each.
     pub due: u64,
 }
@@ -28,14 +27,14 @@ pub struct Again {
 pub fn begin_again(graph: &mut Graph, domain: Ref<Domain>) -> bool {
     let (now, second) = (timer::now(), u64::from(clock::rate().hz()));
     // Eight restarts may follow each other at once, and one more is allowed each second.
-    let due = graph.again.due.max(now) + second;
+    let due = graph.first.due.max(now) + second;
     let is_allowed = domain.id.index() == 0 && due <= now + 8 * second;
     let Some(vcpu) = domain.vcpu_at(0).filter(|_| is_allowed) else { return false };
-    (graph.again.due, graph.again.count) = (due, graph.again.count + 1);
-    ELR_EL2.set(graph.again.entry);
+    (graph.first.due, graph.first.restarts) = (due, graph.first.restarts + 1);
+    ELR_EL2.set(bundle::IPA + bundle::IMAGE);
     SPSR_EL2.set(context::PSTATE_BOOT);
     SCTLR_EL1.set(context::SCTLR_EL1_BOOT);
     // SAFETY: it is current here, and no other reference to its context is live.
-    unsafe { vcpu.context() }.set_reg(0, graph.again.tree);
+    unsafe { vcpu.context() }.set_reg(0, bundle::IPA + bundle::TREE);
     true
 }

@@ -111,6 +111,8 @@ extern "C" {
  * it ended last), for that domain; `NotFound` for every other.
  */
 #define PORTICO_INFO_RESTARTS 13u
+/* IPA of the machine's own device tree, for the domain that EL2 started; `NotFound` for every other. */
+#define PORTICO_INFO_MACHINE_TREE 14u
 
 /* Kinds of `self_exit` */
 /* Orderly end; `code` 0 is success. */
@@ -319,8 +321,6 @@ extern "C" {
 #define PORTICO_DT_INTERRUPT "portico,interrupt"
 /* Name of the node of the boot bundle. */
 #define PORTICO_DT_BUNDLE_NODE "bundle"
-/* Name of the node of the machine's own device tree. */
-#define PORTICO_DT_MACHINE_DTB_NODE "machine-dtb"
 
 /* Layout of a device's window, and its sides */
 /* Side of the back-end: the service. */

@@ -3,11 +3,13 @@
 //! Hides the parser. The tree comes from the manager, on which the guest depends anyway, but a damaged one is still only
 //! ever an absent value here.
 
+use crate::hvc;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use fdt::Fdt;
 use fdt::helpers::UnalignedFallibleNode;
 use fdt::parsing::NoPanic;
 use fdt::parsing::unaligned::UnalignedParser;
+use portico_abi::call::info;
 use portico_abi::{Handle, dt};
 
 type Tree = Fdt<'static, (UnalignedParser<'static>, NoPanic)>;
@@ -147,9 +149,11 @@ fn children(path: &str) -> impl Iterator<Item = (&'static str, Node)> {
         .filter_map(|child| Some((child.name().ok()?.name, child)))
 }
 
-/// The boot arguments.
+/// The boot arguments; in the first domain, whose tree has none, those of the machine.
 pub fn bootargs() -> &'static str {
-    node("/chosen").and_then(|node| text(&node, "bootargs")).unwrap_or("")
+    let of = |tree: Tree| text(&tree.find_node("/chosen").ok()??, "bootargs");
+    let machines = || of(Tree::new_unaligned_fallible(machine()?).ok()?);
+    tree().and_then(of).or_else(machines).unwrap_or("")
 }
 
 /// The value of `key=value` in the boot arguments; empty for a bare `key`.
@@ -251,16 +255,17 @@ pub fn channels() -> impl Iterator<Item = ChannelNode> {
     children(dt::HYPERVISOR_PATH).filter(|(_, node)| is(node, dt::CHANNEL)).filter_map(|(_, node)| channel_of(&node))
 }
 
-fn first_range(name: &'static str) -> Option<Range> {
-    children(dt::HYPERVISOR_PATH).find(|(child, _)| *child == name).and_then(|(_, node)| ranges(&node).next())
-}
-
 /// The boot bundle: manager only.
 pub fn bundle() -> Option<Range> {
-    first_range(dt::BUNDLE_NODE)
+    children(dt::HYPERVISOR_PATH).find(|(name, _)| *name == dt::BUNDLE_NODE).and_then(|(_, node)| ranges(&node).next())
 }
 
 /// The machine's own device tree: manager only.
-pub fn machine_dtb() -> Option<Range> {
-    first_range(dt::MACHINE_DTB_NODE)
+pub fn machine() -> Option<&'static [u8]> {
+    let ipa = hvc::self_info(info::MACHINE_TREE, 0).ok()?;
+    let first = core::ptr::with_exposed_provenance(ipa as usize);
+    // SAFETY: EL2 mapped it there, read-only and for good; a tree has at least its header.
+    let header = unsafe { core::slice::from_raw_parts(first, HEADER_BYTES) };
+    // SAFETY: as above, all of it.
+    Some(unsafe { core::slice::from_raw_parts(first, checked_len(header)?) })
 }

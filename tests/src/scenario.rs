@@ -243,7 +243,5 @@ pub fn guest_image(guest: &str) -> Result<Vec<u8>> {
 
 /// A bundle with a test guest as the manager.
 fn root_bundle(guest: &str) -> Result<Vec<u8>> {
-    let mut writer = Writer::new();
-    writer.add("manager", &guest_image(&format!("test/{guest}"))?)?;
-    Ok(writer.finish())
+    Ok(Writer::with_manager(&guest_image(&format!("test/{guest}"))?)?.finish())
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use libtest_mimic::Trial;
+use portico_bundle::DATA_ALIGN;
+use portico_bundle::writer::Writer;
 use portico_ctl::MachineKind;
 use portico_tests::{Machine, Scenario};
 use tempfile::TempDir;
@@ -20,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
     }
     trials.push(trial("boot::raspi4b_from_a_card", from_a_card));
     trials.push(trial("boot::at_el1_it_says_so", at_el1));
+    trials.push(trial("boot::with_another_bundle_says_so", with_another_bundle));
     for machine in MachineKind::ALL {
         trials
             .push(trial(format!("boot::without_a_bundle_{}_says_so", name(machine)), move || without_bundle(machine)));
@@ -64,4 +67,22 @@ fn at_el1() -> Result<()> {
 
 fn without_bundle(machine: MachineKind) -> Result<()> {
     Scenario::nothing(machine).seconds(20).boot()?.wait("cannot start: .*(bundle|initrd|initial)").map(drop)
+}
+
+fn with_another_bundle() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("bundle");
+    let mut other = Writer::new();
+    other.add("first", &[0; DATA_ALIGN])?;
+    other.add("second", &[0; DATA_ALIGN])?;
+    for (bytes, why) in [
+        (vec![0; DATA_ALIGN], "is too short"),
+        (vec![0; 16 * DATA_ALIGN], "is damaged"),
+        (other.finish(), "'s second file is not the manager"),
+    ] {
+        std::fs::write(&path, bytes)?;
+        let scenario = Scenario::nothing(MachineKind::Virt).qemu(&["-initrd", &path.display().to_string()]);
+        scenario.seconds(20).boot()?.wait(&format!("cannot start: the bundle{why}"))?;
+    }
+    Ok(())
 }

@@ -7,12 +7,12 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+pub mod bundle;
 pub mod entropy;
 pub mod esr;
 pub mod extent;
 pub mod handle;
 pub mod idregs;
-pub mod image;
 pub mod pool;
 pub mod ratelimit;
 pub mod runq;

@@ -15,8 +15,6 @@ pub struct Boot {
     pub machine: Machine<'static>,
     /// The device tree, physical.
     pub dtb: Range,
-    /// The bundle, physical.
-    pub bundle: Range,
     /// EL2's first pool block, from which the manager's own objects come.
     pub pool: Range,
     /// All other memory, for the manager.
@@ -24,12 +22,12 @@ pub struct Boot {
 }
 
 /// Decides what is EL2's, which drives `pcpus` pCPUs, and what is free. Stops, saying why, if there is too little.
-#[cold]
 #[inline(never)]
 pub fn plan_memory(boot: &mut Boot, pcpus: usize) {
     let Boot { machine, free, .. } = boot;
-    let Some(bundle) = machine.bundle else { stop("no bundle: the boot loader gave no initial RAM disk") };
-    boot.bundle = bundle;
+    if machine.bundle.len == 0 {
+        stop("no bundle: the boot loader gave no initial RAM disk");
+    }
     for range in machine.memory.iter() {
         free.add(*range);
     }
@@ -38,10 +36,8 @@ pub fn plan_memory(boot: &mut Boot, pcpus: usize) {
     let gibs = machine.memory.iter().map(|range| ((range.end() - 1) >> 30) - (range.start >> 30) + 1).sum::<u64>();
     let mut add = |start: Pa, len| {
         // Zeros for whoever gets it, and no cache has a line of it to write later.
-        let mut page = start.raw();
-        while page < start.raw() + len {
+        for page in (start.raw()..start.raw() + len).step_by(window::PAGE) {
             window::zero_page_clean(Pa::new(page));
-            page += 4096;
         }
         free.add(Range { start: start.raw(), len });
     };
@@ -50,7 +46,7 @@ pub fn plan_memory(boot: &mut Boot, pcpus: usize) {
     // SAFETY: as above.
     unsafe { mmu::give_up(&QUEUES, pcpus, &mut add) };
     free.remove(boot.dtb);
-    free.remove(bundle);
+    free.remove(machine.bundle);
     for range in machine.reserved.iter() {
         free.remove(*range);
     }

@@ -14,9 +14,10 @@ use crate::{bringup, clock, log, machine, sched};
 use core::sync::atomic::Ordering;
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_arch::{boot, gic, mmu, timer};
-use portico_boards::machine::{Gic, Psci, UartInfo, argument};
+use portico_boards::machine::{Gic, NO_GIC, Psci, UartInfo, argument};
 use portico_boards::{List, Machine, Range, Uart, tree};
 use portico_core::addr::Pa;
+use portico_core::bundle::number;
 
 /// Takes EL2's own tables into use and gives this pCPU its data. `level` is the exception level that was entered.
 pub fn own_tables(image: u64, level: u64) {
@@ -29,7 +30,6 @@ pub fn own_tables(image: u64, level: u64) {
 
 /// Reads the device tree at physical address `dtb` and opens the console. Stops, saying why, if this machine or this
 /// exception level is of no use.
-#[cold]
 #[inline(never)]
 pub fn describe_machine(boot: &mut Boot, dtb: u64, level: u64) {
     let Some(bytes) = map_device_tree(dtb) else {
@@ -39,17 +39,16 @@ pub fn describe_machine(boot: &mut Boot, dtb: u64, level: u64) {
     boot.dtb = Range { start: dtb, len: bytes.len() as u64 };
     let machine = &mut boot.machine;
     let found = machine.read(bytes);
-    let uart = machine.uart.and_then(open_uart);
-    if let Err(why) = found {
-        refuse(uart, why);
+    let fit = found.and(match (level, machine.psci) {
+        (2, Psci::Hvc) => Err("PSCI is by HVC: something else owns EL2"),
+        (2, _) => Ok(()),
+        _ => Err("entered at EL1, needs EL2 (QEMU: -M virt,virtualization=on)"),
+    });
+    let is_quiet = argument(machine.bootargs, b"portico.log") == Some(b"off");
+    log::init(machine.uart.and_then(open_uart), is_quiet && fit.is_ok());
+    if let Err(why) = fit {
+        stop(why);
     }
-    if level != 2 {
-        refuse(uart, "entered at EL1, needs EL2 (QEMU: -M virt,virtualization=on)");
-    }
-    if machine.psci == Psci::Hvc {
-        refuse(uart, "PSCI is by HVC: something else owns EL2");
-    }
-    log::init(uart, argument(machine.bootargs, b"portico.log") == Some(b"off"));
 }
 
 /// Maps the device tree, whose size is known only after a look at its first bytes.
@@ -72,31 +71,24 @@ fn open_uart(info: UartInfo) -> Option<Uart> {
     Some(unsafe { Uart::new(info.kind, base) })
 }
 
-/// Says on the UART why nothing will run, and stops.
-pub fn refuse(uart: Option<Uart>, why: &str) -> ! {
-    if let Some(uart) = uart {
-        log::raw(uart, &[Part::Text("cannot start: "), Part::Text(why)]);
-        uart.flush();
-    }
-    portico_arch::cpu::halt()
-}
-
-/// As [`refuse`], once the log has its UART.
+/// Says why nothing will run, and stops.
 fn stop(why: &str) -> ! {
     log::line(&[Part::Text("cannot start: "), Part::Text(why)]);
     portico_arch::cpu::halt()
 }
 
 /// Sets up the interrupt controller and this pCPU's part of it. `mpidrs` are the pCPUs by index.
-#[cold]
 #[inline(never)]
 pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
-    let ready = match &machine.gic {
-        Gic::None => refuse(None, ""),
-        Gic::V2 { gicd, gicc, gich, .. } => gic::init_v2(gicd.start, gicc.start, gich.start),
-        Gic::V3 { gicd, gicr } => {
+    let ready = match (machine.gic, &machine.gic_registers[..]) {
+        (Some(Gic::V2), [gicd, gicc, gich, gicv]) => {
+            machine::set_gicv(gicv.start);
+            gic::init_v2(gicd.start, gicc.start, gich.start)
+        }
+        (Some(Gic::V3), [gicd, gicr @ ..]) => {
             gic::init_v3(gicd.start, gicr.iter().map(|region| (region.start, region.len)), mpidrs)
         }
+        _ => Err(NO_GIC),
     };
     if let Err(why) = ready.and_then(|()| gic::init_pcpu()) {
         stop(why);
@@ -105,26 +97,19 @@ pub fn init_interrupts(machine: &Machine<'_>, mpidrs: &[u64]) {
 
 /// The pCPUs to use by index: the one that booted first, then the others as the device tree lists them, not more than
 /// `portico.cpus` asks for.
-#[cold]
 #[inline(never)]
 pub fn order_pcpus(machine: &Machine<'_>) -> List<u64, MAX_PCPUS> {
     let own = portico_arch::cpu::mpidr() & boot::MPIDR_AFFINITY;
-    let wanted = argument(machine.bootargs, b"portico.cpus").and_then(parse_number).unwrap_or(usize::MAX);
+    let wanted = argument(machine.bootargs, b"portico.cpus").and_then(|digits| number(digits, 10));
+    let others = wanted.map_or(usize::MAX, |wanted| wanted.saturating_sub(1) as usize);
     let mut order = List::default();
     let _ = order.push(own);
-    for cpu in machine.cpus.iter().filter(|cpu| cpu.mpidr != own).take(wanted.saturating_sub(1)) {
+    for cpu in machine.cpus.iter().filter(|cpu| cpu.mpidr != own).take(others) {
         if !order.push(cpu.mpidr) {
             log::line(&[Part::Text("warning: pCPU "), Part::Hex(cpu.mpidr), Part::Text(" stays off: one too many")]);
         }
     }
     order
-}
-
-fn parse_number(text: &[u8]) -> Option<usize> {
-    text.iter().try_fold(0_usize, |number, byte| {
-        let digit = usize::from(byte.wrapping_sub(b'0'));
-        number.checked_mul(10)?.checked_add(digit).filter(|_| digit < 10)
-    })
 }
 
 /// Takes the boot arguments into effect that choose how traps are handled, on all pCPUs.
@@ -147,7 +132,6 @@ pub fn init_time() {
 }
 
 /// Starts the manager. Stops, saying why, if the bundle has none that can run. From here on the UART is the manager's.
-#[cold]
 #[inline(never)]
 pub fn start_manager(boot: &mut Boot) {
     if let Err(why) = manager::start(boot) {

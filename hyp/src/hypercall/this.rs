@@ -49,7 +49,8 @@ pub fn self_info(args: &mut Args, graph: &mut Graph) -> Outcome {
         info::SYSTEM_HANDLE => u64::from(handle::find_system(graph, own)?.raw()),
         // SAFETY: the caller is current on this pCPU, and no other reference to its context is live.
         info::COUNTER_OFFSET if is_first => unsafe { args.vcpu.context() }.el2.cntvoff_el2,
-        info::RESTARTS if is_first => graph.again.count,
+        info::RESTARTS if is_first => graph.first.restarts,
+        info::MACHINE_TREE if is_first => graph.first.machine_tree,
         _ => return Err(Status::NotFound),
     };
     args.done([value])

@@ -1,6 +1,8 @@
 //! A short list in place: an array and how much of it is used.
 
-/// Up to `N` values, in order of insertion.
+use core::mem;
+
+/// Up to `N` values, in order of insertion as long as none is taken out.
 #[derive(Clone, Copy, Debug)]
 pub struct List<T, const N: usize> {
     values: [T; N],
@@ -8,14 +10,12 @@ pub struct List<T, const N: usize> {
 }
 
 impl<T: Copy + Default, const N: usize> List<T, N> {
-    /// Takes out the value at `index`, if there is one, and puts the last in its place.
-    pub fn swap_remove(&mut self, index: usize) {
-        if index < self.len {
-            self.len -= 1;
-            if let (Some(last), Some(slot)) = (self.values.get(self.len).copied(), self.values.get_mut(index)) {
-                *slot = last;
-            }
-        }
+    /// Takes out the first value that is `wanted`, and puts the last in its place.
+    pub fn take(&mut self, wanted: impl FnMut(&T) -> bool) -> Option<T> {
+        let index = self.iter().position(wanted)?;
+        self.len -= 1;
+        let last = *self.values.get(self.len)?;
+        Some(mem::replace(self.values.get_mut(index)?, last))
     }
 
     /// Appends a value, or says that there is no room.
@@ -44,12 +44,6 @@ impl<T, const N: usize> core::ops::Deref for List<T, N> {
 
     fn deref(&self) -> &[T] {
         self.values.get(..self.len).unwrap_or_default()
-    }
-}
-
-impl<T, const N: usize> core::ops::DerefMut for List<T, N> {
-    fn deref_mut(&mut self) -> &mut [T] {
-        self.values.get_mut(..self.len).unwrap_or_default()
     }
 }
 

@@ -2,14 +2,15 @@
 
 use crate::list::List;
 use crate::machine::Range;
+use core::iter;
 
 /// Most ranges that are kept.
 pub const MAX_RANGES: usize = 64;
 
 const PAGE: u64 = 4096;
 
-/// A set of free page ranges, in no order and without overlap. If it would need more than [`MAX_RANGES`], the
-/// smaller pieces are left out: memory is lost, never given out twice.
+/// A set of free page ranges, in no order and without overlap. What would be one more than [`MAX_RANGES`] is lost, never
+/// given out twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FreeRam {
     ranges: List<Range, MAX_RANGES>,
@@ -37,14 +38,7 @@ impl FreeRam {
             return;
         }
         let (start, end) = (range.start & !(PAGE - 1), range.end().checked_next_multiple_of(PAGE).unwrap_or(u64::MAX));
-        let mut index = 0;
-        while let Some(free) = self.ranges.get(index).copied() {
-            if free.start >= end || free.end() <= start {
-                index += 1;
-                continue;
-            }
-            self.ranges.swap_remove(index);
-            // What is left lies outside, so meeting it again changes nothing.
+        while let Some(free) = self.ranges.take(|free| free.start < end && start < free.end()) {
             self.keep(free.start, start);
             self.keep(end, free.end());
         }
@@ -62,42 +56,27 @@ impl FreeRam {
         Some(taken)
     }
 
-    /// Cuts each range so that it is a multiple of `block` (a power of two) at a multiple of it, or lies inside one.
-    pub fn split(&mut self, block: u64) {
-        let mut index = 0;
-        while let Some(free) = self.ranges.get(index).copied() {
-            let first = free.start.checked_next_multiple_of(block).unwrap_or(u64::MAX).min(free.end());
-            let last = (free.end() & !(block - 1)).max(first);
-            let inside_one = free.start / block == (free.end() - 1) / block;
-            if inside_one || (first, last) == (free.start, free.end()) {
-                index += 1;
-                continue;
-            }
-            self.ranges.swap_remove(index);
-            self.keep(first, last);
-            self.keep(free.start, first);
-            self.keep(last, free.end());
-        }
-    }
-
-    /// Keeps a range, in place of the smallest if there is no room.
+    /// Keeps a range that is not empty, if there is room.
     fn keep(&mut self, start: u64, end: u64) {
-        if start >= end {
-            return;
-        }
-        let range = Range { start, len: end - start };
-        if !self.ranges.push(range)
-            && let Some(smallest) = self.ranges.iter_mut().min_by_key(|range| range.len)
-            && smallest.len < range.len
-        {
-            *smallest = range;
-        }
+        let _ = start < end && self.ranges.push(Range { start, len: end - start });
     }
+}
+
+/// Cuts a range so that each piece is a multiple of `block` (a power of two) at a multiple of it, or lies inside one.
+pub fn pieces(range: Range, block: u64) -> impl Iterator<Item = Range> {
+    let (mut start, last) = (range.start, range.end() & !(block - 1));
+    iter::from_fn(move || {
+        let next = (start | (block - 1)).saturating_add(1).min(range.end());
+        let end = if start.is_multiple_of(block) { last.max(next) } else { next };
+        let piece = Range { start, len: end - start };
+        start = end;
+        (piece.len > 0).then_some(piece)
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{FreeRam, MAX_RANGES};
+    use super::{FreeRam, MAX_RANGES, pieces};
     use crate::machine::Range;
     use proptest::prelude::*;
 
@@ -115,11 +94,15 @@ mod tests {
         ram.remove(range(0x4300_0000, 1));
         let pool = ram.take(2 * M, 2 * M);
         assert_eq!(pool, Some(range(0x4000_0000, 2 * M)));
-        ram.split(2 * M);
-        assert!(ram.ranges().contains(&range(0x4030_1000, M - 0x1000)));
-        assert!(ram.ranges().contains(&range(0x4040_0000, 44 * M)));
-        assert!(ram.ranges().contains(&range(0x4300_1000, 2 * M - 0x1000)));
-        assert!(ram.ranges().contains(&range(0x4320_0000, 14 * M)));
+        let mut left: Vec<_> = ram.ranges().iter().flat_map(|range| pieces(*range, 2 * M)).collect();
+        left.sort_by_key(|range| range.start);
+        let expected = [
+            range(0x4030_1000, M - 0x1000),
+            range(0x4040_0000, 44 * M),
+            range(0x4300_1000, 2 * M - 0x1000),
+            range(0x4320_0000, 14 * M),
+        ];
+        assert_eq!(left, expected);
     }
 
     #[test]
@@ -127,7 +110,8 @@ mod tests {
         let mut ram = FreeRam::default();
         ram.add(range(u64::MAX - 8191, u64::MAX));
         ram.remove(range(u64::MAX - 10, 100));
-        ram.split(2 * M);
+        let left: Vec<_> = ram.ranges().iter().flat_map(|range| pieces(*range, 2 * M)).collect();
+        assert_eq!(left, [range(u64::MAX - 8191, 4096)]);
         assert_eq!(ram.take(1, 1 << 63), None);
     }
 
@@ -159,10 +143,9 @@ mod tests {
                         }
                     }
                 }
-                ram.split(4 * 4096);
                 prop_assume!(ram.ranges().len() < MAX_RANGES);
                 let mut seen = [false; 96];
-                for free in ram.ranges() {
+                for free in ram.ranges().iter().flat_map(|range| pieces(*range, 4 * 4096)) {
                     let (first, last) = (free.start / 16384, (free.end() - 1) / 16384);
                     prop_assert!(first == last || (free.start % 16384 == 0 && free.end() % 16384 == 0));
                     for page in free.start / 4096..free.end() / 4096 {

@@ -7,6 +7,7 @@
 //! Never panics, whatever the bytes; nesting deeper than [`MAX_DEPTH`] is skipped.
 
 use crate::machine::Range;
+use core::iter;
 
 /// Deepest node that is visited; the root is at depth 0.
 pub const MAX_DEPTH: usize = 8;
@@ -23,7 +24,7 @@ pub type Refusal = &'static str;
 
 /// It does not begin with the magic number.
 pub const NO_TREE: Refusal = "x0 does not point to a device tree";
-/// A block lies outside it, or it does not begin at a multiple of 4.
+/// A block lies outside it.
 pub const TRUNCATED: Refusal = "the device tree is truncated";
 /// The structure block is malformed.
 pub const MALFORMED: Refusal = "the device tree is malformed";
@@ -32,34 +33,24 @@ pub const MALFORMED: Refusal = "the device tree is malformed";
 #[derive(Clone, Copy)]
 pub struct Tree<'a> {
     structure: &'a [u8],
-    /// The same bytes, for loads of whole cells: the target has no unaligned ones.
-    words: &'a [u32],
     strings: &'a [u8],
     reservations: &'a [u8],
 }
 
 /// A node and its place.
+#[derive(Clone, Copy)]
 pub struct Node<'t, 'a> {
     tree: &'t Tree<'a>,
     /// From the root down to itself.
     levels: &'t [Level<'a>],
-    /// The last of them.
-    level: &'t Level<'a>,
 }
 
 /// What is remembered of a node while its descendants are visited.
 #[derive(Clone, Copy, Default)]
 struct Level<'a> {
     name: &'a [u8],
-    /// Offset of the first property.
-    properties: usize,
-    compatible: &'a [u8],
-    reg: &'a [u8],
-    interrupts: &'a [u8],
-    ranges: Option<&'a [u8]>,
-    disabled: bool,
-    address_cells: u32,
-    size_cells: u32,
+    /// Offset of what follows the name: the properties first.
+    content: usize,
 }
 
 /// Reads the total size from the first 8 bytes of a device tree, if they are one's.
@@ -81,14 +72,8 @@ impl<'a> Tree<'a> {
         let bytes = bytes.get(..field(1)?).ok_or(TRUNCATED)?;
         let block = |start: usize, len: usize| bytes.get(start..)?.get(..len);
         let structure = block(field(2)?, field(9)?).ok_or(TRUNCATED)?;
-        // SAFETY: every bit pattern is a `u32`.
-        let (unaligned, words, _) = unsafe { structure.align_to() };
-        if !unaligned.is_empty() {
-            return Err(TRUNCATED);
-        }
         Ok(Self {
             structure,
-            words,
             strings: block(field(3)?, field(8)?).ok_or(TRUNCATED)?,
             reservations: bytes.get(field(4)?..).ok_or(TRUNCATED)?,
         })
@@ -98,7 +83,7 @@ impl<'a> Tree<'a> {
     pub fn reservations(&self) -> impl Iterator<Item = Range> + 'a {
         self.reservations
             .chunks_exact(16)
-            .map(|entry| Range { start: be64(entry, 0).unwrap_or(0), len: be64(entry, 8).unwrap_or(0) })
+            .filter_map(|entry| Some(Range { start: cells(entry, 0, 2)?, len: cells(entry, 8, 2)? }))
             .take_while(|range| range.start != 0 || range.len != 0)
     }
 
@@ -111,15 +96,13 @@ impl<'a> Tree<'a> {
         let mut depth = 0;
         let mut at = 0;
         loop {
-            match self.word(at).ok_or(MALFORMED)? {
+            match be32(self.structure, at).ok_or(MALFORMED)? {
                 BEGIN_NODE => {
                     let name = until(self.structure.get(at + 4..).ok_or(MALFORMED)?, 0);
                     at += 4 + aligned(name.len() + 1);
-                    let (level, end) = self.level(name, at);
-                    at = end;
-                    if let Some(slot) = levels.get_mut(depth) {
-                        *slot = level;
-                        visit(&Node { tree: self, levels: levels.get(..=depth).unwrap_or_default(), level: &level });
+                    if let Some(level) = levels.get_mut(depth) {
+                        *level = Level { name, content: at };
+                        visit(&Node { tree: self, levels: levels.get(..=depth).unwrap_or_default() });
                     }
                     depth += 1;
                 }
@@ -127,6 +110,7 @@ impl<'a> Tree<'a> {
                     depth = depth.checked_sub(1).ok_or(MALFORMED)?;
                     at += 4;
                 }
+                PROP => at += 12 + aligned(be32(self.structure, at + 4).ok_or(MALFORMED)? as usize),
                 NOP => at += 4,
                 END if depth == 0 => return Ok(()),
                 _ => return Err(MALFORMED),
@@ -134,89 +118,13 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Reads the properties from `at`, keeps what placing and matching a node needs, and says where they end.
-    fn level(&self, name: &'a [u8], mut at: usize) -> (Level<'a>, usize) {
-        let mut level = Level { name, properties: at, address_cells: 2, size_cells: 1, ..Level::default() };
+    /// The value of a property of the node whose properties are at `content`.
+    #[must_use]
+    #[inline(never)]
+    pub fn property_of(&self, content: usize, name: &[u8]) -> Option<&'a [u8]> {
+        let mut at = content;
         while let Some((property, value, next)) = self.property(at) {
-            // Most properties are of no interest, which their first letter tells.
-            match property.first() {
-                Some(b'c') if is(property, b"compatible") => level.compatible = value,
-                Some(b'r') if is(property, b"reg") => level.reg = value,
-                Some(b'r') if is(property, b"ranges") => level.ranges = Some(value),
-                Some(b'i') if is(property, b"interrupts") => level.interrupts = value,
-                Some(b's') if is(property, b"status") => level.disabled = !matches!(value, b"okay\0" | b"ok\0"),
-                Some(b'#') if is(property, b"#address-cells") => level.address_cells = be32(value, 0).unwrap_or(2),
-                Some(b'#') if is(property, b"#size-cells") => level.size_cells = be32(value, 0).unwrap_or(1),
-                _ => {}
-            }
-            at = next;
-        }
-        (level, at)
-    }
-
-    /// Reads the cell at `at`, a multiple of 4.
-    #[inline(always)]
-    fn word(&self, at: usize) -> Option<u32> {
-        self.words.get(at / 4).map(|word| u32::from_be(*word))
-    }
-
-    /// Reads the property at `at`: strings from its name on, value, offset of what follows. `None` if there is none.
-    #[inline(never)]
-    fn property(&self, mut at: usize) -> Option<(&'a [u8], &'a [u8], usize)> {
-        while self.word(at)? == NOP {
-            at += 4;
-        }
-        if self.word(at)? != PROP {
-            return None;
-        }
-        let len = self.word(at + 4)? as usize;
-        let name = self.word(at + 8)? as usize;
-        let value = self.structure.get(at + 12..)?.get(..len)?;
-        Some((self.strings.get(name..)?, value, at + 12 + aligned(len)))
-    }
-}
-
-impl<'a> Node<'_, 'a> {
-    /// Its name, with the unit address.
-    #[must_use]
-    pub fn name(&self) -> &'a [u8] {
-        self.level.name
-    }
-
-    /// Its depth; the root's is 0.
-    #[must_use]
-    pub fn depth(&self) -> usize {
-        self.levels.len().saturating_sub(1)
-    }
-
-    /// The name of its parent, empty for the root and its children.
-    #[must_use]
-    pub fn parent_name(&self) -> &'a [u8] {
-        self.parent().map_or(&[], |parent| parent.name)
-    }
-
-    /// The names from below the root down to itself.
-    pub fn path(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.levels.iter().skip(1).map(|level| level.name)
-    }
-
-    /// Whether it and all its ancestors are enabled.
-    #[must_use]
-    pub fn enabled(&self) -> bool {
-        !self.levels.iter().any(|level| level.disabled)
-    }
-
-    /// Its `compatible` strings, most specific first.
-    pub fn compatible(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        self.level.compatible.split(|&byte| byte == 0).filter(|name| !name.is_empty())
-    }
-
-    /// The value of a property, found by scanning this node's.
-    #[must_use]
-    #[inline(never)]
-    pub fn property(&self, name: &[u8]) -> Option<&'a [u8]> {
-        let mut at = self.level.properties;
-        while let Some((property, value, next)) = self.tree.property(at) {
+            // Most differ in their first letter.
             if property.first() == name.first() && is(property, name) {
                 return Some(value);
             }
@@ -225,13 +133,69 @@ impl<'a> Node<'_, 'a> {
         None
     }
 
-    /// Calls `visit` with the name and value of each property.
-    pub fn properties(&self, mut visit: impl FnMut(&'a [u8], &'a [u8])) {
-        let mut at = self.level.properties;
-        while let Some((property, value, next)) = self.tree.property(at) {
-            visit(until(property, 0), value);
-            at = next;
+    /// Reads the property at `at`: strings from its name on, value, offset of what follows. `None` if there is none.
+    #[inline(never)]
+    fn property(&self, mut at: usize) -> Option<(&'a [u8], &'a [u8], usize)> {
+        while be32(self.structure, at)? == NOP {
+            at += 4;
         }
+        if be32(self.structure, at)? != PROP {
+            return None;
+        }
+        let len = be32(self.structure, at + 4)? as usize;
+        let name = be32(self.structure, at + 8)? as usize;
+        let value = self.structure.get(at + 12..)?.get(..len)?;
+        Some((self.strings.get(name..)?, value, at + 12 + aligned(len)))
+    }
+}
+
+impl<'t, 'a> Node<'t, 'a> {
+    /// Its name, with the unit address.
+    #[must_use]
+    pub fn name(&self) -> &'a [u8] {
+        self.levels.last().map_or(&[], |level| level.name)
+    }
+
+    /// Its depth; the root's is 0.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.levels.len().saturating_sub(1)
+    }
+
+    /// The node that it is in; `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        let (_, levels) = self.levels.split_last().filter(|(_, above)| !above.is_empty())?;
+        Some(Self { levels, ..*self })
+    }
+
+    /// It, what it is in, and so on up to the root.
+    pub fn and_above(&self) -> impl Iterator<Item = Self> {
+        iter::successors(Some(*self), Self::parent)
+    }
+
+    /// Whether it and all its ancestors are enabled.
+    #[must_use]
+    pub fn enabled(&self) -> bool {
+        let okay = |status: &[u8]| matches!(status, b"okay\0" | b"ok\0");
+        self.and_above().all(|node| node.property(b"status").is_none_or(okay))
+    }
+
+    /// Its `compatible` strings, most specific first.
+    pub fn compatible(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.property(b"compatible").unwrap_or_default().split(|&byte| byte == 0).filter(|name| !name.is_empty())
+    }
+
+    /// The value of a property.
+    #[must_use]
+    pub fn property(&self, name: &[u8]) -> Option<&'a [u8]> {
+        self.tree.property_of(self.content(), name)
+    }
+
+    /// Where its properties are, for [`Tree::property_of`].
+    #[must_use]
+    pub fn content(&self) -> usize {
+        self.levels.last().map_or(usize::MAX, |level| level.content)
     }
 
     /// The value of a property of one or two cells.
@@ -239,7 +203,7 @@ impl<'a> Node<'_, 'a> {
     #[inline(never)]
     pub fn number(&self, name: &[u8]) -> Option<u64> {
         let value = self.property(name)?;
-        if value.len() >= 8 { be64(value, 0) } else { be32(value, 0).map(u64::from) }
+        cells(value, 0, if value.len() < 8 { 1 } else { 2 })
     }
 
     /// The value of a property that is one string; empty if there is none.
@@ -252,11 +216,10 @@ impl<'a> Node<'_, 'a> {
     #[must_use]
     #[inline(never)]
     pub fn raw_reg(&self, index: usize) -> Option<Range> {
-        let parent = self.parent()?;
-        let (address, size) = (parent.address_cells as usize, parent.size_cells as usize);
+        let (address, size) = self.parent()?.cells();
         let at = index.checked_mul((address.checked_add(size)?).checked_mul(4)?)?;
-        let start = cells(self.level.reg, at, address)?;
-        Some(Range { start, len: cells(self.level.reg, at + address * 4, size)? })
+        let reg = self.property(b"reg").unwrap_or_default();
+        Some(Range { start: cells(reg, at, address)?, len: cells(reg, at + address * 4, size)? })
     }
 
     /// Entry `index` of `reg`, translated to a physical address through the `ranges` of every bus above. `None` if
@@ -264,71 +227,44 @@ impl<'a> Node<'_, 'a> {
     #[must_use]
     #[inline(never)]
     pub fn reg(&self, index: usize) -> Option<Range> {
-        let mut range = self.raw_reg(index)?;
-        // From the parent up to below the root.
-        let mut upper = self.levels.len().checked_sub(1)?;
-        while upper > 1 {
-            upper -= 1;
-            let (bus, parent) = (self.levels.get(upper)?, self.levels.get(upper - 1)?);
-            range.start = translate(bus, parent.address_cells, range)?;
+        let range = self.raw_reg(index)?;
+        // The root is no bus.
+        let buses = self.and_above().skip(1).take(self.depth().saturating_sub(1));
+        let start = { buses }.try_fold(range.start, |start, bus| bus.translate(start))?;
+        Some(Range { start, ..range })
+    }
+
+    /// Takes an address on this bus to the address space of the bus above.
+    fn translate(&self, address: u64) -> Option<u64> {
+        let ranges = self.property(b"ranges")?;
+        if ranges.is_empty() {
+            return Some(address);
         }
-        Some(range)
+        let ((child, size), (parent, _)) = (self.cells(), self.parent()?.cells());
+        let width = child.checked_add(parent)?.checked_add(size)?.checked_mul(4).filter(|&width| width > 0)?;
+        ranges.chunks_exact(width).find_map(|entry| {
+            let offset = address.checked_sub(cells(entry, 0, child)?)?;
+            let len = cells(entry, (child + parent) * 4, size)?;
+            (offset < len).then_some(cells(entry, child * 4, parent)?.checked_add(offset)?)
+        })
     }
 
-    /// Its first interrupt: the number at the GIC, and whether it is signalled by an edge. `None` if it has none.
-    #[must_use]
-    pub fn interrupt(&self) -> Option<(u32, bool)> {
-        let value = self.level.interrupts;
-        let base = if be32(value, 0)? == 0 { 32 } else { 16 };
-        Some((be32(value, 4)?.checked_add(base)?, be32(value, 8)? & 3 != 0))
+    /// Cells of an address and of a size in what it contains.
+    fn cells(&self) -> (usize, usize) {
+        let number = |name, otherwise| self.number(name).unwrap_or(otherwise) as usize;
+        (number(b"#address-cells", 2), number(b"#size-cells", 1))
     }
-
-    fn parent(&self) -> Option<&Level<'a>> {
-        self.levels.get(self.levels.len().checked_sub(2)?)
-    }
-}
-
-/// Takes an address on `bus` to the address space of the bus above, which has `parent_cells`.
-fn translate(bus: &Level<'_>, parent_cells: u32, range: Range) -> Option<u64> {
-    let ranges = bus.ranges?;
-    if ranges.is_empty() {
-        return Some(range.start);
-    }
-    let (child, parent, size) = (bus.address_cells as usize, parent_cells as usize, bus.size_cells as usize);
-    let width = child.checked_add(parent)?.checked_add(size)?.checked_mul(4)?;
-    if width == 0 {
-        return None;
-    }
-    for entry in ranges.chunks_exact(width) {
-        let offset = range.start.checked_sub(cells(entry, 0, child)?);
-        if let Some(offset) =
-            offset.filter(|&offset| cells(entry, (child + parent) * 4, size).is_some_and(|len| offset < len))
-        {
-            return cells(entry, child * 4, parent)?.checked_add(offset);
-        }
-    }
-    None
 }
 
 /// Reads a number of `count` cells; of three (PCI), the low two.
 #[inline(never)]
-fn cells(bytes: &[u8], at: usize, count: usize) -> Option<u64> {
-    match count {
-        0 => Some(0),
-        1 => be32(bytes, at).map(u64::from),
-        2 => be64(bytes, at),
-        3 => be64(bytes, at + 4),
-        _ => None,
-    }
+pub(crate) fn cells(bytes: &[u8], at: usize, count: usize) -> Option<u64> {
+    (0..count).try_fold(0, |number, index| Some(number << 32 | u64::from(be32(bytes, at + index * 4)?)))
 }
 
-#[inline(never)]
+#[inline(always)]
 fn be32(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn be64(bytes: &[u8], at: usize) -> Option<u64> {
-    Some(u64::from(be32(bytes, at)?) << 32 | u64::from(be32(bytes, at.checked_add(4)?)?))
 }
 
 /// Whether the first of `strings` is `name`.

@@ -66,20 +66,20 @@ impl Uart {
 
     /// Sends a byte, waiting for room.
     pub fn put(&self, byte: u8) {
-        while !match self.kind {
-            UartKind::Pl011 => self.read(pl011::FLAGS) & pl011::FLAGS_FULL == 0,
-            UartKind::Ns16550 { .. } => self.read(ns16550::LINE_STATUS) & ns16550::LINE_STATUS_ROOM != 0,
-        } {
-            core::hint::spin_loop();
-        }
+        self.wait(pl011::FLAGS_FULL, ns16550::LINE_STATUS_ROOM);
         self.write(DATA, byte.into());
     }
 
     /// Waits until everything has left.
     pub fn flush(&self) {
-        while !match self.kind {
-            UartKind::Pl011 => self.read(pl011::FLAGS) & pl011::FLAGS_BUSY == 0,
-            UartKind::Ns16550 { .. } => self.read(ns16550::LINE_STATUS) & ns16550::LINE_STATUS_IDLE != 0,
+        self.wait(pl011::FLAGS_BUSY, ns16550::LINE_STATUS_IDLE);
+    }
+
+    /// Waits until a PL011 does not say `busy`, a 16550 `ready`.
+    fn wait(&self, busy: u32, ready: u32) {
+        while match self.kind {
+            UartKind::Pl011 => self.read(pl011::FLAGS) & busy != 0,
+            UartKind::Ns16550 { .. } => self.read(ns16550::LINE_STATUS) & ready == 0,
         } {
             core::hint::spin_loop();
         }

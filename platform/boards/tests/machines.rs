@@ -1,7 +1,8 @@
 //! Machines as their device trees describe them. Those of QEMU's `virt` were written by QEMU (`-M virt,dumpdtb=`).
 
+use portico_boards::devices::interrupt_at;
 use portico_boards::machine::NO_GIC;
-use portico_boards::tree::{NO_TREE, TRUNCATED, Tree};
+use portico_boards::tree::{NO_TREE, Refusal, TRUNCATED, Tree};
 use portico_boards::{Gic, Machine, Psci, Range, UartKind, power};
 use proptest::prelude::*;
 
@@ -14,72 +15,79 @@ static VIRT_GICV3: &[u8] = &Aligned(*include_bytes!("machines/virt-gicv3.dtb")).
 static RPI4: &[u8] = &Aligned(*include_bytes!("machines/rpi4.dtb")).0;
 static ODD: &[u8] = &Aligned(*include_bytes!("machines/odd.dtb")).0;
 
+fn read(dtb: &[u8]) -> Result<Machine<'_>, Refusal> {
+    let mut machine = Machine::default();
+    machine.read(dtb).map(|()| machine)
+}
+
 fn range(start: u64, len: u64) -> Range {
     Range { start, len }
 }
 
 #[test]
 fn virt_with_gicv3() {
-    let machine = Machine::from_dtb(VIRT_GICV3).unwrap();
+    let machine = read(VIRT_GICV3).unwrap();
     assert_eq!(&machine.memory[..], &[range(0x4000_0000, 1 << 30)]);
     assert!(machine.reserved.is_empty());
     assert_eq!(machine.psci, Psci::Smc);
     let mpidrs: Vec<u64> = machine.cpus.iter().map(|cpu| cpu.mpidr).collect();
     assert_eq!(mpidrs, [0, 1, 2, 3]);
     assert!(machine.cpus.iter().all(|cpu| cpu.release_address.is_none()));
-    let Gic::V3 { gicd, gicr } = machine.gic else { panic!("not a GICv3") };
-    assert_eq!(gicd, range(0x800_0000, 0x1_0000));
-    assert_eq!(&gicr[..], &[range(0x80a_0000, 0xf6_0000)]);
+    assert_eq!(machine.gic, Some(Gic::V3));
+    assert_eq!(&machine.gic_registers[..], &[range(0x800_0000, 0x1_0000), range(0x80a_0000, 0xf6_0000)]);
     let uart = machine.uart.unwrap();
-    assert_eq!((uart.kind, uart.registers, uart.interrupt), (UartKind::Pl011, range(0x900_0000, 0x1000), Some(33)));
-    assert_eq!(machine.bundle.unwrap().len, 100_000);
+    assert_eq!((uart.kind, uart.registers), (UartKind::Pl011, range(0x900_0000, 0x1000)));
+    assert_eq!(interrupt_at(VIRT_GICV3, uart.registers), Some(33));
+    assert_eq!(machine.bundle.len, 100_000);
     assert_eq!(machine.bootargs, b"portico.log=debug");
     assert_eq!(machine.rng_seed.len(), 32);
 }
 
 #[test]
 fn virt_with_gicv2() {
-    let machine = Machine::from_dtb(VIRT_GICV2).unwrap();
-    let Gic::V2 { gicd, gicc, gich, gicv } = machine.gic else { panic!("not a GICv2") };
-    assert_eq!((gicd.start, gicc.start, gich.start, gicv.start), (0x800_0000, 0x801_0000, 0x803_0000, 0x804_0000));
+    let machine = read(VIRT_GICV2).unwrap();
+    assert_eq!(machine.gic, Some(Gic::V2));
+    let starts: Vec<u64> = machine.gic_registers.iter().map(|range| range.start).collect();
+    assert_eq!(starts, [0x800_0000, 0x801_0000, 0x803_0000, 0x804_0000]);
 }
 
 #[test]
 fn raspberry_pi_4() {
-    let machine = Machine::from_dtb(RPI4).unwrap();
+    let machine = read(RPI4).unwrap();
     let memory = [range(0, 0x3b40_0000), range(0x4000_0000, 0xbc00_0000), range(1 << 32, 1 << 30)];
     assert_eq!(&machine.memory[..], &memory);
     assert_eq!(&machine.reserved[..], &[range(0, 0x1000), range(0x3e00_0000, 0x1_0000)]);
     assert_eq!(machine.psci, Psci::None);
     let release: Vec<_> = machine.cpus.iter().map(|cpu| cpu.release_address.unwrap()).collect();
     assert_eq!(release, [0xd8, 0xe0, 0xe8, 0xf0]);
-    let Gic::V2 { gicd, gicv, .. } = machine.gic else { panic!("not a GICv2") };
+    assert_eq!(machine.gic, Some(Gic::V2));
+    let [gicd, _, _, gicv] = machine.gic_registers[..] else { panic!("not four parts") };
     assert_eq!((gicd, gicv), (range(0xff84_1000, 0x1000), range(0xff84_6000, 0x2000)));
     let uart = machine.uart.unwrap();
     assert_eq!(uart.kind, UartKind::Ns16550 { register_shift: 2, wide: true });
-    assert_eq!((uart.registers.start, uart.interrupt), (0xfe21_5040, Some(125)));
-    assert_eq!(machine.bundle, Some(range(0x800_0000, 0x10_0000)));
+    assert_eq!((uart.registers.start, interrupt_at(RPI4, uart.registers)), (0xfe21_5040, Some(125)));
+    assert_eq!(machine.bundle, range(0x800_0000, 0x10_0000));
     assert_eq!(power::find(RPI4), Some(range(0xfe10_0000, 0x114)));
     assert_eq!(power::find(VIRT_GICV3), None);
 }
 
 #[test]
 fn unusual_but_legal() {
-    let machine = Machine::from_dtb(ODD).unwrap();
+    let machine = read(ODD).unwrap();
     let uart = machine.uart.unwrap();
-    assert_eq!((uart.registers, uart.interrupt), (range(0x1090_0100, 0x100), Some(37)));
+    assert_eq!((uart.registers, interrupt_at(ODD, uart.registers)), (range(0x1090_0100, 0x100), Some(37)));
     assert_eq!(uart.kind, UartKind::Ns16550 { register_shift: 2, wide: true });
     assert_eq!(machine.psci, Psci::Hvc);
     assert_eq!(machine.cpus[0].mpidr, 0x1_0000_0203);
-    let Gic::V3 { gicr, .. } = machine.gic else { panic!("not a GICv3") };
-    assert_eq!(&gicr[..], &[range(0x2f10_0000, 0x4_0000), range(0x2f20_0000, 0x8_0000)]);
+    assert_eq!(machine.gic, Some(Gic::V3));
+    assert_eq!(&machine.gic_registers[1..], &[range(0x2f10_0000, 0x4_0000), range(0x2f20_0000, 0x8_0000)]);
 }
 
 #[test]
 fn refusals() {
-    assert_eq!(Machine::from_dtb(&[]).unwrap_err(), TRUNCATED);
-    assert_eq!(Machine::from_dtb(&[0; 64]).unwrap_err(), NO_TREE);
-    assert_eq!(Machine::from_dtb(&RPI4[..100]).unwrap_err(), TRUNCATED);
+    assert_eq!(read(&[]).unwrap_err(), TRUNCATED);
+    assert_eq!(read(&[0; 64]).unwrap_err(), NO_TREE);
+    assert_eq!(read(&RPI4[..100]).unwrap_err(), TRUNCATED);
     // Without its interrupt controller, a machine still has a console to complain on.
     let mut bytes = RPI4.to_vec();
     let at = bytes.windows(11).position(|window| window == b"arm,gic-400").unwrap();
@@ -135,7 +143,7 @@ proptest! {
             let at = index.index(bytes.len());
             bytes[at] = value;
         }
-        let _ = Machine::from_dtb(&bytes);
+        let _ = read(&bytes);
         let _ = power::find(&bytes);
     }
 }

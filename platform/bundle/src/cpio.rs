@@ -1,17 +1,12 @@
 //! Reader of cpio archives in the "newc" format.
 //!
-//! Two ways in: [`Archive`] borrows an archive that is in memory as a whole; [`locate`] finds one entry through
-//! a callback, for a caller (EL2) that sees memory only through a small window. Both refuse anything malformed
-//! and never panic, whatever the bytes are.
+//! [`Archive`] borrows an archive that is in memory as a whole. It refuses anything malformed and never panics,
+//! whatever the bytes are.
 //!
 //! Names may be padded with NULs inside the name field; the writer aligns data in this way. Checksummed
 //! archives (magic `070702`) and the old binary forms are refused.
 
-#[cfg(any(feature = "write", feature = "description"))]
-mod archive;
-
-#[cfg(any(feature = "write", feature = "description"))]
-pub use archive::{Archive, Entries, Entry};
+use core::fmt;
 
 /// Size of the fixed part of an entry's header, in bytes.
 pub const HEADER_BYTES: usize = 110;
@@ -35,19 +30,121 @@ pub enum CpioError {
     BadField,
     /// A name is empty, too long, not UTF-8, or its field does not end with a NUL.
     BadName,
-    /// The caller's callback could not read.
-    Unreadable,
 }
 
-/// The decoded fixed part of an entry's header.
+/// One entry of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
+pub struct Entry<'a> {
+    /// Its name, without padding.
+    pub name: &'a str,
     /// File type and permissions, as in Unix.
     pub mode: u32,
+    /// Offset of the data from the start of the archive, in bytes.
+    pub offset: usize,
+    /// Its data.
+    pub data: &'a [u8],
+}
+
+/// An archive in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Archive<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> Archive<'a> {
+    /// Wraps the bytes of an archive. Nothing is checked before the entries are read. Bytes after the trailer are
+    /// ignored, since an initrd may be rounded up to whole pages.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Archive { bytes }
+    }
+
+    /// Iterates over the entries up to the trailer. After an error the iterator ends.
+    pub fn entries(&self) -> Entries<'a> {
+        Entries { bytes: self.bytes, offset: Some(0) }
+    }
+
+    /// Finds the first entry with this name.
+    ///
+    /// # Errors
+    /// Those of the entries before it.
+    pub fn find(&self, name: &str) -> Result<Option<Entry<'a>>, CpioError> {
+        for entry in self.entries() {
+            let entry = entry?;
+            if entry.name == name {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Iterator over the entries of an [`Archive`].
+#[derive(Clone, Debug)]
+pub struct Entries<'a> {
+    bytes: &'a [u8],
+    /// Offset of the next header; `None` at the end and after an error.
+    offset: Option<u64>,
+}
+
+impl<'a> Entries<'a> {
+    fn read(&mut self, offset: u64) -> Result<Option<Entry<'a>>, CpioError> {
+        let tail = self.bytes.get(usize::try_from(offset).map_err(|_| CpioError::Truncated)?..);
+        let tail = tail.ok_or(CpioError::Truncated)?;
+        let (fixed, rest) = tail.split_first_chunk::<HEADER_BYTES>().ok_or(CpioError::Truncated)?;
+        let header = Header::parse(fixed)?;
+        let name = name_of(rest.get(..header.name_bytes as usize).ok_or(CpioError::Truncated)?)?;
+        if name == TRAILER {
+            return Ok(None);
+        }
+        let start = header.data_offset(offset).ok_or(CpioError::Truncated)?;
+        let start = usize::try_from(start).map_err(|_| CpioError::Truncated)?;
+        let end = start.checked_add(header.data_bytes as usize).ok_or(CpioError::Truncated)?;
+        let data = self.bytes.get(start..end).ok_or(CpioError::Truncated)?;
+        self.offset = header.next_offset(offset);
+        Ok(Some(Entry { name, mode: header.mode, offset: start, data }))
+    }
+}
+
+impl<'a> Iterator for Entries<'a> {
+    type Item = Result<Entry<'a>, CpioError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let offset = self.offset.take()?;
+        self.read(offset).transpose()
+    }
+}
+
+/// Takes the name out of a name field: what is before the first NUL.
+fn name_of(field: &[u8]) -> Result<&str, CpioError> {
+    let length = field.iter().position(|&b| b == 0).ok_or(CpioError::BadName)?;
+    if length == 0 || length > MAX_NAME || field.last() != Some(&0) {
+        return Err(CpioError::BadName);
+    }
+    let name = field.get(..length).ok_or(CpioError::BadName)?;
+    core::str::from_utf8(name).map_err(|_| CpioError::BadName)
+}
+
+impl fmt::Display for CpioError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CpioError::Truncated => "archive is truncated",
+            CpioError::BadMagic => "not a cpio archive of the newc format",
+            CpioError::BadField => "archive header field is not hexadecimal",
+            CpioError::BadName => "archive entry has a bad name",
+        })
+    }
+}
+
+impl core::error::Error for CpioError {}
+
+/// The decoded fixed part of an entry's header.
+struct Header {
+    /// File type and permissions, as in Unix.
+    mode: u32,
     /// Size of the data, in bytes.
-    pub data_bytes: u32,
+    data_bytes: u32,
     /// Size of the name field, in bytes, all NULs included.
-    pub name_bytes: u32,
+    name_bytes: u32,
 }
 
 impl Header {
@@ -55,7 +152,7 @@ impl Header {
     ///
     /// # Errors
     /// `BadMagic`, `BadField`, or `BadName` for a name field of a size that cannot be.
-    pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Header, CpioError> {
+    fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Header, CpioError> {
         let (magic, fields_of) = bytes.split_first_chunk().ok_or(CpioError::Truncated)?;
         if magic != MAGIC {
             return Err(CpioError::BadMagic);
@@ -74,12 +171,12 @@ impl Header {
     }
 
     /// Offset of the data of the entry whose header is at `offset`; `None` if it wraps.
-    pub fn data_offset(&self, offset: u64) -> Option<u64> {
+    fn data_offset(&self, offset: u64) -> Option<u64> {
         align4(offset.checked_add(HEADER_BYTES as u64)?.checked_add(u64::from(self.name_bytes))?)
     }
 
     /// Offset of the entry that follows the one whose header is at `offset`; `None` if it wraps.
-    pub fn next_offset(&self, offset: u64) -> Option<u64> {
+    fn next_offset(&self, offset: u64) -> Option<u64> {
         align4(self.data_offset(offset)?.checked_add(u64::from(self.data_bytes))?)
     }
 }
@@ -93,59 +190,4 @@ fn hex(digits: &[u8; 8]) -> Result<u32, CpioError> {
 
 fn align4(value: u64) -> Option<u64> {
     Some(value.checked_add(3)? & !3)
-}
-
-/// Finds an entry of an archive of `len` bytes that the caller reads piecewise: `read(offset, buffer)` fills the
-/// buffer with the bytes from `offset` on and says whether it could; it is only asked for bytes below `len`.
-/// Returns the offset and size of the data, or `None` if there is no such entry. `name` has at most
-/// 63 bytes; a longer one is never found.
-///
-/// # Errors
-/// Those of the entries before it, and `Unreadable` if `read` failed.
-pub fn locate(
-    len: u64,
-    name: &str,
-    read: &mut dyn FnMut(u64, &mut [u8]) -> bool,
-) -> Result<Option<(u64, u64)>, CpioError> {
-    let mut offset = 0;
-    loop {
-        let mut fixed = [0; HEADER_BYTES];
-        fetch(len, offset, &mut fixed, read)?;
-        let header = Header::parse(&fixed)?;
-        // Enough of the name field to tell it from any name that is looked for.
-        let mut field = [0; 64];
-        let known = field.get_mut(..64.min(header.name_bytes as usize)).ok_or(CpioError::BadName)?;
-        let at = offset.checked_add(HEADER_BYTES as u64).ok_or(CpioError::Truncated)?;
-        fetch(len, at, known, read)?;
-        let end = known.iter().position(|&b| b == 0).unwrap_or(known.len());
-        let found = known.get(..end).unwrap_or_default();
-        let data = header.data_offset(offset).ok_or(CpioError::Truncated)?;
-        let data_end = data.checked_add(u64::from(header.data_bytes)).ok_or(CpioError::Truncated)?;
-        if end == 0 {
-            return Err(CpioError::BadName);
-        }
-        if end < 64 && found == TRAILER.as_bytes() {
-            return Ok(None);
-        }
-        if data_end > len {
-            return Err(CpioError::Truncated);
-        }
-        if end < 64 && found == name.as_bytes() {
-            return Ok(Some((data, u64::from(header.data_bytes))));
-        }
-        offset = header.next_offset(offset).ok_or(CpioError::Truncated)?;
-    }
-}
-
-fn fetch(
-    len: u64,
-    offset: u64,
-    buffer: &mut [u8],
-    read: &mut dyn FnMut(u64, &mut [u8]) -> bool,
-) -> Result<(), CpioError> {
-    let end = offset.checked_add(buffer.len() as u64).ok_or(CpioError::Truncated)?;
-    if end > len {
-        return Err(CpioError::Truncated);
-    }
-    if read(offset, buffer) { Ok(()) } else { Err(CpioError::Unreadable) }
 }

@@ -4,28 +4,25 @@
 //! (`tests/`), and a coverage-guided fuzzer on what it finds. An assertion in them states what must hold of
 //! input that was accepted.
 
-use crate::cpio::{Archive, locate};
+use crate::cpio::Archive;
 use crate::description::System;
+use portico_core::bundle::{IMAGE, Manager};
 
-/// The archive reader: both ways into an archive agree, and data lies inside of it.
+/// The archive reader: data lies inside of the archive.
 pub fn cpio(bytes: &[u8]) {
-    let mut damaged = false;
-    for entry in Archive::new(bytes).entries() {
-        let Ok(entry) = entry else {
-            damaged = true;
-            break;
-        };
+    for entry in Archive::new(bytes).entries().flatten() {
         let end = entry.offset + entry.data.len();
         assert_eq!(bytes.get(entry.offset..end), Some(entry.data));
     }
-    let read = &mut |offset: u64, buffer: &mut [u8]| {
-        let source = usize::try_from(offset).ok().and_then(|at| bytes.get(at..)?.get(..buffer.len()));
-        source.map(|source| buffer.copy_from_slice(source)).is_some()
+}
+
+/// What EL2 reads of a bundle: what it accepts lies inside of it.
+pub fn manager(bytes: &[u8]) {
+    let read = |at: u64, to: &mut [u8]| {
+        to.copy_from_slice(bytes.get(at as usize..).unwrap_or_default().get(..to.len()).unwrap_or_default())
     };
-    let located = locate(bytes.len() as u64, "manager", read);
-    if let (false, Ok(located)) = (damaged, located) {
-        let found = Archive::new(bytes).find("manager").ok().flatten();
-        assert_eq!(located, found.map(|entry| (entry.offset as u64, entry.data.len() as u64)));
+    if let Ok(manager) = Manager::read(bytes.len() as u64, read) {
+        assert!(IMAGE + manager.file_bytes <= bytes.len() as u64 && manager.file_bytes <= manager.memory_bytes);
     }
 }
 

@@ -1,10 +1,11 @@
 //! The boot bundle: one file that holds everything a Portico machine starts from.
 //!
 //! A bundle is a standard cpio archive (format "newc"), handed to EL2 as an initrd is handed to Linux. Its
-//! entries are named by [`names`]. EL2 reads it only to find the manager, by [`cpio`] without any feature; the
-//! manager reads the rest, and `portico` writes it.
+//! entries are named by [`names`]. EL2 knows where the manager is in it; the manager reads the rest, and `portico`
+//! writes it.
 //!
-//! * `cpio`: reader; with feature `write` also the writer.
+//! * `cpio`: reader.
+//! * `writer`: with feature `write`, writer.
 //! * `description`: with feature `description`, the compiled system description.
 //!
 //! It does not check what is inside the images, and knows nothing of where the bundle lies in memory.
@@ -24,7 +25,9 @@ pub mod writer;
 
 /// Names of the entries of a bundle.
 pub mod names {
-    /// The manager, a flat arm64 `Image`.
+    /// The manager's device tree, of one page: the first entry.
+    pub const MANAGER_TREE: &str = "manager.dtb";
+    /// The manager, a flat arm64 `Image`: the second.
     pub const MANAGER: &str = "manager";
     /// The compiled system description.
     pub const SYSTEM: &str = "system";

@@ -4,15 +4,20 @@
 //! can map an image instead of copying it. The space is made by NULs at the end of the name field, which every
 //! reader of the format skips. The output depends on nothing but the input: no times, no owners.
 
-use crate::DATA_ALIGN;
+mod tree;
+
 use crate::cpio::{HEADER_BYTES, MAX_NAME, TRAILER};
+use crate::{DATA_ALIGN, names};
 use alloc::format;
 use alloc::vec::Vec;
 use core::fmt;
+use portico_core::bundle;
 
 /// Regular file, readable by all.
 const MODE: u32 = 0o100_644;
 
+/// Bytes of the manager's memory for its heap, to begin with: it takes more itself when it needs more.
+const HEAP_BYTES: u64 = 128 << 10;
 /// Why an entry could not be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteError {
@@ -20,6 +25,8 @@ pub enum WriteError {
     BadName,
     /// The data is 4 GiB or larger.
     TooLarge,
+    /// The manager is not an arm64 Image to be run at the beginning of its RAM.
+    NoImage,
 }
 
 impl fmt::Display for WriteError {
@@ -27,6 +34,7 @@ impl fmt::Display for WriteError {
         f.write_str(match self {
             WriteError::BadName => "bad name for an archive entry",
             WriteError::TooLarge => "archive entry of 4 GiB or more",
+            WriteError::NoImage => "not an arm64 Image that runs at the beginning of its memory",
         })
     }
 }
@@ -38,12 +46,27 @@ impl core::error::Error for WriteError {}
 pub struct Writer {
     bytes: Vec<u8>,
     inode: u32,
+    /// Bytes of the manager's memory, if this is a bundle: its tree is not written yet.
+    manager_bytes: Option<u64>,
 }
 
 impl Writer {
     /// Starts an empty archive.
     pub fn new() -> Self {
         Writer::default()
+    }
+
+    /// Starts a bundle with what EL2 looks for in it: the manager's device tree and `manager`, its flat Image.
+    ///
+    /// # Errors
+    /// `NoImage` or `TooLarge`.
+    pub fn with_manager(manager: &[u8]) -> Result<Self, WriteError> {
+        let mut image = manager.to_vec();
+        let memory_bytes = add_heap(&mut image).ok_or(WriteError::NoImage)?;
+        let mut writer = Writer { manager_bytes: Some(memory_bytes), ..Writer::default() };
+        writer.add(names::MANAGER_TREE, &[0; DATA_ALIGN])?;
+        writer.add(names::MANAGER, &image)?;
+        Ok(writer)
     }
 
     /// Appends an entry.
@@ -71,6 +94,10 @@ impl Writer {
         self.header(0, 0, 0, TRAILER.len() + 1);
         self.bytes.extend_from_slice(TRAILER.as_bytes());
         self.bytes.resize((self.bytes.len() + 1).next_multiple_of(DATA_ALIGN), 0);
+        if let Some(memory_bytes) = self.manager_bytes {
+            let tree = tree::manager(memory_bytes, self.bytes.len() as u64);
+            self.bytes.iter_mut().skip(bundle::TREE as usize).zip(tree).for_each(|(to, byte)| *to = byte);
+        }
         self.bytes
     }
 
@@ -85,4 +112,22 @@ impl Writer {
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
     }
+}
+
+/// Makes the Image's header say how much memory EL2 gives it, heap included, and returns that, in bytes.
+/// (Linux, Documentation/arch/arm64/booting.rst, "Call the kernel image")
+fn add_heap(image: &mut [u8]) -> Option<u64> {
+    let len = image.len() as u64;
+    let (header, _) = image.split_first_chunk_mut::<64>()?;
+    let (text_offset, rest) = header.get_mut(8..)?.split_first_chunk_mut()?;
+    let (image_size, rest) = rest.split_first_chunk_mut()?;
+    // Flags: bit 0 for big-endian; bits 2:1 for the size of a page, 0 for unknown, 1 for 4 KiB.
+    let [flags, ..] = *rest else { return None };
+    if *text_offset != [0; 8] || flags & 1 != 0 || flags >> 1 & 3 > 1 || rest.get(32..36) != Some(b"ARM\x64") {
+        return None;
+    }
+    let memory_bytes = u64::from_le_bytes(*image_size).max(len).checked_add(HEAP_BYTES)?;
+    let memory_bytes = memory_bytes.checked_next_multiple_of(DATA_ALIGN as u64)?;
+    *image_size = memory_bytes.to_le_bytes();
+    Some(memory_bytes)
 }

@@ -30,7 +30,7 @@ pub use machine::{Machine, MachineKind};
 pub use portico_bundle::description;
 
 use portico_bundle::names;
-use portico_bundle::writer::Writer;
+use portico_bundle::writer::{WriteError, Writer};
 use std::path::{Path, PathBuf};
 
 /// Finds an image that the project builds: scheme and name of `example:ping` to its file. The error says what to do.
@@ -139,7 +139,7 @@ pub enum BundleError {
         /// The entry.
         entry: String,
         /// Why.
-        error: portico_bundle::writer::WriteError,
+        error: WriteError,
     },
     /// The description cannot be encoded.
     #[error(transparent)]
@@ -152,18 +152,16 @@ impl System {
     /// # Errors
     /// See [`BundleError`].
     pub fn bundle(&self, manager: &[u8]) -> Result<Vec<u8>, BundleError> {
-        if manager.get(56..60) != Some(b"ARM\x64") {
-            return Err(BundleError::Manager);
-        }
         if self.images.iter().any(|image| image.bytes.is_empty()) {
             return Err(BundleError::ImagesNotRead);
         }
-        let mut writer = Writer::new();
+        let mut writer = Writer::with_manager(manager).map_err(|error| match error {
+            WriteError::NoImage => BundleError::Manager,
+            error => BundleError::Entry { entry: names::MANAGER.to_owned(), error },
+        })?;
         let mut add = |entry: &str, data: &[u8]| {
             writer.add(entry, data).map_err(|error| BundleError::Entry { entry: entry.to_owned(), error })
         };
-        // EL2 looks for the manager: it comes first.
-        add(names::MANAGER, manager)?;
         add(names::SYSTEM, &self.description.encode()?)?;
         for image in &self.images {
             add(&image.entry, &image.bytes)?;

@@ -260,7 +260,10 @@ fn bundle_holds_each_file_once_and_is_reproducible() {
     assert_eq!(bundle, system.bundle(&manager).unwrap());
     let archive = Archive::new(&bundle);
     let entries: Vec<&str> = archive.entries().map(|entry| entry.unwrap().name).collect();
-    assert_eq!(entries, ["manager", "system", "image/image", "ramdisk/disk", "image/good", "service/console"]);
+    assert_eq!(
+        entries,
+        ["manager.dtb", "manager", "system", "image/image", "ramdisk/disk", "image/good", "service/console"]
+    );
     let encoded = archive.find("system").unwrap().unwrap().data;
     assert_eq!(description::System::decode(encoded).unwrap(), system.description);
     assert!(matches!(system.bundle(b"\x7fELF"), Err(BundleError::Manager)));

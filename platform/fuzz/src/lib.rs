@@ -32,11 +32,11 @@ pub struct Target {
 /// Every target.
 pub const TARGETS: &[Target] = &[
     Target { name: "cpio", run: portico_bundle::fuzz::cpio, seeds: seeds::bundles, cost: 1 },
+    Target { name: "manager", run: portico_bundle::fuzz::manager, seeds: seeds::bundles, cost: 1 },
     Target { name: "compiled", run: portico_bundle::fuzz::description, seeds: seeds::compiled, cost: 1 },
     Target { name: "toml", run: targets::toml, seeds: seeds::toml, cost: 1 },
     Target { name: "kernel", run: targets::kernel, seeds: seeds::kernels, cost: 1 },
     Target { name: "machine_dtb", run: targets::machine_dtb, seeds: seeds::device_trees, cost: 1 },
-    Target { name: "image_header", run: targets::image_header, seeds: seeds::kernels, cost: 1 },
     Target { name: "shell", run: targets::shell, seeds: seeds::command_lines, cost: 1 },
     Target { name: "console", run: portico_console::fuzz::console, seeds: seeds::command_lines, cost: 1 },
     Target { name: "block_request", run: targets::block_request, seeds: seeds::block_requests, cost: 1 },

@@ -72,7 +72,8 @@ pub fn bundles() -> Vec<Vec<u8>> {
         // These names are good and the data is short.
         let _ = writer.add(name, data);
     }
-    vec![writer.finish(), Writer::new().finish()]
+    let system = kernels().iter().find_map(|kernel| Writer::with_manager(kernel).ok()).map(Writer::finish);
+    vec![writer.finish(), Writer::new().finish(), system.unwrap_or_default()]
 }
 
 /// Kernels: an ELF file of two segments and an `Image`.

@@ -122,7 +122,8 @@ fn calls() -> Result<Vec<Group>, String> {
             &Words(CALL, "info"),
             &[],
             numbers!(call::info; UPCALL_VINTID, UPCALL_KIND, UPCALL_GICV_IPA, VCPU_PAGE_IPA, VCPU_INDEX, VCPU_COUNT,
-                VCPU_MPIDR, INFO_PAGE_IPA, GENERATION, BUDGET_LEFT, SYSTEM_HANDLE, COUNTER_OFFSET, RESTARTS),
+                VCPU_MPIDR, INFO_PAGE_IPA, GENERATION, BUDGET_LEFT, SYSTEM_HANDLE, COUNTER_OFFSET, RESTARTS,
+                MACHINE_TREE),
         )?,
         group(
             ("exit", "Kinds of `self_exit`", "PORTICO_EXIT_"),
@@ -208,7 +209,7 @@ fn layout() -> Result<Vec<Group>, String> {
             &Words(DT, ""),
             &["RAM_BASE", "VCPU_PAGES", "INFO_PAGE", "GICV", "WINDOWS"],
             texts!(dt; MACHINE, HYPERVISOR, HYPERVISOR_PATH, CONSOLE, CHANNEL, NAME, PEER, PORT, COOKIE, SIDE, BLOCK, NET, CONTROL, UART, DMA, QUEUES, QUEUE,
-                MACHINE_ADDRESS, INTERRUPT, BUNDLE_NODE, MACHINE_DTB_NODE),
+                MACHINE_ADDRESS, INTERRUPT, BUNDLE_NODE),
         )?,
     ])
 }
@@ -318,7 +319,7 @@ fn devices() -> Result<Vec<Group>, String> {
 }
 
 /// Constants of `dt` that are text.
-const DT_TEXTS: [&str; 21] = [
+const DT_TEXTS: [&str; 20] = [
     "MACHINE",
     "HYPERVISOR",
     "HYPERVISOR_PATH",
@@ -339,5 +340,4 @@ const DT_TEXTS: [&str; 21] = [
     "MACHINE_ADDRESS",
     "INTERRUPT",
     "BUNDLE_NODE",
-    "MACHINE_DTB_NODE",
 ];

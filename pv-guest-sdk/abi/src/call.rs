@@ -276,6 +276,8 @@ pub mod info {
     /// How often the domain that EL2 started was begun anew (its handles and mappings stay; its status tells why it ended last), for that domain;
     /// `NotFound` for every other.
     pub const RESTARTS: u64 = 13;
+    /// IPA of the machine's own device tree, for the domain that EL2 started; `NotFound` for every other.
+    pub const MACHINE_TREE: u64 = 14;
 }
 
 /// Kinds of `self_exit`.

@@ -11,7 +11,6 @@
 //!     net@IPA { compatible = "portico,net"; portico,name = "net0"; reg; portico,port; portico,cookie; portico,side; };
 //!     control { compatible = "portico,control"; reg; portico,port; portico,side; };   (services only)
 //!     bundle { reg; };         (manager only)
-//!     machine-dtb { reg; };    (manager only)
 //! };
 //! ```
 //! `reg` has 2 address and 2 size cells. An interrupt has three cells: [`interrupt::PERCPU`] and a bit of every vCPU, and its trigger (1 edge,
@@ -59,8 +58,6 @@ pub const MACHINE_ADDRESS: &str = "portico,machine-address";
 pub const INTERRUPT: &str = "portico,interrupt";
 /// Name of the node of the boot bundle.
 pub const BUNDLE_NODE: &str = "bundle";
-/// Name of the node of the machine's own device tree.
-pub const MACHINE_DTB_NODE: &str = "machine-dtb";
 /// IPA at which RAM begins in every domain.
 pub const RAM_BASE: u64 = 0x4000_0000;
 /// IPA of the first vCPU page; that of vCPU n is n pages above.

@@ -78,12 +78,7 @@ fn devices(books: &mut Books) -> Outcome {
 
 /// What the machine's device tree says of it.
 fn is_raspberry() -> bool {
-    let Some(range) = dtb::machine_dtb() else { return false };
-    // SAFETY: EL2 mapped the machine's device tree there, read-only and for good.
-    let bytes = unsafe {
-        core::slice::from_raw_parts(core::ptr::with_exposed_provenance::<u8>(range.base as usize), range.len as usize)
-    };
-    bytes.windows(11).any(|window| window == b"raspberrypi")
+    dtb::machine().is_some_and(|bytes| bytes.windows(11).any(|window| window == b"raspberrypi"))
 }
 
 fn interrupts(books: &mut Books) -> Outcome {

@@ -4,9 +4,8 @@ use alloc::string::String;
 use portico_abi::PAGE_SIZE;
 use portico_boards::rtc;
 use portico_manager::calendar::{self, SECOND_NS};
-use portico_sdk::{mem, time};
+use portico_sdk::{dtb, mem, time};
 
-use crate::devices;
 use crate::hv::{self, Machine};
 use crate::supervisor::Manager;
 
@@ -39,7 +38,7 @@ impl Clock {
 
 /// Reads the machine's clock, if it has one.
 fn read(machine: &Machine) -> Option<u32> {
-    let registers = devices::machine_tree().and_then(rtc::find)?;
+    let registers = dtb::machine().and_then(rtc::find)?;
     let first = registers.start & !(PAGE_SIZE - 1);
     let extent = machine.device(first, 1).ok()?;
     hv::map_device_here(extent, IPA).ok()?;

@@ -77,9 +77,9 @@ impl Devices {
         if kinds.is_empty() {
             return (devices, troubles);
         }
-        let Some(bytes) = machine_tree() else { return (devices, troubles) };
+        let Some(bytes) = dtb::machine() else { return (devices, troubles) };
         if kinds.contains(&ServiceKind::Console) {
-            let added = uart(bytes).and_then(|uart| devices.add_uart(machine, &uart));
+            let added = uart(bytes).and_then(|uart| devices.add_uart(machine, bytes, &uart));
             troubles.extend(added.err().map(|why| format!("the console service has no UART: {why}")));
         }
         for compatible in [VIRTIO, EMMC2] {
@@ -153,14 +153,15 @@ impl Devices {
         Ok(())
     }
 
-    /// Adds the machine's console UART.
-    fn add_uart(&mut self, machine: &mut Machine, info: &UartInfo) -> Result<(), &'static str> {
+    /// Adds the machine's console UART, which `tree` describes.
+    fn add_uart(&mut self, machine: &mut Machine, tree: &[u8], info: &UartInfo) -> Result<(), &'static str> {
         let base = info.registers.start & !(PAGE_SIZE - 1);
         let offset = info.registers.start - base;
         let pages = offset.saturating_add(info.registers.len).div_ceil(PAGE_SIZE).clamp(1, STRIDE / PAGE_SIZE);
         let extent = machine.device(base, pages).map_err(Status::describe)?;
         // One that cannot interrupt can still be polled.
-        let interrupt = info.interrupt.and_then(|id| machine.interrupt(id, Trigger::Level).ok());
+        let interrupt = devices::interrupt_at(tree, info.registers);
+        let interrupt = interrupt.and_then(|id| machine.interrupt(id, Trigger::Level).ok());
         let slot = Slot { offset, bytes: info.registers.len, interrupt: interrupt.unwrap_or(Handle::NONE) };
         let mut properties = Vec::new();
         let mut say = |name, value| properties.push((name, value));
@@ -289,14 +290,6 @@ impl Devices {
         }
         is_quiet
     }
-}
-
-/// The machine's own device tree.
-pub fn machine_tree() -> Option<&'static [u8]> {
-    let range = dtb::machine_dtb()?;
-    let first = core::ptr::with_exposed_provenance::<u8>(range.base as usize);
-    // SAFETY: EL2 mapped the machine's device tree there, read-only and for good.
-    Some(unsafe { core::slice::from_raw_parts(first, range.len as usize) })
 }
 
 /// The machine's console UART.

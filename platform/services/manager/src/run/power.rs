@@ -4,9 +4,9 @@ use core::time::Duration;
 use portico_abi::call::{attrs, power};
 use portico_abi::{Handle, PAGE_SIZE, Status};
 use portico_boards::power::{self as board, PowerController};
-use portico_sdk::{hvc, mem, time};
+use portico_sdk::{dtb, hvc, mem, time};
 
-use crate::{devices, hv};
+use crate::hv;
 
 /// Where its registers are mapped: before those of devices for services.
 const IPA: u64 = mem::DEVICES.start;
@@ -24,7 +24,7 @@ pub fn end(system: Handle, op: u64) -> Status {
 }
 
 fn by_controller(system: Handle, op: u64) -> Result<(), Status> {
-    let registers = devices::machine_tree().and_then(board::find).ok_or(Status::NotSupported)?;
+    let registers = dtb::machine().and_then(board::find).ok_or(Status::NotSupported)?;
     let first = registers.start & !(PAGE_SIZE - 1);
     let extent = hvc::device_extent(system, first, 1, 0)?;
     hv::map_here(extent, IPA, hv::READ_WRITE | attrs::DEVICE)?;

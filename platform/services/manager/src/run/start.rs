@@ -165,7 +165,7 @@ fn description(machine: &mut Machine, bundle: &Archive<'static>) -> Result<Syste
     System::decode(entry.data).map_err(|error| error.to_string())
 }
 
-/// Options come from the description, and from the machine's boot arguments if EL2 hands those on.
+/// Options come from the description and from the machine's boot arguments.
 fn options(cmdline: &str) -> Options {
     let has = |key: &str| cmdline.split_ascii_whitespace().any(|word| word == key) || dtb::bootarg(key).is_some();
     let backoff = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("portico.backoff_ms="));
