@@ -152,7 +152,7 @@ fn record(kind: FaultKind, esr: u64, flags: u32) -> FaultRecord {
 fn fault(vcpu: Ref<Vcpu>, record: FaultRecord) -> Next {
     trace::record_wide(Event::Fault, vcpu.id, record.syndrome);
     let graph = &mut *graph::lock();
-    vcpu.record_fault(graph, record);
+    vcpu.fault.set(graph, record);
     if vcpu.domain.faults_wait.get(graph) {
         // Before this pCPU decides who is next: that may be the watcher, whose upcall is then made pending with its registers. It cannot ask
         // before the graph's lock is free, so it finds the vCPU faulted, and at rest as soon as this pCPU has let go of it.

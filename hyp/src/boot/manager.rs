@@ -4,9 +4,9 @@ use super::Boot;
 use crate::graph::{self, Graph, Ref};
 use crate::hypercall;
 use crate::object::domain::{self, Domain, DomainSpec};
-use crate::object::{extent, handle};
+use crate::object::{extent, handle, system, vcpu};
 use crate::{entropy, machine, memory, phys, power};
-use portico_abi::{BLOCK_SIZE, PAGE_SHIFT, PAGE_SIZE, Status, dt};
+use portico_abi::{BLOCK_SIZE, PAGE_SHIFT, PAGE_SIZE, Rights, Status, dt};
 use portico_arch::{cache, window};
 use portico_boards::Range;
 use portico_boards::machine::Gic;
@@ -63,7 +63,7 @@ fn build(graph: &mut Graph, boot: &Boot, ram: Range, file: Range, image: &Image)
     let manager = domain::create(graph, &spec)?;
     manager.name.set(graph, [u64::from_le_bytes(*b"manager\0"), 0]);
     // The System handle is the first of its table: that is how calls recognise its holder.
-    handle::insert_system(graph, manager)?;
+    handle::insert(graph, manager, system::system(), Rights::ROOT | Rights::INSPECT, 0)?;
     give_memory(graph, manager, boot)?;
     // Its device tree is in its last page, which it cannot spoil: it is read again if it begins anew.
     let tree = Range { start: ram.end() - FDT_BYTES, len: FDT_BYTES };
@@ -75,7 +75,7 @@ fn build(graph: &mut Graph, boot: &Boot, ram: Range, file: Range, image: &Image)
     own(graph, manager, pages_of(boot.dtb), MACHINE_DTB_IPA, Attrs::READ)?;
     hypercall::domain::set_info_page(graph, manager, dt::INFO_PAGE)?;
     hypercall::domain::set_gicv(graph, manager, dt::GICV)?;
-    let vcpu = hypercall::vcpu::build(graph, manager, 0, 0, dt::VCPU_PAGES)?;
+    let vcpu = vcpu::create(graph, manager, 0, 0, dt::VCPU_PAGES)?;
     let load = ram.start + image.text_offset;
     for page in (0..file.len).step_by(PAGE_SIZE as usize) {
         window::copy_page_clean(Pa::new(load + page), Pa::new(file.start + page));
@@ -117,7 +117,7 @@ fn claim_memory(boot: &Boot) {
 fn give_memory(graph: &mut Graph, manager: Ref<Domain>, boot: &Boot) -> Result<(), Status> {
     for range in boot.free.ranges() {
         let Some(range) = PaRange::new(range.start, range.len >> PAGE_SHIFT, PA_BITS) else { continue };
-        extent::create(graph, manager, range, false, 0)?;
+        extent::create(graph, manager, range, Attrs::READ_WRITE_EXEC, 0)?;
     }
     Ok(())
 }
@@ -125,7 +125,7 @@ fn give_memory(graph: &mut Graph, manager: Ref<Domain>, boot: &Boot) -> Result<(
 /// Makes an extent of the manager's and maps it into it.
 fn own(graph: &mut Graph, manager: Ref<Domain>, range: Range, ipa: u64, attrs: Attrs) -> Result<(), Status> {
     let pa = PaRange::new(range.start, range.len >> PAGE_SHIFT, PA_BITS).ok_or(Status::Invalid)?;
-    let handle = extent::create(graph, manager, pa, false, ipa)?;
+    let handle = extent::create(graph, manager, pa, Attrs::READ_WRITE_EXEC, ipa)?;
     let extent = handle::lookup(graph, manager, handle, portico_abi::Rights::MAP)?;
     let target = IpaRange::new(ipa, pa.pages(), 39).ok_or(Status::Invalid)?;
     while extent::map_piece(graph, extent, manager, target, attrs)?.0 == Status::Again {}

@@ -22,7 +22,7 @@ use portico_core::stage2::Attrs;
 pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
     let caller = args.caller();
     // Only who has the System handle can spend the pool.
-    handle::find_system(graph, caller).map_err(|_| Status::NoRights)?;
+    handle::check_system(graph, caller)?;
     if args.get::<4>() != 0 {
         return Err(Status::Invalid);
     }
@@ -163,13 +163,10 @@ pub fn status(args: &mut Args, graph: &mut Graph) -> Outcome {
 /// `domain_budget(domain, pages)`.
 pub fn budget(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::CONFIG)?;
-    handle::find_system(graph, args.caller()).map_err(|_| Status::NoRights)?;
+    handle::check_system(graph, args.caller())?;
     if domain.is_dying() {
         return Err(Status::BadState);
     }
     let pages = u32::try_from(args.get::<2>()).map_err(|_| Status::Invalid)?;
-    let mut budget = domain.budget.get(graph);
-    graph.pool.set_limit(&mut budget, pages)?;
-    domain.budget.set(graph, budget);
-    Ok(Status::Ok)
+    memory::with_budget(graph, domain, |pool, budget| pool.set_limit(budget, pages)).map(|()| Status::Ok)
 }

@@ -57,7 +57,7 @@ fn target(graph: &Graph, caller: Ref<Domain>, own: Handle, domain: Handle, their
         return Err(Status::Invalid);
     }
     let extent: Ref<Extent> = handle::lookup(graph, table, handle, Rights::MAP)?;
-    if extent.is_grant(graph) && extent.owner.get(graph) != target {
+    if extent.is_grant() && extent.owner != target {
         return Err(Status::NoRights);
     }
     Ok((extent, target, handle::rights(graph, table, handle)?))
@@ -68,7 +68,7 @@ pub fn map(args: &mut Args, graph: &mut Graph) -> Outcome {
     let (extent, domain, rights) =
         target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<5>())?;
     let raw = only_bits(args.get::<4>(), attrs::ALL)?;
-    let attrs = ranges::checked_attrs(raw, extent.limit(graph), rights)?;
+    let attrs = ranges::checked_attrs(raw, extent.limit, rights)?;
     let range = ranges::placement(args.get::<3>(), extent.range.get(graph).pages(), u32::from(domain.ipa_bits))?;
     args.piece(extent::map_piece(graph, extent, domain, range, attrs)?)
 }

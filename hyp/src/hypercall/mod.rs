@@ -12,6 +12,7 @@ pub mod vcpu;
 
 use crate::graph::{Graph, Ref};
 use crate::object::domain::Domain;
+use crate::object::system::System;
 use crate::object::vcpu::Vcpu;
 use portico_abi::{Handle, Rights, Status};
 
@@ -51,7 +52,7 @@ impl Args {
     /// Checks argument 1 as the System handle.
     #[inline(never)]
     pub fn system(&self, graph: &Graph) -> Result<(), Status> {
-        crate::object::handle::lookup_system(graph, self.caller(), self.handle::<1>())
+        crate::object::handle::lookup::<System>(graph, self.caller(), self.handle::<1>(), Rights::ROOT).map(drop)
     }
 
     /// The calling domain.

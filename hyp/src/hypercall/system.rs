@@ -18,6 +18,7 @@ use portico_arch::gic;
 use portico_arch::{cpu, mmu, psci, timer};
 use portico_core::addr::PaRange;
 use portico_core::extent::PA_BITS;
+use portico_core::stage2::Attrs;
 
 static BAD_CALLS: AtomicU64 = AtomicU64::new(0);
 
@@ -32,7 +33,7 @@ pub fn pool_add(args: &mut Args, graph: &mut Graph) -> Outcome {
     let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
     extent.check_idle(graph)?;
     let range = extent.range.get(graph);
-    if extent.is_device(graph) || range.bytes() != BLOCK_SIZE || !range.first().is_aligned(BLOCK_SIZE) {
+    if extent.limit.is_device() || range.bytes() != BLOCK_SIZE || !range.first().is_aligned(BLOCK_SIZE) {
         return Err(Status::Invalid);
     }
     memory::add_block(graph, range.first())?;
@@ -46,7 +47,7 @@ pub fn pool_reclaim(args: &mut Args, graph: &mut Graph) -> Outcome {
     handle::check_room(graph, args.caller())?;
     let base = graph.pool.remove_free_block().ok_or(Status::BadState)?;
     let range = PaRange::new(base.raw(), BLOCK_SIZE / PAGE_SIZE, PA_BITS).ok_or(Status::Invalid)?;
-    let handle = extent::create(graph, args.caller(), range, false, 0).inspect_err(|_| {
+    let handle = extent::create(graph, args.caller(), range, Attrs::READ_WRITE_EXEC, 0).inspect_err(|_| {
         // It was there a moment ago, so there is room for it.
         let _ = memory::add_block(graph, base);
     })?;
@@ -76,7 +77,7 @@ pub fn device_extent(args: &mut Args, graph: &mut Graph) -> Outcome {
     if !phys::is_free_device(range) {
         return Err(Status::Invalid);
     }
-    let handle = extent::create(graph, args.caller(), range, true, args.get::<4>())?;
+    let handle = extent::create(graph, args.caller(), range, Attrs::DEVICE, args.get::<4>())?;
     args.done([u64::from(handle.raw())])
 }
 

@@ -46,7 +46,7 @@ pub fn self_info(args: &mut Args, graph: &mut Graph) -> Outcome {
         info::INFO_PAGE_IPA if !own.info_page.load(Ordering::Acquire).is_null() => own.info_ipa.get(graph),
         info::GENERATION => 1,
         info::BUDGET_LEFT => u64::from(own.budget.get(graph).left()),
-        info::SYSTEM_HANDLE => u64::from(handle::find_system(graph, own)?.raw()),
+        info::SYSTEM_HANDLE if handle::check_system(graph, own).is_ok() => u64::from(handle::SYSTEM.raw()),
         // SAFETY: the caller is current on this pCPU, and no other reference to its context is live.
         info::COUNTER_OFFSET if is_first => unsafe { args.vcpu.context() }.el2.cntvoff_el2,
         info::RESTARTS if is_first => graph.again.count,

@@ -8,7 +8,7 @@ pub mod destroy;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use crate::graph::{Graph, GraphCell, Ref};
+use crate::graph::{Graph, GraphCell, Link, Ref};
 use crate::lock::Lock;
 use crate::log::{self, Part};
 use crate::object::extent::Extent;
@@ -30,16 +30,9 @@ use portico_core::ratelimit::TokenBucket;
 use portico_core::trace::Event;
 
 /// Stage-2 root of nobody: what an idle pCPU points at when its last guest must be forgotten.
-pub static EMPTY_ROOT: EmptyRoot = EmptyRoot(Table::new());
-
-/// See [`EMPTY_ROOT`].
-pub struct EmptyRoot(Table);
-
-impl EmptyRoot {
-    /// Its physical address.
-    pub fn pa(&self) -> Pa {
-        portico_arch::mmu::image_pa(core::ptr::from_ref(&self.0) as usize)
-    }
+pub fn empty_root() -> Pa {
+    static EMPTY: Table = Table::new();
+    portico_arch::mmu::image_pa(&raw const EMPTY as usize)
 }
 
 /// A domain.
@@ -72,7 +65,7 @@ pub struct Domain {
     /// Whom to tell when its state changes.
     pub watcher: GraphCell<Option<Ref<Domain>>>,
     /// First of the extents and grants mapped here.
-    pub mapped: GraphCell<*mut Extent>,
+    pub mapped: Link<Extent>,
     /// Pages mapped here.
     pub mapped_pages: GraphCell<u64>,
     /// Name, zero-padded.
@@ -93,9 +86,6 @@ pub struct Domain {
     pub counter_offset: u64,
     chain: HandleChain,
 }
-
-// SAFETY: raw pointers in it are reached through `GraphCell`s or atomics.
-unsafe impl Sync for Domain {}
 
 const _: () = assert!(size_of::<Domain>() <= 4096);
 
@@ -148,22 +138,11 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
     let id = DomainId::new(slot as u16);
     let mut budget = Budget::default();
     graph.pool.set_limit(&mut budget, spec.budget_pages)?;
-    // The pool has promised the budget, so these two cannot fail; were they to, the promise is all there is to undo.
-    let pages = graph
-        .pool
-        .alloc(Owner::EL2, &mut budget)
-        .and_then(|object| graph.pool.alloc(Owner::domain(id), &mut budget).map(|root| (object, root)));
-    let (object_pa, root) = match pages {
-        Ok(pages) => pages,
-        Err(status) => {
-            graph.pool.unpromise(spec.budget_pages);
-            return Err(status);
-        }
-    };
-    let object = memory::pool_va(object_pa).ok_or(Status::NoBudget)?.cast::<Domain>();
-    let root_va = memory::pool_va(root).ok_or(Status::NoBudget)?;
+    // The pool has promised the budget, so these two cannot fail.
+    let object = memory::pool_va(graph.pool.alloc(Owner::EL2, &mut budget)?).cast::<Domain>();
+    let root = graph.pool.alloc(Owner::domain(id), &mut budget)?;
     // SAFETY: the page is the new domain's alone.
-    unsafe { portico_arch::cache::zero_page_to_poc(root_va.as_ptr()) };
+    unsafe { portico_arch::cache::zero_page_to_poc(memory::pool_va(root).as_ptr()) };
     let domain = Domain {
         handles: HandleTable::new(),
         vmid: AtomicU64::new(0),
@@ -180,7 +159,7 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
         budget: GraphCell::new(budget),
         slab: Slab::new(),
         watcher: GraphCell::new(spec.watcher),
-        mapped: GraphCell::new(null_mut()),
+        mapped: Link::new(None),
         mapped_pages: GraphCell::new(0),
         name: GraphCell::new([0; 2]),
         info_page: AtomicPtr::new(null_mut()),
@@ -190,16 +169,14 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
         phase: GraphCell::new(destroy::Phase::Stop),
         early_lines: Lock::new(TokenBucket::new()),
         counter_offset: portico_arch::timer::now(),
-        chain: HandleChain::new(),
+        chain: HandleChain::new(None),
     };
     // SAFETY: the page is free, aligned, large enough (asserted) and stays until `destroy` frees it after quiescence.
     let domain = unsafe {
         object.write(domain);
         Ref::new(object)
     };
-    if let Some(entry) = graph.domains.get_mut(slot) {
-        *entry = Some(domain);
-    }
+    graph.domains[slot] = Some(domain);
     Ok(domain)
 }
 
@@ -211,8 +188,7 @@ pub fn lookup(graph: &Graph, caller: Ref<Domain>, handle: Handle, rights: Rights
     if handle == SELF_DOMAIN {
         return if SELF_RIGHTS.contains(rights) { Ok(caller) } else { Err(Status::NoRights) };
     }
-    let domain: Ref<Domain> = handle::lookup(graph, caller, handle, rights)?;
-    Ok(domain)
+    handle::lookup(graph, caller, handle, rights)
 }
 
 impl Domain {

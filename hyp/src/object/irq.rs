@@ -6,7 +6,7 @@
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use crate::graph::{Graph, GraphCell, Ref};
+use crate::graph::{Graph, Ref};
 use crate::lock::Lock;
 use crate::notify;
 use crate::object::bind::{Bindable, Target};
@@ -26,7 +26,7 @@ pub struct Irq {
     target: AtomicU64,
     /// Taken and not yet completed.
     active: AtomicBool,
-    owner: GraphCell<Ref<Domain>>,
+    owner: Ref<Domain>,
     handles: HandleChain,
 }
 
@@ -71,8 +71,8 @@ pub fn create(graph: &mut Graph, owner: Ref<Domain>, intid: u64, edge: bool, coo
             edge,
             target: AtomicU64::new(0),
             active: AtomicBool::new(false),
-            owner: GraphCell::new(owner),
-            handles: HandleChain::new(),
+            owner,
+            handles: HandleChain::new(None),
         },
     )?;
     const RIGHTS: Rights = Rights::INSPECT.union(Rights::COPY).union(Rights::BIND);
@@ -122,8 +122,8 @@ impl Bindable for Irq {
         &self.target
     }
 
-    fn owner(&self, graph: &Graph) -> Ref<Domain> {
-        self.owner.get(graph)
+    fn owner(&self) -> Ref<Domain> {
+        self.owner
     }
 
     /// Turns the interrupt on.
@@ -148,6 +148,6 @@ impl Bindable for Irq {
     fn retire(graph: &mut Graph, irq: Ref<Self>) {
         irq.unbind(graph);
         entry(irq.intid).into_iter().for_each(|entry| entry.store(null_mut(), Ordering::Release));
-        slab::retire(graph, irq.owner(graph), irq);
+        slab::retire(graph, irq.owner, irq);
     }
 }

@@ -6,7 +6,7 @@
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 
-use crate::graph::{Graph, GraphCell, Ref};
+use crate::graph::{Graph, Ref};
 use crate::notify;
 use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
@@ -25,7 +25,7 @@ pub struct Port {
     /// Notified while unbound.
     latent: AtomicBool,
     /// The domain whose budget pays for it.
-    owner: GraphCell<Ref<Domain>>,
+    owner: Ref<Domain>,
     handles: HandleChain,
 }
 
@@ -46,8 +46,8 @@ impl Port {
             peer: AtomicPtr::new(null_mut()),
             target: AtomicU64::new(0),
             latent: AtomicBool::new(false),
-            owner: GraphCell::new(owner),
-            handles: HandleChain::new(),
+            owner,
+            handles: HandleChain::new(None),
         }
     }
 
@@ -110,8 +110,8 @@ impl Bindable for Port {
         &self.target
     }
 
-    fn owner(&self, graph: &Graph) -> Ref<Domain> {
-        self.owner.get(graph)
+    fn owner(&self) -> Ref<Domain> {
+        self.owner
     }
 
     /// A notification from before is pending at once; moving a bound port makes the new bit pending, since the old one may have been and an
@@ -140,6 +140,6 @@ impl Bindable for Port {
                 notify::raise(vcpu);
             }
         }
-        slab::retire(graph, port.owner(graph), port);
+        slab::retire(graph, port.owner, port);
     }
 }

@@ -1,0 +1,28 @@
+//! The machine as an object: who has its handle rules the pool, the pCPUs, the devices and the power.
+
+use core::ptr::NonNull;
+
+use crate::graph::{Link, Ref};
+use crate::object::handle::{HandleChain, Object};
+use portico_abi::ObjectType;
+
+/// The machine.
+pub struct System {
+    handles: HandleChain,
+}
+
+static SYSTEM: System = System { handles: Link::new(None) };
+
+impl Object for System {
+    const TYPE: ObjectType = ObjectType::System;
+
+    fn handles(&self) -> &HandleChain {
+        &self.handles
+    }
+}
+
+/// The one machine.
+pub fn system() -> Ref<System> {
+    // SAFETY: what is static is never freed.
+    unsafe { Ref::new(NonNull::from_ref(&SYSTEM)) }
+}
