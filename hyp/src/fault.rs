@@ -136,8 +136,6 @@ fn memory_abort(vcpu: Ref<Vcpu>, esr: u64, abort: esr::Abort, flags: u32) -> Nex
 
 fn record(kind: FaultKind, esr: u64, flags: u32) -> FaultRecord {
     FaultRecord {
-        size: size_of::<FaultRecord>() as u32,
-        version: 1,
         kind: kind as u32,
         flags,
         syndrome: esr,

@@ -28,7 +28,7 @@ pub fn begin_again(graph: &mut Graph, domain: Ref<Domain>) -> bool {
     let (now, second) = (timer::now(), u64::from(clock::rate().hz()));
     // Eight restarts may follow each other at once, and one more is allowed each second.
     let due = graph.again.due.max(now) + second;
-    let is_allowed = domain.id.index() == 0 && due <= now + 8 * second;
+    let is_allowed = domain.id.raw() == 0 && due <= now + 8 * second;
     let Some(vcpu) = domain.vcpu_at(0).filter(|_| is_allowed) else { return false };
     (graph.again.due, graph.again.count) = (due, graph.again.count + 1);
     context::set_live_pc(graph.again.entry);

@@ -109,12 +109,10 @@ pub const fn check_any(tag: Tag, handle: Handle, rights: Rights) -> Result<(), S
 
 #[cold]
 const fn refusal(tag: Tag, handle: Handle, ty: ObjectType) -> Status {
-    if !tag.is_live() || tag.generation() != handle.generation() {
-        Status::BadHandle
-    } else if (tag.0 >> TYPE_SHIFT) as u8 != ty as u8 {
-        Status::WrongType
-    } else {
-        Status::NoRights
+    match check_any(tag, handle, Rights::empty()) {
+        Err(status) => status,
+        Ok(()) if (tag.0 >> TYPE_SHIFT) as u8 != ty as u8 => Status::WrongType,
+        Ok(()) => Status::NoRights,
     }
 }
 

@@ -203,9 +203,8 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
     pub fn free(&mut self, pa: Pa, owner: Owner, budget: &mut Budget) -> bool {
         let base = Pa::new(pa.raw() & !(BLOCK_SIZE - 1));
         let page = ((pa.raw() & (BLOCK_SIZE - 1)) >> PAGE_SHIFT) as u32;
-        let Some(slot) = self.find(base) else { return false };
-        let done =
-            self.blocks.get_mut(slot).is_some_and(|entry| entry.as_mut().is_some_and(|b| b.books.give(page, owner)));
+        let Some((slot, block)) = self.find(base) else { return false };
+        let done = block.books.give(page, owner);
         if done {
             self.hint = self.hint.min(slot);
             budget.used = budget.used.saturating_sub(1);
@@ -226,8 +225,9 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
         true
     }
 
-    fn find(&self, base: Pa) -> Option<usize> {
-        self.blocks.iter().position(|entry| entry.as_ref().is_some_and(|block| block.base == base))
+    fn find(&mut self, base: Pa) -> Option<(usize, &mut Block)> {
+        let mut blocks = self.blocks.iter_mut().enumerate();
+        blocks.find_map(|(slot, entry)| Some((slot, entry.as_mut().filter(|block| block.base == base)?)))
     }
 }
 

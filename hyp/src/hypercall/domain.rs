@@ -138,8 +138,6 @@ pub fn status(args: &mut Args, graph: &mut Graph) -> Outcome {
     let budget = domain.budget.get(graph);
     let (reason, code) = domain.end();
     let mut record = DomainStatus {
-        size: size_of::<DomainStatus>() as u32,
-        version: 1,
         state: domain.state() as u32,
         reason: reason as u32,
         code,

@@ -8,6 +8,7 @@ use crate::object::handle;
 use portico_abi::call::attrs;
 use portico_abi::handle::SELF_DOMAIN;
 use portico_abi::{Handle, Rights, Status};
+use portico_core::addr::IpaRange;
 use portico_core::extent as ranges;
 
 fn own(args: &Args, graph: &Graph, rights: Rights) -> Result<Ref<Extent>, Status> {
@@ -25,8 +26,7 @@ pub fn split(args: &mut Args, graph: &mut Graph) -> Outcome {
 pub fn merge(args: &mut Args, graph: &mut Graph) -> Outcome {
     let first = own(args, graph, Rights::OWN)?;
     let second: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
-    extent::merge(graph, first, second)?;
-    Ok(Status::Ok)
+    extent::merge(graph, first, second).map(|()| Status::Ok)
 }
 
 /// `extent_donate(extent, domain) -> (theirs)`.
@@ -50,7 +50,8 @@ pub fn lend(args: &mut Args, graph: &mut Graph) -> Outcome {
 type Target = (Ref<Extent>, Ref<Domain>, Rights);
 
 /// What `extent_map` and `extent_unmap` act on.
-fn target(graph: &Graph, caller: Ref<Domain>, own: Handle, domain: Handle, theirs: Handle) -> Result<Target, Status> {
+fn target(args: &Args, graph: &Graph, theirs: Handle) -> Result<Target, Status> {
+    let (caller, own, domain) = (args.caller(), args.handle::<1>(), args.handle::<2>());
     let target = if domain == SELF_DOMAIN { caller } else { domain::lookup(graph, caller, domain, Rights::CONFIG)? };
     let (table, handle) = if theirs == Handle::NONE { (caller, own) } else { (target, theirs) };
     if theirs != Handle::NONE && own != Handle::NONE {
@@ -65,17 +66,17 @@ fn target(graph: &Graph, caller: Ref<Domain>, own: Handle, domain: Handle, their
 
 /// `extent_map(extent, domain, ipa, attrs, theirs) -> (done)`.
 pub fn map(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let (extent, domain, rights) =
-        target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<5>())?;
+    let (extent, domain, rights) = target(args, graph, args.handle::<5>())?;
     let raw = only_bits(args.get::<4>(), attrs::ALL)?;
     let attrs = ranges::checked_attrs(raw, extent.limit, rights)?;
-    let range = ranges::placement(args.get::<3>(), extent.range.get(graph).pages(), u32::from(domain.ipa_bits))?;
+    let pages = extent.range.get(graph).pages();
+    let range = IpaRange::new(args.get::<3>(), pages, u32::from(domain.ipa_bits)).ok_or(Status::Invalid)?;
     args.piece(extent::map_piece(graph, extent, domain, range, attrs)?)
 }
 
 /// `extent_unmap(extent, domain, theirs) -> (done)`.
 pub fn unmap(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let (extent, ..) = target(graph, args.caller(), args.handle::<1>(), args.handle::<2>(), args.handle::<3>())?;
+    let (extent, ..) = target(args, graph, args.handle::<3>())?;
     args.piece(extent::unmap_piece(graph, extent)?)
 }
 

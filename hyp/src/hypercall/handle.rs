@@ -29,6 +29,5 @@ pub fn copy(args: &mut Args, graph: &mut Graph) -> Outcome {
 
 /// `handle_close(handle)`.
 pub fn close(args: &mut Args, graph: &mut Graph) -> Outcome {
-    handle::close(graph, args.caller(), args.handle::<1>())?;
-    Ok(Status::Ok)
+    handle::close(graph, args.caller(), args.handle::<1>()).map(|()| Status::Ok)
 }

@@ -103,39 +103,36 @@ pub fn stats_read(args: &mut Args, graph: &mut Graph) -> Outcome {
     let page = args.vcpu.page();
     match index.checked_sub(1) {
         None => page.write_buffer(&system_stats(graph)),
-        Some(index) if index < percpu::online() => page.write_buffer(&pcpu_stats(index)),
-        Some(_) => return Err(Status::NotFound),
+        Some(index) => page.write_buffer(&pcpu_stats(index).ok_or(Status::NotFound)?),
     }
     Ok(Status::Ok)
 }
 
 fn system_stats(graph: &Graph) -> SystemStats {
     SystemStats {
-        size: size_of::<SystemStats>() as u32,
-        version: 1,
         pcpus: percpu::online() as u32,
         gic: gic::kind() as u32,
         pool_pages: u64::from(graph.pool.pages()),
         pool_used: u64::from(graph.pool.used()),
         image_bytes: mmu::image_range().1,
         bad_calls: BAD_CALLS.load(Ordering::Relaxed),
+        ..SystemStats::default()
     }
 }
 
-fn pcpu_stats(index: usize) -> PcpuStats {
-    let Some(pcpu) = percpu::get(index) else { return PcpuStats::default() };
+fn pcpu_stats(index: usize) -> Option<PcpuStats> {
+    let pcpu = percpu::get(index).filter(|_| index < percpu::online())?;
     let rate = clock::rate();
     let reserved = crate::sched::queue::of(index).lock().admission.permille();
-    PcpuStats {
-        size: size_of::<PcpuStats>() as u32,
-        version: 1,
+    Some(PcpuStats {
         mpidr: pcpu.base().mpidr,
         idle_ns: rate.to_ns(pcpu.idle_ticks.load(Ordering::Relaxed)),
         up_ns: rate.to_ns(timer::now().saturating_sub(pcpu.up_since.load(Ordering::Relaxed))),
         switches: pcpu.switches.load(Ordering::Relaxed),
         irqs: pcpu.irqs.load(Ordering::Relaxed),
         reserved_permille: u64::from(reserved),
-    }
+        ..PcpuStats::default()
+    })
 }
 
 /// `log_read(system)`.

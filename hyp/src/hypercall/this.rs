@@ -34,7 +34,7 @@ pub fn abi_features(args: &mut Args) -> Outcome {
 pub fn self_info(args: &mut Args, graph: &mut Graph) -> Outcome {
     let own = args.caller();
     let peer = || own.vcpu_at(args.get::<2>()).ok_or(Status::NotFound);
-    let (kind, is_first) = (gic::kind(), own.id.index() == 0);
+    let (kind, is_first) = (gic::kind(), own.id.raw() == 0);
     let value = match args.get::<1>() {
         info::UPCALL_VINTID => u64::from(UPCALL_VINTID),
         info::UPCALL_KIND => kind as u64,

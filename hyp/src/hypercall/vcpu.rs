@@ -68,8 +68,7 @@ pub fn start(args: &mut Args, graph: &mut Graph) -> Outcome {
     if pc & 3 != 0 || pc >> vcpu.domain.ipa_bits != 0 {
         return Err(Status::Invalid);
     }
-    power::on(graph, vcpu, pc, args.get::<3>())?;
-    Ok(Status::Ok)
+    power::on(graph, vcpu, pc, args.get::<3>()).map(|()| Status::Ok)
 }
 
 /// `vcpu_stop(vcpu)`.
@@ -146,8 +145,7 @@ pub fn sched_set(args: &mut Args, graph: &mut Graph) -> Outcome {
         }
         _ => return Err(Status::Invalid),
     };
-    control::configure(vcpu, wanted, args.get::<6>(), rate.ticks_per_ms())?;
-    Ok(Status::Ok)
+    control::configure(vcpu, wanted, args.get::<6>(), rate.ticks_per_ms()).map(|()| Status::Ok)
 }
 
 /// `vcpu_fault_get(vcpu)`.
@@ -195,8 +193,7 @@ pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
             return Ok(Status::Ok);
         }
     }
-    control::start(vcpu)?;
-    Ok(Status::Ok)
+    control::start(vcpu).map(|()| Status::Ok)
 }
 
 /// `vcpu_stats_read(vcpu)`.

@@ -12,7 +12,7 @@ use crate::graph::{Graph, GraphCell, Link, Ref};
 use crate::lock::Lock;
 use crate::log::{self, Part};
 use crate::object::extent::Extent;
-use crate::object::handle::{self, HandleChain, HandleTable, Object};
+use crate::object::handle::{self, HandleChain, HandleTable};
 use crate::object::slab::Slab;
 use crate::object::vcpu::{Vcpu, stop};
 use crate::sched::control;
@@ -21,7 +21,7 @@ use portico_abi::handle::{SELF_DOMAIN, SELF_RIGHTS};
 use portico_abi::page::{InfoPage, MAX_VCPUS};
 use portico_abi::port::BIT_EVENT;
 use portico_abi::record::{DomainState, EndReason};
-use portico_abi::{Handle, ObjectType, Rights, Status};
+use portico_abi::{Handle, Rights, Status};
 use portico_arch::mmu::Table;
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_core::addr::{DomainId, Pa};
@@ -38,8 +38,8 @@ pub fn empty_root() -> Pa {
 /// A domain.
 #[repr(C, align(64))]
 pub struct Domain {
-    /// Its handles.
-    pub handles: HandleTable,
+    /// The handles that it has.
+    pub table: HandleTable,
     /// VMID tag (see [`crate::vmid`]).
     pub vmid: AtomicU64,
     /// Index of the vCPU that each pCPU loaded last.
@@ -84,18 +84,11 @@ pub struct Domain {
     pub early_lines: Lock<TokenBucket>,
     /// Virtual time: CNTVOFF_EL2 of its vCPUs.
     pub counter_offset: u64,
-    chain: HandleChain,
+    /// Those by which it is named.
+    pub handles: HandleChain,
 }
 
 const _: () = assert!(size_of::<Domain>() <= 4096);
-
-impl Object for Domain {
-    const TYPE: ObjectType = ObjectType::Domain;
-
-    fn handles(&self) -> &HandleChain {
-        &self.chain
-    }
-}
 
 /// Rights of the handle that a creator gets.
 pub const OWNER_RIGHTS: Rights = Rights::INSPECT
@@ -144,7 +137,7 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
     // SAFETY: the page is the new domain's alone.
     unsafe { portico_arch::cache::zero_page_to_poc(memory::pool_va(root).as_ptr()) };
     let domain = Domain {
-        handles: HandleTable::new(),
+        table: HandleTable::new(),
         vmid: AtomicU64::new(0),
         last_here: [const { AtomicU8::new(u8::MAX) }; MAX_PCPUS],
         stage2_root: root,
@@ -169,7 +162,7 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
         phase: GraphCell::new(destroy::Phase::Stop),
         early_lines: Lock::new(TokenBucket::new()),
         counter_offset: portico_arch::timer::now(),
-        chain: HandleChain::new(None),
+        handles: HandleChain::new(None),
     };
     // SAFETY: the page is free, aligned, large enough (asserted) and stays until `destroy` frees it after quiescence.
     let domain = unsafe {

@@ -12,10 +12,10 @@ pub use mapping::{forget_mappings, map_page, map_piece, translates, unmap_all, u
 
 use crate::graph::{Graph, GraphCell, Link, Ref};
 use crate::object::domain::Domain;
-use crate::object::handle::{self, HandleChain, Object};
+use crate::object::handle::{self, HandleChain};
 use crate::object::slab;
 use portico_abi::call::extent_flags;
-use portico_abi::{Handle, ObjectType, Rights, Status};
+use portico_abi::{Handle, Rights, Status};
 use portico_arch::window;
 use portico_core::addr::{Pa, PaRange};
 use portico_core::extent as ranges;
@@ -42,15 +42,8 @@ pub struct Extent {
     /// Pages scrubbed so far.
     scrubbed: GraphCell<u32>,
     revoking: GraphCell<bool>,
-    handles: HandleChain,
-}
-
-impl Object for Extent {
-    const TYPE: ObjectType = ObjectType::Extent;
-
-    fn handles(&self) -> &HandleChain {
-        &self.handles
-    }
+    /// Its handles.
+    pub handles: HandleChain,
 }
 
 /// Rights of the handle of an extent of one's own.

@@ -61,6 +61,20 @@ pub trait Object {
     fn handles(&self) -> &HandleChain;
 }
 
+macro_rules! objects {
+    ($($name:ident)*) => {$(
+        impl Object for $name {
+            const TYPE: ObjectType = ObjectType::$name;
+
+            fn handles(&self) -> &HandleChain {
+                &self.handles
+            }
+        }
+    )*};
+}
+
+objects! { System Domain Vcpu Port Extent Irq }
+
 /// Answer of `handle_info`.
 pub struct Info {
     /// Type in bits 7:0, rights in bits 31:16.
@@ -104,7 +118,7 @@ impl Tags for HandleTable {
 /// `BadHandle`, `WrongType`, `NoRights`.
 #[inline(always)]
 pub fn lookup_hot<T: Object>(domain: Ref<Domain>, handle: Handle, rights: Rights) -> Result<Ref<T>, Status> {
-    let slot = domain.handles.slot_hot(handle.slot()).ok_or(Status::BadHandle)?;
+    let slot = domain.table.slot_hot(handle.slot()).ok_or(Status::BadHandle)?;
     let tag = slot.tag.load(Ordering::Acquire);
     check(Tag::from_raw(tag), handle, T::TYPE, rights)?;
     let object = slot.object.load(Ordering::Acquire);
@@ -134,14 +148,14 @@ pub fn lookup<T: Object>(
 /// [`lookup`] once for all types, under the graph lock: no slot changes meanwhile.
 #[inline(never)]
 fn lookup_any(domain: Ref<Domain>, handle: Handle, ty: ObjectType, rights: Rights) -> Result<NonNull<()>, Status> {
-    let slot = domain.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
+    let slot = domain.table.slot(handle.slot()).ok_or(Status::BadHandle)?;
     check(Tag::from_raw(slot.tag.load(Ordering::Acquire)), handle, ty, rights)?;
     NonNull::new(slot.object.load(Ordering::Acquire)).ok_or(Status::BadHandle)
 }
 
 /// A live slot with at least `rights`, of any type, and its tag.
 fn live(domain: Ref<Domain>, handle: Handle, rights: Rights) -> Result<(Ref<Slot>, Tag, ObjectType), Status> {
-    let slot = domain.handles.slot(handle.slot()).ok_or(Status::BadHandle)?;
+    let slot = domain.table.slot(handle.slot()).ok_or(Status::BadHandle)?;
     let tag = Tag::from_raw(slot.tag.load(Ordering::Acquire));
     check_any(tag, handle, rights)?;
     Ok((slot, tag, tag.object_type().ok_or(Status::BadHandle)?))
@@ -183,7 +197,7 @@ fn insert_any(
         return Err(Status::BadState);
     }
     check_room(graph, domain)?;
-    let table = &domain.handles;
+    let table = &domain.table;
     let number = table.free.get(graph).peek().ok_or(Status::Limit)?;
     let slot = table.slot(number).ok_or(Status::Limit)?;
     // The object goes in before the tag makes the slot live: a reader that sees the tag sees the object.
@@ -201,7 +215,7 @@ fn insert_any(
 /// # Errors
 /// `NoBudget`, `Limit`.
 pub fn check_room(graph: &mut Graph, domain: Ref<Domain>) -> Result<(), Status> {
-    let table = &domain.handles;
+    let table = &domain.table;
     let free = table.free.get(graph);
     if free.peek().is_none() {
         let entry = table.pages.get(usize::from(free.slots()) / PAGE_SLOTS).ok_or(Status::Limit)?;
@@ -214,7 +228,7 @@ pub fn check_room(graph: &mut Graph, domain: Ref<Domain>) -> Result<(), Status> 
 
 /// Takes a handle out of its table without any effect on the object.
 pub fn remove(graph: &mut Graph, domain: Ref<Domain>, handle: Handle) {
-    if let Some(slot) = domain.handles.slot(handle.slot()) {
+    if let Some(slot) = domain.table.slot(handle.slot()) {
         unlink(graph, slot);
     }
 }
@@ -224,7 +238,7 @@ fn unlink(graph: &mut Graph, slot: Ref<Slot>) {
     if let (Some(chain), Some(holder)) = (slot.chain.get_mut(graph).take(), slot.holder.get(graph)) {
         chain.remove(graph, slot, |slot| &slot.next);
         let number = slot.number.get(graph);
-        holder.handles.free.get_mut(graph).release(&holder.handles, number);
+        holder.table.free.get_mut(graph).release(&holder.table, number);
     }
 }
 
@@ -300,10 +314,10 @@ pub fn info(graph: &Graph, domain: Ref<Domain>, handle: Handle) -> Result<Info, 
 /// # Errors
 /// `NotFound` at the end.
 pub fn next(graph: &Graph, domain: Ref<Domain>, cursor: u64) -> Result<(Handle, u64), Status> {
-    let slots = domain.handles.free.get(graph).slots();
+    let slots = domain.table.free.get(graph).slots();
     let first = u16::try_from(cursor).map_err(|_| Status::NotFound)?;
-    let number = (first..slots).find(|&number| domain.handles.read(number).is_live()).ok_or(Status::NotFound)?;
-    Ok((Handle::new(number, domain.handles.read(number).generation()), u64::from(number) + 1))
+    let number = (first..slots).find(|&number| domain.table.read(number).is_live()).ok_or(Status::NotFound)?;
+    Ok((Handle::new(number, domain.table.read(number).generation()), u64::from(number) + 1))
 }
 
 /// Copies a handle to another table with fewer rights.
@@ -334,10 +348,10 @@ pub fn copy(
 /// # Errors
 /// `NoBudget` or `Limit` if the watcher has no room for an extent.
 pub fn close_some(graph: &mut Graph, domain: Ref<Domain>, cursor: u16, count: u16) -> Result<Option<u16>, Status> {
-    let slots = domain.handles.free.get(graph).slots();
+    let slots = domain.table.free.get(graph).slots();
     let end = cursor.saturating_add(count).min(slots);
     for number in cursor..end {
-        let tag = domain.handles.read(number);
+        let tag = domain.table.read(number);
         let handle = Handle::new(number, tag.generation());
         if !tag.is_live() || close(graph, domain, handle).is_ok() {
             continue;

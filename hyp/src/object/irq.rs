@@ -11,9 +11,9 @@ use crate::lock::Lock;
 use crate::notify;
 use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
-use crate::object::handle::{self, HandleChain, Object};
+use crate::object::handle::{self, HandleChain};
 use crate::object::slab;
-use portico_abi::{Handle, ObjectType, Rights, Status};
+use portico_abi::{Handle, Rights, Status};
 use portico_arch::gic::{self, FIRST_SPECIAL_INTID, FIRST_SPI, Trigger};
 use portico_core::addr::PcpuId;
 
@@ -27,15 +27,8 @@ pub struct Irq {
     /// Taken and not yet completed.
     active: AtomicBool,
     owner: Ref<Domain>,
-    handles: HandleChain,
-}
-
-impl Object for Irq {
-    const TYPE: ObjectType = ObjectType::Irq;
-
-    fn handles(&self) -> &HandleChain {
-        &self.handles
-    }
+    /// Its handles.
+    pub handles: HandleChain,
 }
 
 const SPIS: usize = (FIRST_SPECIAL_INTID - FIRST_SPI) as usize;

@@ -10,10 +10,10 @@ use crate::graph::{Graph, Ref};
 use crate::notify;
 use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
-use crate::object::handle::{self, HandleChain, Object};
+use crate::object::handle::{self, HandleChain};
 use crate::object::slab;
 use crate::object::vcpu::Vcpu;
-use portico_abi::{Handle, ObjectType, Rights, Status};
+use portico_abi::{Handle, Rights, Status};
 
 /// One end of a notification link.
 #[repr(C, align(64))]
@@ -26,15 +26,8 @@ pub struct Port {
     latent: AtomicBool,
     /// The domain whose budget pays for it.
     owner: Ref<Domain>,
-    handles: HandleChain,
-}
-
-impl Object for Port {
-    const TYPE: ObjectType = ObjectType::Port;
-
-    fn handles(&self) -> &HandleChain {
-        &self.handles
-    }
+    /// Its handles.
+    pub handles: HandleChain,
 }
 
 /// Rights of the two handles that a new pair begins with.

@@ -3,23 +3,15 @@
 use core::ptr::NonNull;
 
 use crate::graph::{Link, Ref};
-use crate::object::handle::{HandleChain, Object};
-use portico_abi::ObjectType;
+use crate::object::handle::HandleChain;
 
 /// The machine.
 pub struct System {
-    handles: HandleChain,
+    /// Its handles.
+    pub handles: HandleChain,
 }
 
 static SYSTEM: System = System { handles: Link::new(None) };
-
-impl Object for System {
-    const TYPE: ObjectType = ObjectType::System;
-
-    fn handles(&self) -> &HandleChain {
-        &self.handles
-    }
-}
 
 /// The one machine.
 pub fn system() -> Ref<System> {

@@ -11,17 +11,17 @@ use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::clock;
-use crate::graph::{Graph, GraphCell, Ref};
+use crate::graph::{Graph, GraphCell, MAX_VCPU_IDS, Ref};
 use crate::memory;
 use crate::object::domain::Domain;
 use crate::object::extent;
-use crate::object::handle::{HandleChain, Object};
+use crate::object::handle::HandleChain;
 use crate::sched::{control, queue};
+use portico_abi::Status;
 use portico_abi::call::sched as class;
 use portico_abi::page::{RunState, VcpuPage};
 use portico_abi::pending::HypervisorSide;
 use portico_abi::record::{FaultRecord, VcpuState, VcpuStats};
-use portico_abi::{ObjectType, Status};
 use portico_arch::context::VcpuContext;
 use portico_arch::timer;
 use portico_core::addr::PaRange;
@@ -106,7 +106,8 @@ pub struct Vcpu {
     pub page_ipa: u64,
     /// PSCI: powered on.
     pub powered: GraphCell<bool>,
-    handles: HandleChain,
+    /// Its handles.
+    pub handles: HandleChain,
 }
 
 // SAFETY: the `UnsafeCell`s follow the module's rules of access.
@@ -190,14 +191,6 @@ impl SchedState {
     }
 }
 
-impl Object for Vcpu {
-    const TYPE: ObjectType = ObjectType::Vcpu;
-
-    fn handles(&self) -> &HandleChain {
-        &self.handles
-    }
-}
-
 /// MPIDR_EL1 bit 31, RES1.
 const MPIDR_RES1: u64 = 1 << 31;
 
@@ -258,7 +251,7 @@ pub fn unlink(graph: &mut Graph, vcpu: Ref<Vcpu>) {
     vcpu.domain.set_vcpu(graph, vcpu.index, null_mut());
     queue::register(vcpu.id, null_mut());
     control::forget(vcpu);
-    graph.vcpu_ids[usize::from(vcpu.id)] = false;
+    graph.vcpu_ids[usize::from(vcpu.id) & (MAX_VCPU_IDS - 1)] = false;
 }
 
 impl Vcpu {
@@ -355,8 +348,6 @@ impl Ref<Vcpu> {
         let extra = timer::now().wrapping_sub(state.since);
         let ns = |ticks: u64, at: Place| rate.to_ns(if place == at { ticks.wrapping_add(extra) } else { ticks });
         let mut record = VcpuStats {
-            size: size_of::<VcpuStats>() as u32,
-            version: 1,
             state: if place == Place::Migrating { VcpuState::Ready as u32 } else { place as u32 },
             pcpu: u32::from(self.pcpu.load(Ordering::Relaxed)),
             running_ns: ns(state.running, Place::Running),
@@ -467,11 +458,16 @@ impl PagePtr {
         }
     }
 
-    /// Copies a record to the buffer. It must be smaller than [`portico_abi::page::BUFFER_BYTES`] and without padding.
+    /// Copies a record to the buffer, and puts its size and version into the words with which every record begins. It must be smaller than
+    /// [`portico_abi::page::BUFFER_BYTES`] and without padding.
     pub fn write_buffer<T: Copy>(self, record: &T) {
         const { assert!(size_of::<T>() <= portico_abi::page::BUFFER_BYTES) };
         // SAFETY: the buffer is within the page; the records of the ABI have no padding (asserted there), so no byte
         // of EL2 goes out by it.
-        unsafe { (&raw mut (*self.0.as_ptr()).buffer).cast::<T>().write_volatile(*record) };
+        unsafe {
+            let buffer = &raw mut (*self.0.as_ptr()).buffer;
+            buffer.cast::<T>().write_volatile(*record);
+            buffer.cast::<[u32; 2]>().write_volatile([size_of::<T>() as u32, 1]);
+        }
     }
 }

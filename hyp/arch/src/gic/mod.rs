@@ -140,21 +140,21 @@ pub fn end(acknowledged: u32) {
 #[inline(always)]
 pub fn send_sgi(target: PcpuId, number: u8) {
     crate::barrier::dsb_ishst();
-    by_kind!(send_sgi(target.index(), u32::from(number & 15)));
+    by_kind!(send_sgi(usize::from(target.raw()), u32::from(number & 15)));
 }
 
 /// Sets trigger and target of an SPI, which is off. Under the caller's distributor lock.
 pub fn configure_spi(intid: u32, trigger: Trigger, target: PcpuId) {
     if (FIRST_SPI..intids()).contains(&intid) {
         distributor::configure_spi(intid, trigger);
-        by_kind!(route_spi(intid, target.index()));
+        by_kind!(route_spi(intid, usize::from(target.raw())));
     }
 }
 
 /// Sends an SPI to another pCPU from now on.
 pub fn route_spi(intid: u32, target: PcpuId) {
     if (FIRST_SPI..intids()).contains(&intid) {
-        by_kind!(route_spi(intid, target.index()));
+        by_kind!(route_spi(intid, usize::from(target.raw())));
     }
 }
 

@@ -14,12 +14,12 @@ use super::descriptor::{
     Attrs, ENTRIES, Entry, LAST_LEVEL, START_LEVEL, encode_leaf, encode_table, index, is_table, is_valid, level_pages,
 };
 use super::walk::{Tables, descend, lookup};
-use crate::addr::{Ipa, IpaRange, Pa};
+use crate::addr::{Ipa, IpaRange, Pa, PaRange};
+use crate::extent::PA_BITS;
 use portico_abi::{PAGE_SHIFT, Status};
 
 /// IPAs end here: one root table at level 1.
 const IPA_END: u64 = 1 << 39;
-const PA_END: u64 = 1 << 48;
 
 /// A piece of work within one table: `count` entries of one level from `ipa` on.
 #[derive(Clone, Copy)]
@@ -51,8 +51,7 @@ pub fn map<T: Tables + ?Sized>(
     attrs: Attrs,
     max_entries: usize,
 ) -> Result<u64, Status> {
-    let pa_end = pa.checked_add_pages(range.pages()).ok_or(Status::Invalid)?;
-    if range.end().raw() > IPA_END || !pa.is_page_aligned() || pa_end.raw() > PA_END {
+    if range.end().raw() > IPA_END || PaRange::new(pa.raw(), range.pages(), PA_BITS).is_none() {
         return Err(Status::Invalid);
     }
     let run = map_run(range, pa, max_entries.max(1) as u64);
@@ -143,7 +142,7 @@ fn map_run(range: IpaRange, pa: Pa, max_entries: u64) -> Run {
 /// Says whether the range begins at an entry of `level` and has all of it.
 fn covers(range: IpaRange, level: u8) -> bool {
     let pages = level_pages(level);
-    range.first().is_aligned(pages << PAGE_SHIFT) && range.pages() >= pages
+    range.first().raw().is_multiple_of(pages << PAGE_SHIFT) && range.pages() >= pages
 }
 
 /// Clears entries of one table from the start of the range on, as long as they are whole leaves or nothing.

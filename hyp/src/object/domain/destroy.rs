@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use crate::graph::{Graph, MAX_DOMAINS, Ref};
 use crate::object::domain::Domain;
 use crate::object::extent;
-use crate::object::handle::{self, Object};
+use crate::object::handle;
 use crate::object::vcpu::{self, stop};
 use crate::sched::control;
 use crate::{memory, quiesce};
@@ -96,7 +96,7 @@ pub fn piece(graph: &mut Graph, domain: Ref<Domain>) -> Result<Status, Status> {
 
 fn unlink(graph: &mut Graph, domain: Ref<Domain>) {
     for vcpu in domain.vcpus() {
-        handle::close_all(graph, vcpu.handles());
+        handle::close_all(graph, &vcpu.handles);
         vcpu::unlink(graph, vcpu);
     }
     for slot in 0..MAX_DOMAINS {
@@ -109,10 +109,10 @@ fn unlink(graph: &mut Graph, domain: Ref<Domain>) {
 }
 
 fn free_last(graph: &mut Graph, domain: Ref<Domain>) {
-    handle::close_all(graph, domain.handles());
+    handle::close_all(graph, &domain.handles);
     let mut budget = domain.budget.get(graph);
     let pa = mmu::pool_pa(domain.as_ptr() as usize);
-    graph.domains[domain.id.index()] = None;
+    graph.domains[usize::from(domain.id.raw()) & (MAX_DOMAINS - 1)] = None;
     // From here on `domain` is not touched: its page is free.
     graph.pool.free(pa, Owner::EL2, &mut budget);
     let is_paid_back = graph.pool.set_limit(&mut budget, 0).is_ok();
