@@ -74,7 +74,6 @@ impl<T: Copy> GraphCell<T> {
     }
 
     /// The field, to change it in place.
-    #[expect(clippy::mut_from_ref, reason = "the exclusive borrow is that of the proof")]
     pub fn get_mut<'a>(&'a self, _proof: &'a mut Graph) -> &'a mut T {
         // SAFETY: the proof is exclusively borrowed for as long as the reference lives, so no cell gives out another.
         unsafe { &mut *self.0.get() }

@@ -15,15 +15,6 @@ use portico_core::pool::{Books, Budget, Owner, Pool};
 /// Blocks of 2 MiB that the pool can hold.
 pub const MAX_BLOCKS: usize = 64;
 
-/// A page of the pool.
-#[derive(Clone, Copy)]
-pub struct Page {
-    /// Physical address.
-    pub pa: Pa,
-    /// Where EL2 maps it.
-    pub va: NonNull<u8>,
-}
-
 /// Maps a block that is nobody's any more and adds it to the pool.
 ///
 /// # Errors
@@ -55,12 +46,11 @@ pub fn with_budget<R>(
 ///
 /// # Errors
 /// `NoBudget`.
-pub fn alloc_page(graph: &mut Graph, domain: Ref<Domain>) -> Result<Page, Status> {
+pub fn alloc_page(graph: &mut Graph, domain: Ref<Domain>) -> Result<Pa, Status> {
     let pa = with_budget(graph, domain, |pool, budget| pool.alloc(Owner::domain(domain.id), budget))?;
-    let va = pool_va(pa);
-    // SAFETY: the page is in the pool, mapped writable at `va`, and nobody has it.
-    unsafe { portico_arch::cache::zero_page_to_poc(va.as_ptr()) };
-    Ok(Page { pa, va })
+    // SAFETY: the page is in the pool, mapped writable, and nobody has it.
+    unsafe { portico_arch::cache::zero_page_to_poc(pool_va(pa).as_ptr()) };
+    Ok(pa)
 }
 
 /// Gives a page back.

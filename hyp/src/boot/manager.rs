@@ -125,8 +125,7 @@ fn give_memory(graph: &mut Graph, manager: Ref<Domain>, boot: &Boot) -> Result<(
 /// Makes an extent of the manager's and maps it into it.
 fn own(graph: &mut Graph, manager: Ref<Domain>, range: Range, ipa: u64, attrs: Attrs) -> Result<(), Status> {
     let pa = PaRange::new(range.start, range.len >> PAGE_SHIFT, PA_BITS).ok_or(Status::Invalid)?;
-    let handle = extent::create(graph, manager, pa, Attrs::READ_WRITE_EXEC, ipa)?;
-    let extent = handle::lookup(graph, manager, handle, portico_abi::Rights::MAP)?;
+    let (_, extent) = extent::create(graph, manager, pa, Attrs::READ_WRITE_EXEC, ipa)?;
     let target = IpaRange::new(ipa, pa.pages(), 39).ok_or(Status::Invalid)?;
     while extent::map_piece(graph, extent, manager, target, attrs)?.0 == Status::Again {}
     Ok(())

@@ -15,7 +15,6 @@ use portico_abi::call::{config, run};
 use portico_abi::page::InfoPage;
 use portico_abi::record::{DomainState, DomainStatus};
 use portico_abi::{PAGE_SIZE, Rights, Status};
-use portico_core::addr::PaRange;
 use portico_core::stage2::Attrs;
 
 /// `domain_create(budget, max_vcpus, ipa_bits, flags, cookie) -> (domain)`.
@@ -83,11 +82,8 @@ pub fn set_info_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64) -> Result
     if !domain.info_page.load(Ordering::Acquire).is_null() {
         return Err(Status::Exists);
     }
-    let page = memory::alloc_page(graph, domain)?;
-    let range = PaRange::new(page.pa.raw(), 1, portico_core::extent::PA_BITS).ok_or(Status::Invalid)?;
-    extent::map_page(graph, domain, ipa, range, Attrs::READ)
-        .inspect_err(|_| memory::free_page(graph, domain, page.pa))?;
-    let info = page.va.cast::<InfoPage>().as_ptr();
+    let page = extent::map_new_page(graph, domain, ipa, Attrs::READ)?;
+    let info = memory::pool_va(page).cast::<InfoPage>().as_ptr();
     let rate = clock::rate();
     // SAFETY: the page is the domain's information page, which only EL2 writes.
     unsafe {

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Args, Outcome, only_bits};
-use crate::graph::{self, Graph, Ref};
+use crate::graph::{self, Graph};
 use crate::object::extent::{self, Extent};
 use crate::object::handle;
 use crate::object::irq;
@@ -30,7 +30,7 @@ pub fn count_bad_call() {
 /// `pool_add(system, extent)`.
 pub fn pool_add(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
-    let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
+    let extent = args.object::<2, Extent>(graph, Rights::OWN)?;
     extent.check_idle(graph)?;
     let range = extent.range.get(graph);
     if extent.limit.is_device() || range.bytes() != BLOCK_SIZE || !range.first().is_aligned(BLOCK_SIZE) {
@@ -47,7 +47,7 @@ pub fn pool_reclaim(args: &mut Args, graph: &mut Graph) -> Outcome {
     handle::check_room(graph, args.caller())?;
     let base = graph.pool.remove_free_block().ok_or(Status::BadState)?;
     let range = PaRange::new(base.raw(), BLOCK_SIZE / PAGE_SIZE, PA_BITS).ok_or(Status::Invalid)?;
-    let handle = extent::create(graph, args.caller(), range, Attrs::READ_WRITE_EXEC, 0).inspect_err(|_| {
+    let (handle, _) = extent::create(graph, args.caller(), range, Attrs::READ_WRITE_EXEC, 0).inspect_err(|_| {
         // It was there a moment ago, so there is room for it.
         let _ = memory::add_block(graph, base);
     })?;
@@ -77,14 +77,14 @@ pub fn device_extent(args: &mut Args, graph: &mut Graph) -> Outcome {
     if !phys::is_free_device(range) {
         return Err(Status::Invalid);
     }
-    let handle = extent::create(graph, args.caller(), range, Attrs::DEVICE, args.get::<4>())?;
+    let (handle, _) = extent::create(graph, args.caller(), range, Attrs::DEVICE, args.get::<4>())?;
     args.done([u64::from(handle.raw())])
 }
 
 /// `extent_address(system, extent) -> (address)`.
 pub fn extent_address(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
-    let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
+    let extent = args.object::<2, Extent>(graph, Rights::OWN)?;
     args.done([extent.range.get(graph).first().raw()])
 }
 

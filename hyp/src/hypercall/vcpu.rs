@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use super::{Args, Outcome, only_bits};
 use crate::clock;
-use crate::graph::{Graph, Ref};
+use crate::graph::Graph;
 use crate::object::domain;
 use crate::object::extent;
 use crate::object::handle;
@@ -50,13 +50,9 @@ pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.done([u64::from(handle.raw())])
 }
 
-fn lookup(args: &Args, graph: &Graph, rights: Rights) -> Result<Ref<Vcpu>, Status> {
-    handle::lookup(graph, args.caller(), args.handle::<1>(), rights)
-}
-
 /// `vcpu_start(vcpu, pc, x0)`.
 pub fn start(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::RUN)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::RUN)?;
     if !matches!(vcpu.domain.state(), DomainState::Created | DomainState::Runnable | DomainState::Paused) {
         return Err(Status::BadState);
     }
@@ -73,7 +69,7 @@ pub fn start(args: &mut Args, graph: &mut Graph) -> Outcome {
 
 /// `vcpu_stop(vcpu)`.
 pub fn stop(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::RUN)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::RUN)?;
     control::stop(vcpu, stop::ASKED);
     Ok(Status::Ok)
 }
@@ -107,7 +103,7 @@ fn checked_pstate(value: u64) -> Result<u64, Status> {
 
 /// `vcpu_state(vcpu, op, id, value) -> (value)`.
 pub fn state(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::FAULT)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::FAULT)?;
     let (op, id, value) = (args.get::<2>(), args.get::<3>(), args.get::<4>());
     let (_home, _) = queue::lock_home(vcpu);
     if !control::is_at_rest(vcpu) {
@@ -131,7 +127,7 @@ pub fn state(args: &mut Args, graph: &mut Graph) -> Outcome {
 
 /// `vcpu_sched_set(vcpu, class_weight, cap, period_ns, budget_ns, affinity)`.
 pub fn sched_set(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::SCHED)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::SCHED)?;
     let (class_weight, cap) = (args.get::<2>(), args.get::<3>());
     let rate = clock::rate();
     let weight = u32::try_from(class_weight >> 8).map_err(|_| Status::Invalid)?;
@@ -150,7 +146,7 @@ pub fn sched_set(args: &mut Args, graph: &mut Graph) -> Outcome {
 
 /// `vcpu_fault_get(vcpu)`.
 pub fn fault_get(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::FAULT)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::FAULT)?;
     let record = vcpu.fault.get(graph);
     if record.kind == 0 {
         return Err(Status::NotFound);
@@ -161,7 +157,7 @@ pub fn fault_get(args: &mut Args, graph: &mut Graph) -> Outcome {
 
 /// `vcpu_fault_reply(vcpu, verb, value)`.
 pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::FAULT)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::FAULT)?;
     let verb = FaultVerb::from_raw(args.get::<2>()).ok_or(Status::Invalid)?;
     if vcpu.place() != Place::Faulted || !control::is_at_rest(vcpu) {
         return Err(Status::BadState);
@@ -198,7 +194,7 @@ pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
 
 /// `vcpu_stats_read(vcpu)`.
 pub fn stats_read(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::INSPECT)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::INSPECT)?;
     args.vcpu.page().write_buffer(&vcpu.stats());
     Ok(Status::Ok)
 }

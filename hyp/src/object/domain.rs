@@ -12,16 +12,15 @@ use crate::graph::{Graph, GraphCell, Link, Ref};
 use crate::lock::Lock;
 use crate::log::{self, Part};
 use crate::object::extent::Extent;
-use crate::object::handle::{self, HandleChain, HandleTable};
+use crate::object::handle::{HandleChain, HandleTable};
 use crate::object::slab::Slab;
 use crate::object::vcpu::{Vcpu, stop};
 use crate::sched::control;
 use crate::{memory, notify, root, trace};
-use portico_abi::handle::{SELF_DOMAIN, SELF_RIGHTS};
 use portico_abi::page::{InfoPage, MAX_VCPUS};
 use portico_abi::port::BIT_EVENT;
 use portico_abi::record::{DomainState, EndReason};
-use portico_abi::{Handle, Rights, Status};
+use portico_abi::{Rights, Status};
 use portico_arch::mmu::Table;
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_core::addr::{DomainId, Pa};
@@ -171,17 +170,6 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
     };
     graph.domains[slot] = Some(domain);
     Ok(domain)
-}
-
-/// A domain by argument: the caller itself for `SELF_DOMAIN`, else by handle.
-///
-/// # Errors
-/// `BadHandle`, `WrongType`, `NoRights`.
-pub fn lookup(graph: &Graph, caller: Ref<Domain>, handle: Handle, rights: Rights) -> Result<Ref<Domain>, Status> {
-    if handle == SELF_DOMAIN {
-        return if SELF_RIGHTS.contains(rights) { Ok(caller) } else { Err(Status::NoRights) };
-    }
-    handle::lookup(graph, caller, handle, rights)
 }
 
 impl Domain {

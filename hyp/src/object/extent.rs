@@ -8,7 +8,7 @@
 
 mod mapping;
 
-pub use mapping::{forget_mappings, map_page, map_piece, translates, unmap_all, unmap_page, unmap_piece};
+pub use mapping::{forget_mappings, map_new_page, map_page, map_piece, translates, unmap_all, unmap_page, unmap_piece};
 
 use crate::graph::{Graph, GraphCell, Link, Ref};
 use crate::object::domain::Domain;
@@ -64,17 +64,8 @@ pub fn create(
     range: PaRange,
     limit: Attrs,
     cookie: u64,
-) -> Result<Handle, Status> {
-    named(graph, Extent::new(owner, range, None, limit), OWNER_RIGHTS, cookie).map(|(handle, _)| handle)
-}
-
-/// Puts a new extent or grant on its owner's budget and into the owner's table.
-fn named(graph: &mut Graph, extent: Extent, rights: Rights, cookie: u64) -> Result<(Handle, Ref<Extent>), Status> {
-    let owner = extent.owner;
-    let extent = slab::alloc(graph, owner, extent)?;
-    let handle =
-        handle::insert(graph, owner, extent, rights, cookie).inspect_err(|_| slab::free(graph, owner, extent))?;
-    Ok((handle, extent))
+) -> Result<(Handle, Ref<Extent>), Status> {
+    handle::create(graph, owner, Extent::new(owner, range, None, limit), OWNER_RIGHTS, cookie)
 }
 
 impl Extent {
@@ -158,7 +149,7 @@ impl Extent {
 pub fn split(graph: &mut Graph, extent: Ref<Extent>, offset: u64) -> Result<Handle, Status> {
     extent.check_idle(graph)?;
     let (lower, upper) = ranges::split(extent.range.get(graph), offset)?;
-    let (handle, part) = named(graph, Extent::new(extent.owner, upper, None, extent.limit), OWNER_RIGHTS, 0)?;
+    let (handle, part) = create(graph, extent.owner, upper, extent.limit, 0)?;
     let taint = extent.taint.get(graph);
     part.taint.set(graph, taint);
     extent.range.set(graph, lower);
@@ -191,7 +182,7 @@ pub fn merge(graph: &mut Graph, first: Ref<Extent>, second: Ref<Extent>) -> Resu
     Ok(())
 }
 
-/// Takes an idle extent out of existence, with its handles: its memory now belongs to something else.
+/// Takes an extent or grant that nothing hangs on out of existence, with its handles: its memory now belongs to something else.
 pub fn consume(graph: &mut Graph, extent: Ref<Extent>) {
     handle::close_all(graph, &extent.handles);
     slab::retire(graph, extent.owner, extent);
@@ -207,7 +198,7 @@ pub fn donate(graph: &mut Graph, extent: Ref<Extent>, to: Ref<Domain>) -> Result
         return Err(Status::BadState);
     }
     extent.check_taint(graph, to)?;
-    let handle = create(graph, to, extent.range.get(graph), extent.limit, 0)?;
+    let (handle, _) = create(graph, to, extent.range.get(graph), extent.limit, 0)?;
     consume(graph, extent);
     Ok(handle)
 }
@@ -233,23 +224,23 @@ pub fn lend(
     if extent.grants.get(graph).is_none() {
         extent.check_taint(graph, to)?;
     }
-    let (handle, grant) = named(graph, Extent::new(to, range, Some(extent), attrs), ranges::grant_rights(attrs), 0)?;
+    let grant = Extent::new(to, range, Some(extent), attrs);
+    let (handle, grant) = handle::create(graph, to, grant, ranges::grant_rights(attrs), 0)?;
     extent.grants.push(graph, grant, |grant| &grant.grants);
     Ok(handle)
 }
 
-/// Whether the last handle can be closed: a grant that is not mapped is returned; an extent would be lost.
+/// Ends a grant that is not mapped, with its handles. An extent would be lost.
 ///
 /// # Errors
 /// `BadState`.
-pub fn check_closable(graph: &Graph, extent: Ref<Extent>) -> Result<(), Status> {
-    if extent.is_grant() && extent.mapping.get(graph).is_none() { Ok(()) } else { Err(Status::BadState) }
-}
-
-/// Ends a grant whose handles are closed.
-pub fn retire(graph: &mut Graph, grant: Ref<Extent>) {
+pub fn give_back(graph: &mut Graph, grant: Ref<Extent>) -> Result<(), Status> {
+    if !grant.is_grant() || grant.mapping.get(graph).is_some() {
+        return Err(Status::BadState);
+    }
     grant.root().grants.remove(graph, grant, |grant| &grant.grants);
-    slab::retire(graph, grant.owner, grant);
+    consume(graph, grant);
+    Ok(())
 }
 
 /// Does one piece of a revoke. `Ok` when no borrower has anything of it any more.
@@ -263,8 +254,7 @@ pub fn revoke_piece(graph: &mut Graph, extent: Ref<Extent>) -> Result<Status, St
     if grant.mapping.get(graph).is_some() {
         unmap_piece(graph, grant)?;
     } else {
-        handle::close_all(graph, &grant.handles);
-        retire(graph, grant);
+        give_back(graph, grant)?;
     }
     Ok(Status::Again)
 }
@@ -316,11 +306,10 @@ pub fn bequeath(graph: &mut Graph, extent: Ref<Extent>) -> Result<Status, Status
     let owner = extent.owner;
     let heir = owner.watcher.get(graph).or(graph.domains.first().copied().flatten()).filter(|heir| *heir != owner);
     if let Some(heir) = heir {
-        let theirs = Extent::new(heir, extent.range.get(graph), None, extent.limit);
+        let (_, theirs) = create(graph, heir, extent.range.get(graph), extent.limit, 0)?;
         if !extent.limit.is_device() {
             theirs.taint.set(graph, u32::MAX);
         }
-        named(graph, theirs, OWNER_RIGHTS, 0)?;
     }
     consume(graph, extent);
     Ok(Status::Ok)

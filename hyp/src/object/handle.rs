@@ -14,6 +14,7 @@ use crate::object::domain::Domain;
 use crate::object::extent::{self, Extent};
 use crate::object::irq::Irq;
 use crate::object::port::Port;
+use crate::object::slab;
 use crate::object::system::System;
 use crate::object::vcpu::Vcpu;
 use portico_abi::handle::SELF_DOMAIN;
@@ -74,16 +75,6 @@ macro_rules! objects {
 }
 
 objects! { System Domain Vcpu Port Extent Irq }
-
-/// Answer of `handle_info`.
-pub struct Info {
-    /// Type in bits 7:0, rights in bits 31:16.
-    pub kind: u64,
-    /// Cookie of the holder.
-    pub cookie: u64,
-    /// Depends on the type.
-    pub state: u64,
-}
 
 impl HandleTable {
     /// An empty table.
@@ -161,6 +152,22 @@ fn live(domain: Ref<Domain>, handle: Handle, rights: Rights) -> Result<(Ref<Slot
     Ok((slot, tag, tag.object_type().ok_or(Status::BadHandle)?))
 }
 
+/// Puts a new object on the budget of `domain`, with its first handle in the domain's table.
+///
+/// # Errors
+/// Those of [`slab::alloc`]; `Limit`.
+pub fn create<T: Object>(
+    graph: &mut Graph,
+    domain: Ref<Domain>,
+    object: T,
+    rights: Rights,
+    cookie: u64,
+) -> Result<(Handle, Ref<T>), Status> {
+    let object = slab::alloc(graph, domain, object)?;
+    let handle = insert(graph, domain, object, rights, cookie).inspect_err(|_| slab::free(graph, domain, object))?;
+    Ok((handle, object))
+}
+
 /// Makes a handle to `object` in the table of `domain`.
 ///
 /// # Errors
@@ -220,17 +227,10 @@ pub fn check_room(graph: &mut Graph, domain: Ref<Domain>) -> Result<(), Status> 
     if free.peek().is_none() {
         let entry = table.pages.get(usize::from(free.slots()) / PAGE_SLOTS).ok_or(Status::Limit)?;
         let page = memory::alloc_page(graph, domain)?;
-        entry.store(page.va.as_ptr().cast(), Ordering::Release);
+        entry.store(memory::pool_va(page).as_ptr().cast(), Ordering::Release);
         table.free.get_mut(graph).grow(table, PAGE_SLOTS as u16);
     }
     Ok(())
-}
-
-/// Takes a handle out of its table without any effect on the object.
-pub fn remove(graph: &mut Graph, domain: Ref<Domain>, handle: Handle) {
-    if let Some(slot) = domain.table.slot(handle.slot()) {
-        unlink(graph, slot);
-    }
 }
 
 /// Unlinks a live slot from its chain and frees it.
@@ -254,31 +254,23 @@ pub fn close_all(graph: &mut Graph, chain: &HandleChain) {
 /// # Errors
 /// `BadHandle`; `BadState` where the object would be left without a name.
 pub fn close(graph: &mut Graph, domain: Ref<Domain>, handle: Handle) -> Result<(), Status> {
-    let (slot, _, ty) = live(domain, handle, Rights::empty())?;
+    let none = Rights::empty();
+    let (slot, _, ty) = live(domain, handle, none)?;
     let is_last = slot.chain.get(graph).is_some_and(|chain| chain.iter(graph, |slot| &slot.next).nth(1).is_none());
     match ty {
-        ObjectType::Port => close_bindable::<Port>(graph, domain, handle),
-        ObjectType::Irq => close_bindable::<Irq>(graph, domain, handle),
-        _ if !is_last => {
-            unlink(graph, slot);
-            Ok(())
-        }
-        ObjectType::Extent => {
-            let extent = lookup(graph, domain, handle, Rights::empty())?;
-            extent::check_closable(graph, extent)?;
-            unlink(graph, slot);
-            extent::retire(graph, extent);
-            Ok(())
-        }
-        ObjectType::System | ObjectType::Domain | ObjectType::Vcpu => Err(Status::BadState),
+        ObjectType::Port => close_bindable(graph, domain, lookup::<Port>(graph, domain, handle, none)?, slot),
+        ObjectType::Irq => close_bindable(graph, domain, lookup::<Irq>(graph, domain, handle, none)?, slot),
+        _ if !is_last => unlink(graph, slot),
+        ObjectType::Extent => extent::give_back(graph, lookup(graph, domain, handle, none)?)?,
+        ObjectType::System | ObjectType::Domain | ObjectType::Vcpu => return Err(Status::BadState),
     }
+    Ok(())
 }
 
 /// Closes a handle to a port or interrupt. Nothing of `domain` may hang on to the object by another's handle: a binding to one of the domain's
 /// vCPUs ends, and if `domain` pays for the object and has no other handle to it, the object ends, since its memory will go with the domain.
-fn close_bindable<T: Bindable>(graph: &mut Graph, domain: Ref<Domain>, handle: Handle) -> Result<(), Status> {
-    let object: Ref<T> = lookup(graph, domain, handle, Rights::empty())?;
-    remove(graph, domain, handle);
+fn close_bindable<T: Bindable>(graph: &mut Graph, domain: Ref<Domain>, object: Ref<T>, slot: Ref<Slot>) {
+    unlink(graph, slot);
     let is_payer = object.owner() == domain;
     let counts = |slot: Ref<Slot>| !is_payer || slot.holder.get(graph) == Some(domain);
     let stays = object.handles().iter(graph, |slot| &slot.next).any(counts);
@@ -288,14 +280,14 @@ fn close_bindable<T: Bindable>(graph: &mut Graph, domain: Ref<Domain>, handle: H
     } else if Target::load(object.target()).is_some_and(|target| target.vcpu.domain == domain) {
         object.unbind(graph);
     }
-    Ok(())
 }
 
-/// Describes a handle.
+/// Describes a handle as `handle_info` does: its type in bits 7:0 and its rights in bits 31:16, the cookie of its holder, and a state that depends on
+/// the type.
 ///
 /// # Errors
 /// `BadHandle`.
-pub fn info(graph: &Graph, domain: Ref<Domain>, handle: Handle) -> Result<Info, Status> {
+pub fn info(graph: &Graph, domain: Ref<Domain>, handle: Handle) -> Result<[u64; 3], Status> {
     let (slot, tag, ty) = live(domain, handle, Rights::empty())?;
     let none = Rights::empty();
     let state = match ty {
@@ -305,8 +297,7 @@ pub fn info(graph: &Graph, domain: Ref<Domain>, handle: Handle) -> Result<Info, 
         ObjectType::Extent => lookup::<Extent>(graph, domain, handle, none)?.flags(graph),
         ObjectType::System | ObjectType::Irq => 0,
     };
-    let kind = ty as u64 | u64::from(tag.rights().bits()) << 16;
-    Ok(Info { kind, cookie: slot.cookie.get(graph), state })
+    Ok([ty as u64 | u64::from(tag.rights().bits()) << 16, slot.cookie.get(graph), state])
 }
 
 /// The first live handle from slot `cursor` on, and the cursor after it. Looks at no more than the 4096 slots of a table.
@@ -360,9 +351,9 @@ pub fn close_some(graph: &mut Graph, domain: Ref<Domain>, cursor: u16, count: u1
             if extent::bequeath(graph, extent)? == Status::Again {
                 return Ok(Some(number));
             }
-        } else {
+        } else if let Some(slot) = domain.table.slot(number) {
             // A domain or vCPU without another name is reached by other roads; this name goes.
-            remove(graph, domain, handle);
+            unlink(graph, slot);
         }
     }
     Ok(if end < slots { Some(end) } else { None })

@@ -56,20 +56,16 @@ pub fn create(graph: &mut Graph, owner: Ref<Domain>, intid: u64, edge: bool, coo
     if !entry.load(Ordering::Acquire).is_null() {
         return Err(Status::Exists);
     }
-    let irq = slab::alloc(
-        graph,
+    let irq = Irq {
+        intid,
+        edge,
+        target: AtomicU64::new(0),
+        active: AtomicBool::new(false),
         owner,
-        Irq {
-            intid,
-            edge,
-            target: AtomicU64::new(0),
-            active: AtomicBool::new(false),
-            owner,
-            handles: HandleChain::new(None),
-        },
-    )?;
+        handles: HandleChain::new(None),
+    };
     const RIGHTS: Rights = Rights::INSPECT.union(Rights::COPY).union(Rights::BIND);
-    let handle = handle::insert(graph, owner, irq, RIGHTS, cookie).inspect_err(|_| slab::free(graph, owner, irq))?;
+    let (handle, irq) = handle::create(graph, owner, irq, RIGHTS, cookie)?;
     gic::reset_spi(intid);
     entry.store(irq.as_ptr(), Ordering::Release);
     Ok(handle)

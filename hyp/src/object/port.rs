@@ -81,21 +81,16 @@ pub fn create_pair(
     cookies: (u64, u64),
 ) -> Result<(Handle, Handle), Status> {
     let port_a = slab::alloc(graph, a, Port::new(a))?;
-    let port_b = slab::alloc(graph, b, Port::new(b)).inspect_err(|_| slab::free(graph, a, port_a))?;
-    let insert_b = |graph: &mut Graph, handle_a| {
-        let handle_b = handle::insert(graph, b, port_b, PORT_RIGHTS, cookies.1)
-            .inspect_err(|_| handle::remove(graph, a, handle_a))?;
-        Ok((handle_a, handle_b))
-    };
-    let handles = handle::insert(graph, a, port_a, PORT_RIGHTS, cookies.0)
-        .and_then(|handle_a| insert_b(graph, handle_a))
-        // Nobody else has seen either end, so they need no quiescence.
-        .inspect_err(|_| {
-            [(a, port_a), (b, port_b)].into_iter().for_each(|(owner, port)| slab::free(graph, owner, port))
-        })?;
+    let (handle_b, port_b) =
+        handle::create(graph, b, Port::new(b), PORT_RIGHTS, cookies.1).inspect_err(|_| slab::free(graph, a, port_a))?;
+    let handle_a = handle::insert(graph, a, port_a, PORT_RIGHTS, cookies.0).inspect_err(|_| {
+        slab::free(graph, a, port_a);
+        // A guest may have tried it already, so it ends like any other.
+        let _ = handle::close(graph, b, handle_b);
+    })?;
     port_a.peer.store(port_b.as_ptr(), Ordering::Release);
     port_b.peer.store(port_a.as_ptr(), Ordering::Release);
-    Ok(handles)
+    Ok((handle_a, handle_b))
 }
 
 impl Bindable for Port {

@@ -65,9 +65,10 @@ pub fn alloc<T>(graph: &mut Graph, domain: Ref<Domain>, value: T) -> Result<Ref<
     let front = slab.first.get(graph);
     if !front.is_some_and(|slot| quiesce::passed(slot.epoch.get(graph))) {
         let page = memory::alloc_page(graph, domain).map_err(|status| front.map_or(status, |_| Status::Again))?;
+        let slots = memory::pool_va(page).cast::<Slot>();
         for index in (0..PAGE_SLOTS).rev() {
             // SAFETY: the slot is inside the page, which is zeroed and the domain's alone until the domain is freed.
-            let slot = unsafe { Ref::new(page.va.cast::<Slot>().add(index)) };
+            let slot = unsafe { Ref::new(slots.add(index)) };
             slab.push_front(graph, slot);
         }
     }

@@ -24,8 +24,6 @@ use portico_abi::pending::HypervisorSide;
 use portico_abi::record::{FaultRecord, VcpuState, VcpuStats};
 use portico_arch::context::VcpuContext;
 use portico_arch::timer;
-use portico_core::addr::PaRange;
-use portico_core::extent::PA_BITS;
 use portico_core::runq::{Class, SchedEntity};
 use portico_core::stage2::Attrs;
 
@@ -207,17 +205,15 @@ pub fn create(
 ) -> Result<Ref<Vcpu>, Status> {
     let id = graph.vcpu_ids.iter().position(|used| !used).ok_or(Status::Limit)?;
     let object = memory::alloc_page(graph, domain)?;
-    let page = memory::alloc_page(graph, domain).inspect_err(|_| memory::free_page(graph, domain, object.pa))?;
-    let range = PaRange::new(page.pa.raw(), 1, PA_BITS).ok_or(Status::Invalid)?;
-    extent::map_page(graph, domain, page_ipa, range, Attrs::READ_WRITE)
-        .inspect_err(|_| [page.pa, object.pa].into_iter().for_each(|pa| memory::free_page(graph, domain, pa)))?;
+    let page = extent::map_new_page(graph, domain, page_ipa, Attrs::READ_WRITE)
+        .inspect_err(|_| memory::free_page(graph, domain, object))?;
     let mut context = VcpuContext::at_power_on();
     context.el2.vmpidr_el2 = mpidr | MPIDR_RES1;
     context.el2.cntvoff_el2 = domain.counter_offset;
     let vcpu = Vcpu {
         context: UnsafeCell::new(context),
         domain,
-        page: PagePtr(page.va.cast()),
+        page: PagePtr(memory::pool_va(page).cast()),
         upcall_wanted: AtomicBool::new(false),
         place: AtomicU8::new(Place::Off as u8),
         pcpu: AtomicU8::new(control::choose_home()),
@@ -233,7 +229,7 @@ pub fn create(
         powered: GraphCell::new(false),
         handles: HandleChain::new(None),
     };
-    let target = object.va.cast();
+    let target = memory::pool_va(object).cast();
     // SAFETY: the page is fresh, aligned and large enough (asserted at the type); it is freed with its domain, after quiescence.
     let vcpu = unsafe {
         target.write(vcpu);

@@ -9,6 +9,7 @@ use crate::{memory, vmid};
 use portico_abi::Status;
 use portico_arch::{barrier, cache, tlb};
 use portico_core::addr::{Ipa, IpaRange, Pa, PaRange};
+use portico_core::extent::PA_BITS;
 use portico_core::stage2::{self, Attrs, ENTRIES, Tables};
 
 /// Entries made in one piece. What unmaps takes those of a whole table.
@@ -55,7 +56,7 @@ impl Tables for DomainTables<'_> {
     }
 
     fn alloc(&mut self) -> Option<Pa> {
-        memory::alloc_page(self.graph, self.domain).ok().map(|page| page.pa)
+        memory::alloc_page(self.graph, self.domain).ok()
     }
 
     fn free(&mut self, table: Pa) {
@@ -184,6 +185,19 @@ pub fn map_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64, pa: PaRange, a
     let done = stage2::map(&mut tables, domain.stage2_root, range, pa.first(), attrs, PIECE_ENTRIES)?;
     barrier::dsb_ishst();
     if done == pa.pages() { Ok(()) } else { Err(Status::Invalid) }
+}
+
+/// Takes a page on the budget of `domain` and maps it at `ipa` there.
+///
+/// # Errors
+/// `Invalid`, `Exists`, `NoBudget`.
+pub fn map_new_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64, attrs: Attrs) -> Result<Pa, Status> {
+    let page = memory::alloc_page(graph, domain)?;
+    PaRange::new(page.raw(), 1, PA_BITS)
+        .ok_or(Status::Invalid)
+        .and_then(|range| map_page(graph, domain, ipa, range, attrs))
+        .inspect_err(|_| memory::free_page(graph, domain, page))?;
+    Ok(page)
 }
 
 /// Takes back what [`map_page`] mapped.
