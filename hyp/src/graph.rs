@@ -27,8 +27,6 @@ pub struct Graph {
     pub pool: Pool<MAX_BLOCKS>,
     /// Domains by number.
     pub domains: [Option<Ref<Domain>>; MAX_DOMAINS],
-    /// Numbers of vCPUs in use, machine-wide.
-    pub vcpu_ids: [bool; MAX_VCPU_IDS],
     /// How the first domain is begun anew.
     pub again: crate::root::Again,
     /// Output of domains for the manager to take.
@@ -37,13 +35,10 @@ pub struct Graph {
 
 /// Domains on one machine.
 pub const MAX_DOMAINS: usize = 512;
-/// vCPUs on one machine.
-pub const MAX_VCPU_IDS: usize = crate::sched::MAX_VCPUS;
 
 static GRAPH: Lock<Graph> = Lock::new(Graph {
     pool: Pool::new(),
     domains: [None; MAX_DOMAINS],
-    vcpu_ids: [false; MAX_VCPU_IDS],
     again: crate::root::Again { entry: 0, tree: 0, count: 0, due: 0 },
     early: EarlyTexts::new(),
 });

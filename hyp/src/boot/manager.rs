@@ -61,7 +61,7 @@ fn build(graph: &mut Graph, boot: &Boot, ram: Range, file: Range, image: &Image)
     memory::add_block(graph, Pa::new(boot.pool.start))?;
     let spec = DomainSpec { budget_pages: MANAGER_BUDGET, max_vcpus: MANAGER_VCPUS, ipa_bits: 39, watcher: None };
     let manager = domain::create(graph, &spec)?;
-    manager.name.set(graph, [u64::from_le_bytes(*b"manager\0"), 0]);
+    manager.name.set(graph, u128::from(u64::from_le_bytes(*b"manager\0")));
     // The System handle is the first of its table: that is how calls recognise its holder.
     handle::insert(graph, manager, system::system(), Rights::ROOT | Rights::INSPECT, 0)?;
     give_memory(graph, manager, boot)?;

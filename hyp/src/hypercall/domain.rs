@@ -47,9 +47,9 @@ pub fn config(args: &mut Args, graph: &mut Graph) -> Outcome {
     }
     match key {
         config::NAME_LO | config::NAME_HI => {
-            let [low, high] = domain.name.get(graph);
-            domain.name.set(graph, if key == config::NAME_LO { [value, high] } else { [low, value] });
-            return Ok(Status::Ok);
+            let shift = if key == config::NAME_LO { 0 } else { 64 };
+            let name = domain.name.get_mut(graph);
+            *name = *name & !(u128::from(u64::MAX) << shift) | u128::from(value) << shift;
         }
         _ if domain.state() != DomainState::Created => return Err(Status::BadState),
         config::GICV_IPA => set_gicv(graph, domain, value)?,
@@ -140,7 +140,7 @@ pub fn status(args: &mut Args, graph: &mut Graph) -> Outcome {
         budget_pages: budget.limit,
         used_pages: budget.used,
         mapped_pages: domain.mapped_pages.get(graph),
-        name: domain::name_bytes(domain.name.get(graph)),
+        name: domain.name.get(graph).to_le_bytes(),
         ..DomainStatus::default()
     };
     for vcpu in domain.vcpus() {

@@ -77,7 +77,7 @@ pub fn early_write(args: &mut Args) -> Outcome {
         log::first_domain(words.iter().flat_map(|word| word.to_le_bytes()).take(len));
         return Ok(Status::Ok);
     }
-    let name = domain::name_bytes(own.name.get(&graph));
+    let name = own.name.get(&graph).to_le_bytes();
     if !graph.early.put(&name, len, words) {
         return Err(Status::RateLimited);
     }

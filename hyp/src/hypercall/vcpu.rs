@@ -20,14 +20,6 @@ use portico_core::runq::Class;
 /// Bits of an MPIDR that name a vCPU: Aff3, Aff2, Aff1, Aff0.
 const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
 
-/// Rights of the handle of a new vCPU.
-const VCPU_RIGHTS: Rights = Rights::INSPECT
-    .union(Rights::COPY)
-    .union(Rights::CONFIG)
-    .union(Rights::RUN)
-    .union(Rights::SCHED)
-    .union(Rights::FAULT);
-
 /// `vcpu_create(domain, index, mpidr, page_ipa, cookie) -> (vcpu)`.
 pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::CONFIG)?;
@@ -42,7 +34,8 @@ pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
         return Err(Status::Exists);
     }
     let vcpu = vcpu::create(graph, domain, index as u8, mpidr, page_ipa)?;
-    let handle = handle::insert(graph, args.caller(), vcpu, VCPU_RIGHTS, args.get::<5>()).inspect_err(|_| {
+    let rights = Rights::INSPECT | Rights::COPY | Rights::CONFIG | Rights::RUN | Rights::SCHED | Rights::FAULT;
+    let handle = handle::insert(graph, args.caller(), vcpu, rights, args.get::<5>()).inspect_err(|_| {
         // The vCPU is whole and belongs to its domain; only the name failed. Undo it so that the call can be made again.
         vcpu::unlink(graph, vcpu);
         extent::unmap_page(graph, domain, page_ipa, 1);

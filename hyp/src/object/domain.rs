@@ -67,8 +67,8 @@ pub struct Domain {
     pub mapped: Link<Extent>,
     /// Pages mapped here.
     pub mapped_pages: GraphCell<u64>,
-    /// Name, zero-padded.
-    pub name: GraphCell<[u64; 2]>,
+    /// Name, zero-padded, little-endian.
+    pub name: GraphCell<u128>,
     /// The information page, once placed; null before. A switch reads it without the graph lock.
     pub info_page: AtomicPtr<InfoPage>,
     /// IPA of the information page.
@@ -114,6 +114,9 @@ pub struct DomainSpec {
 /// Pages that a domain costs at once: itself and its stage-2 root.
 const BASE_PAGES: u32 = 2;
 
+/// The serial of the next domain.
+static SERIAL: AtomicU32 = AtomicU32::new(1);
+
 /// Creates a domain with a budget from the pool.
 ///
 /// # Errors
@@ -141,7 +144,7 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
         last_here: [const { AtomicU8::new(u8::MAX) }; MAX_PCPUS],
         stage2_root: root,
         id,
-        serial: destroy::next_serial(),
+        serial: SERIAL.fetch_add(1, Ordering::Relaxed),
         ipa_bits: spec.ipa_bits,
         max_vcpus: spec.max_vcpus,
         vcpus: [const { AtomicPtr::new(null_mut()) }; MAX_VCPUS],
@@ -153,7 +156,7 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
         watcher: GraphCell::new(spec.watcher),
         mapped: Link::new(None),
         mapped_pages: GraphCell::new(0),
-        name: GraphCell::new([0; 2]),
+        name: GraphCell::new(0),
         info_page: AtomicPtr::new(null_mut()),
         info_ipa: GraphCell::new(0),
         gicv_ipa: GraphCell::new(0),
@@ -216,12 +219,6 @@ impl Domain {
     }
 }
 
-/// The bytes of a name as [`Domain`] keeps it: in words, since the target has no unaligned loads.
-pub fn name_bytes(name: [u64; 2]) -> [u8; 16] {
-    let [low, high] = name.map(u128::from);
-    (high << 64 | low).to_le_bytes()
-}
-
 /// Tells the watcher of a domain that its state changed.
 pub fn tell_watcher(graph: &Graph, domain: Ref<Domain>) {
     if let Some(vcpu) = domain.watcher.get(graph).and_then(|watcher| watcher.vcpu_at(0)) {
@@ -242,7 +239,7 @@ pub fn end(graph: &mut Graph, domain: Ref<Domain>, reason: EndReason, code: u64)
         if root::begin_again(graph, domain) {
             return;
         }
-        let (name, reason) = (name_bytes(domain.name.get(graph)), Part::Decimal(reason as u64));
+        let (name, reason) = (domain.name.get(graph).to_le_bytes(), Part::Decimal(reason as u64));
         log::line(&[Part::Name(&name), Part::Text(" ended: reason "), reason, Part::Text(", code "), Part::Hex(code)]);
     }
     domain.set_state(graph, DomainState::Ended);

@@ -46,14 +46,6 @@ pub struct Extent {
     pub handles: HandleChain,
 }
 
-/// Rights of the handle of an extent of one's own.
-pub const OWNER_RIGHTS: Rights = Rights::INSPECT
-    .union(Rights::OWN)
-    .union(Rights::MAP)
-    .union(Rights::WRITE)
-    .union(Rights::SHARE)
-    .union(Rights::DONATE);
-
 /// Makes an extent that `owner` owns and pays for, with its handle.
 ///
 /// # Errors
@@ -65,7 +57,8 @@ pub fn create(
     limit: Attrs,
     cookie: u64,
 ) -> Result<(Handle, Ref<Extent>), Status> {
-    handle::create(graph, owner, Extent::new(owner, range, None, limit), OWNER_RIGHTS, cookie)
+    let rights = Rights::INSPECT | Rights::OWN | Rights::MAP | Rights::WRITE | Rights::SHARE | Rights::DONATE;
+    handle::create(graph, owner, Extent::new(owner, range, None, limit), rights, cookie)
 }
 
 impl Extent {

@@ -11,12 +11,12 @@ use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use crate::clock;
-use crate::graph::{Graph, GraphCell, MAX_VCPU_IDS, Ref};
+use crate::graph::{Graph, GraphCell, Ref};
 use crate::memory;
 use crate::object::domain::Domain;
 use crate::object::extent;
 use crate::object::handle::HandleChain;
-use crate::sched::{control, queue};
+use crate::sched::{MAX_VCPUS, control, queue};
 use portico_abi::Status;
 use portico_abi::call::sched as class;
 use portico_abi::page::{RunState, VcpuPage};
@@ -203,7 +203,7 @@ pub fn create(
     mpidr: u64,
     page_ipa: u64,
 ) -> Result<Ref<Vcpu>, Status> {
-    let id = graph.vcpu_ids.iter().position(|used| !used).ok_or(Status::Limit)?;
+    let id = (0..MAX_VCPUS as u16).find(|&id| queue::by_id(id).is_none()).ok_or(Status::Limit)?;
     let object = memory::alloc_page(graph, domain)?;
     let page = extent::map_new_page(graph, domain, page_ipa, Attrs::READ_WRITE)
         .inspect_err(|_| memory::free_page(graph, domain, object))?;
@@ -220,7 +220,7 @@ pub fn create(
         loaded_on: AtomicU8::new(NOT_LOADED),
         stop: AtomicU8::new(0),
         index,
-        id: id as u16,
+        id,
         mpidr,
         calls: AtomicU64::new(0),
         sched: UnsafeCell::new(SchedState::new()),
@@ -235,9 +235,8 @@ pub fn create(
         target.write(vcpu);
         Ref::new(target)
     };
-    graph.vcpu_ids[id] = true;
     domain.set_vcpu(graph, index, vcpu.as_ptr());
-    queue::register(id as u16, vcpu.as_ptr());
+    queue::register(id, vcpu.as_ptr());
     Ok(vcpu)
 }
 
@@ -247,7 +246,6 @@ pub fn unlink(graph: &mut Graph, vcpu: Ref<Vcpu>) {
     vcpu.domain.set_vcpu(graph, vcpu.index, null_mut());
     queue::register(vcpu.id, null_mut());
     control::forget(vcpu);
-    graph.vcpu_ids[usize::from(vcpu.id) & (MAX_VCPU_IDS - 1)] = false;
 }
 
 impl Vcpu {

@@ -177,7 +177,7 @@ fn clear_run<T: Tables + ?Sized>(tables: &mut T, table: Pa, level: u8, range: Ip
 fn prune<T: Tables + ?Sized>(tables: &mut T, root: Pa, ipa: u64) {
     for level in (START_LEVEL..LAST_LEVEL).rev() {
         let (parent, _, Entry::Table(table)) = descend(tables, root, ipa, level) else { continue };
-        if !tables.is_empty(table) {
+        if (0..ENTRIES).any(|slot| is_valid(tables.read(table, slot))) {
             return;
         }
         tables.write(parent, index(ipa, level), 0);

@@ -42,10 +42,6 @@ impl Tables for Host {
         self.touched += 1;
     }
 
-    fn is_empty(&self, table: Pa) -> bool {
-        self.pages[&table.raw()].iter().all(|entry| entry & 1 == 0)
-    }
-
     fn alloc(&mut self) -> Option<Pa> {
         self.left = self.left.checked_sub(1)?;
         let pa = Pa::new(self.next);

@@ -14,8 +14,6 @@ pub trait Tables {
     fn read(&self, table: Pa, index: usize) -> u64;
     /// Writes entry `index` (below 512) of a table, as one 64-bit store.
     fn write(&mut self, table: Pa, index: usize, desc: u64);
-    /// Says whether a table has no valid entry.
-    fn is_empty(&self, table: Pa) -> bool;
     /// Takes a zeroed page for a table; `None` if the budget has none.
     fn alloc(&mut self) -> Option<Pa>;
     /// Gives a table back. Nothing points to it, and [`Tables::sync_break`] was done since.

@@ -3,8 +3,6 @@
 //! Each call does one bounded piece and leaves the domain in a phase from which the next goes on; a domain that is DYING refuses every new
 //! use, so phases only move forward. The domain's own page is freed last, with every handle to it.
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
 use crate::graph::{Graph, MAX_DOMAINS, Ref};
 use crate::object::domain::Domain;
 use crate::object::extent;
@@ -34,13 +32,6 @@ pub enum Phase {
     Quiesce(quiesce::Epoch),
     /// Free pages, from this block of the pool on; after all blocks, the domain itself.
     Free(usize),
-}
-
-static SERIAL: AtomicU32 = AtomicU32::new(1);
-
-/// A serial number that no domain had before.
-pub fn next_serial() -> u32 {
-    SERIAL.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Extents forgotten in one piece.

@@ -51,10 +51,6 @@ impl Tables for DomainTables<'_> {
         entries(table)[index & (ENTRIES - 1)].store(desc, Ordering::Release);
     }
 
-    fn is_empty(&self, table: Pa) -> bool {
-        entries(table).iter().all(|entry| entry.load(Ordering::Relaxed) & 1 == 0)
-    }
-
     fn alloc(&mut self) -> Option<Pa> {
         memory::alloc_page(self.graph, self.domain).ok()
     }
