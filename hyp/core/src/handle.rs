@@ -39,19 +39,14 @@ impl Tag {
         Self((generation as u64) << GENERATION_SHIFT | (ty as u64) << TYPE_SHIFT | LIVE | rights.bits() as u64)
     }
 
-    const fn free(generation: u16, next: Option<u16>) -> Self {
-        let link = match next {
-            Some(slot) => slot as u64 + 1,
-            None => 0,
-        };
-        Self((generation as u64) << GENERATION_SHIFT | link << LINK_SHIFT)
+    fn free(generation: u16, next: Option<u16>) -> Self {
+        let link = next.map_or(0, |slot| u64::from(slot) + 1);
+        Self(u64::from(generation) << GENERATION_SHIFT | link << LINK_SHIFT)
     }
 
-    const fn next_free(self) -> Option<u16> {
-        match (self.0 >> LINK_SHIFT) as u32 & LINK_MASK {
-            0 => None,
-            link => Some((link - 1) as u16),
-        }
+    fn next_free(self) -> Option<u16> {
+        let link = (self.0 >> LINK_SHIFT) as u32 & LINK_MASK;
+        link.checked_sub(1).map(|slot| slot as u16)
     }
 
     /// Says whether the slot names an object.

@@ -3,14 +3,12 @@
 use core::sync::atomic::Ordering;
 
 use super::{Args, Outcome};
-use crate::clock;
 use crate::graph::{Graph, Ref};
-use crate::machine;
-use crate::memory;
 use crate::object::domain::{self, Domain, DomainSpec, destroy};
 use crate::object::vcpu::stop;
 use crate::object::{extent, handle};
 use crate::sched::control;
+use crate::{clock, machine, memory};
 use portico_abi::call::{config, run};
 use portico_abi::page::InfoPage;
 use portico_abi::record::{DomainState, DomainStatus};

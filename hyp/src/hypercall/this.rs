@@ -4,12 +4,10 @@ use core::sync::atomic::Ordering;
 
 use super::{Args, Outcome};
 use crate::graph::{self, Graph, Ref};
-use crate::object::domain;
-use crate::object::handle;
 use crate::object::irq::Irq;
-use crate::sched;
+use crate::object::{domain, handle};
 use crate::trap::Next;
-use crate::{clock, log};
+use crate::{clock, log, sched};
 use portico_abi::call::{exit, features, info};
 use portico_abi::record::EndReason;
 use portico_abi::{MANAGEMENT_VERSION, Rights, Status, VERSION_MAJOR, VERSION_MINOR};

@@ -3,14 +3,11 @@
 use core::sync::atomic::Ordering;
 
 use super::{Args, Outcome, only_bits};
-use crate::clock;
 use crate::graph::Graph;
-use crate::object::domain;
-use crate::object::extent;
-use crate::object::handle;
 use crate::object::vcpu::{self, Place, Vcpu, stop};
+use crate::object::{domain, extent, handle};
 use crate::sched::{control, queue};
-use crate::{fault, power};
+use crate::{clock, fault, power};
 use portico_abi::call::sched as class;
 use portico_abi::record::{DomainState, EndReason, FaultVerb, RegisterId};
 use portico_abi::{Rights, Status};

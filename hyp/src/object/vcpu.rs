@@ -10,13 +10,12 @@ use core::mem::{offset_of, size_of};
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use crate::clock;
 use crate::graph::{Graph, GraphCell, Ref};
-use crate::memory;
 use crate::object::domain::Domain;
 use crate::object::extent;
 use crate::object::handle::HandleChain;
 use crate::sched::{MAX_VCPUS, control, queue};
+use crate::{clock, memory};
 use portico_abi::Status;
 use portico_abi::call::sched as class;
 use portico_abi::page::{RunState, VcpuPage};

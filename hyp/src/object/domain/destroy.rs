@@ -5,9 +5,8 @@
 
 use crate::graph::{Graph, MAX_DOMAINS, Ref};
 use crate::object::domain::Domain;
-use crate::object::extent;
-use crate::object::handle;
 use crate::object::vcpu::{self, stop};
+use crate::object::{extent, handle};
 use crate::sched::control;
 use crate::{memory, quiesce};
 use portico_abi::Status;
