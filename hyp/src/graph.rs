@@ -36,6 +36,8 @@ pub struct Graph {
 /// Domains on one machine.
 pub const MAX_DOMAINS: usize = 512;
 
+const _: () = assert!(MAX_DOMAINS.is_power_of_two());
+
 static GRAPH: Lock<Graph> = Lock::new(Graph {
     pool: Pool::new(),
     domains: [None; MAX_DOMAINS],

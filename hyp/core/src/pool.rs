@@ -186,8 +186,7 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
         if budget.left() == 0 {
             return Err(Status::NoBudget);
         }
-        let first = self.hint;
-        for slot in first..BLOCKS {
+        for slot in self.hint..BLOCKS {
             if let Some(Some(block)) = self.blocks.get_mut(slot)
                 && let Some(page) = block.books.take(owner)
             {

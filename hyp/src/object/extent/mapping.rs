@@ -83,17 +83,14 @@ pub fn map_piece(
     }
     extent.check_not_revoking(graph)?;
     let range = extent.range.get(graph);
-    let mapping = match extent.mapping.get(graph) {
-        Some(mapping) => mapping,
-        None => {
-            // A grant was checked when it was lent; what other borrowers of a shared window wrote since then is meant for this one.
-            if !extent.is_grant() {
-                extent.check_taint(graph, domain)?;
-            }
-            Mapping { domain, ipa: ipa.first(), pages: 0, attrs, undoing: false }
-        }
-    };
-    if mapping != (Mapping { domain, ipa: ipa.first(), pages: mapping.pages, attrs, undoing: false }) {
+    let begun = extent.mapping.get(graph);
+    let fresh = Mapping { domain, ipa: ipa.first(), pages: 0, attrs, undoing: false };
+    // A grant was checked when it was lent; what other borrowers of a shared window wrote since then is meant for this one.
+    if begun.is_none() && !extent.is_grant() {
+        extent.check_taint(graph, domain)?;
+    }
+    let mapping = begun.unwrap_or(fresh);
+    if mapping != (Mapping { pages: mapping.pages, ..fresh }) {
         return Err(Status::BadState);
     }
     let done = u64::from(mapping.pages);
