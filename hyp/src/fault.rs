@@ -138,8 +138,6 @@ fn memory_abort(vcpu: Ref<Vcpu>, esr: u64, abort: esr::Abort, flags: u32) -> Nex
 
 fn record(kind: FaultKind, esr: u64, flags: u32) -> FaultRecord {
     FaultRecord {
-        size: size_of::<FaultRecord>() as u32,
-        version: 1,
         kind: kind as u32,
         flags,
         syndrome: esr,
@@ -154,7 +152,7 @@ fn record(kind: FaultKind, esr: u64, flags: u32) -> FaultRecord {
 fn fault(vcpu: Ref<Vcpu>, record: FaultRecord) -> Next {
     trace::record_wide(Event::Fault, vcpu.id, record.syndrome);
     let graph = &mut *graph::lock();
-    vcpu.record_fault(graph, record);
+    vcpu.fault.set(graph, record);
     if vcpu.domain.faults_wait.get(graph) {
         // Before this pCPU decides who is next: that may be the watcher, whose upcall is then made pending with its registers. It cannot ask
         // before the graph's lock is free, so it finds the vCPU faulted, and at rest as soon as this pCPU has let go of it.

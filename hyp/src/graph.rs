@@ -11,6 +11,7 @@
 //! Lock order: graph, then a run queue, then the GIC distributor, then the log.
 
 use core::cell::UnsafeCell;
+use core::iter::successors;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
@@ -26,8 +27,6 @@ pub struct Graph {
     pub pool: Pool<MAX_BLOCKS>,
     /// Domains by number.
     pub domains: [Option<Ref<Domain>>; MAX_DOMAINS],
-    /// Numbers of vCPUs in use, machine-wide.
-    pub vcpu_ids: [bool; MAX_VCPU_IDS],
     /// What there is to know of the first domain alone.
     pub first: crate::root::First,
     /// Output of domains for the manager to take.
@@ -36,13 +35,12 @@ pub struct Graph {
 
 /// Domains on one machine.
 pub const MAX_DOMAINS: usize = 512;
-/// vCPUs on one machine.
-pub const MAX_VCPU_IDS: usize = crate::sched::MAX_VCPUS;
+
+const _: () = assert!(MAX_DOMAINS.is_power_of_two());
 
 static GRAPH: Lock<Graph> = Lock::new(Graph {
     pool: Pool::new(),
     domains: [None; MAX_DOMAINS],
-    vcpu_ids: [false; MAX_VCPU_IDS],
     first: crate::root::First { machine_tree: 0, restarts: 0, due: 0 },
     early: EarlyTexts::new(),
 });
@@ -72,10 +70,42 @@ impl<T: Copy> GraphCell<T> {
         unsafe { *self.0.get() }
     }
 
+    /// The field, to change it in place.
+    pub fn get_mut<'a>(&'a self, _proof: &'a mut Graph) -> &'a mut T {
+        // SAFETY: the proof is exclusively borrowed for as long as the reference lives, so no cell gives out another.
+        unsafe { &mut *self.0.get() }
+    }
+
     /// Writes the field.
-    pub fn set(&self, _proof: &mut Graph, value: T) {
-        // SAFETY: the proof is exclusively borrowed, and no reference to the inside is ever handed out.
-        unsafe { *self.0.get() = value };
+    pub fn set(&self, proof: &mut Graph, value: T) {
+        *self.get_mut(proof) = value;
+    }
+}
+
+/// The head of a list, or what links one of its objects to the next. An object has a link for each list that it can be in.
+pub type Link<T> = GraphCell<Option<Ref<T>>>;
+
+impl<T> Link<T> {
+    /// The objects of the list that begins here. `link` is that of the list in each.
+    pub fn iter(&self, graph: &Graph, link: impl Fn(&T) -> &Self) -> impl Iterator<Item = Ref<T>> {
+        successors(self.get(graph), move |at| link(at).get(graph))
+    }
+
+    /// Puts an object first into the list that begins here.
+    pub fn push(&self, graph: &mut Graph, object: Ref<T>, link: impl Fn(&T) -> &Self) {
+        let first = self.get(graph);
+        link(&object).set(graph, first);
+        self.set(graph, Some(object));
+    }
+
+    /// Takes an object that is in the list that begins here out of it. The first is found at once.
+    pub fn remove(&self, graph: &mut Graph, object: Ref<T>, link: impl Fn(&T) -> &Self) {
+        let next = link(&object).get(graph);
+        let before = match self.get(graph) {
+            Some(first) if first == object => None,
+            _ => self.iter(graph, &link).find(|at| link(at).get(graph) == Some(object)),
+        };
+        before.as_deref().map_or(self, link).set(graph, next);
     }
 }
 
@@ -83,6 +113,7 @@ impl<T: Copy> GraphCell<T> {
 ///
 /// It may be kept for the length of one stay in EL2, or in another object that is unlinked before the target is freed: freeing waits
 /// until every pCPU has left EL2 since the unlinking.
+#[repr(transparent)]
 pub struct Ref<T>(NonNull<T>);
 
 impl<T> Clone for Ref<T> {
@@ -110,6 +141,14 @@ impl<T> Ref<T> {
     /// `pointer` is an initialised object in a pool page that is freed only by the rules of this type.
     pub const unsafe fn new(pointer: NonNull<T>) -> Self {
         Self(pointer)
+    }
+
+    /// The same address as another object.
+    ///
+    /// # Safety
+    /// As [`Ref::new`].
+    pub const unsafe fn cast<U>(self) -> Ref<U> {
+        Ref(self.0.cast())
     }
 
     /// The address, for identity and for storing in an atomic.

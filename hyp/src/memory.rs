@@ -10,19 +10,10 @@ use crate::object::domain::Domain;
 use portico_abi::Status;
 use portico_arch::mmu;
 use portico_core::addr::Pa;
-use portico_core::pool::{Books, Owner};
+use portico_core::pool::{Books, Budget, Owner, Pool};
 
 /// Blocks of 2 MiB that the pool can hold.
 pub const MAX_BLOCKS: usize = 64;
-
-/// A page of the pool.
-#[derive(Clone, Copy)]
-pub struct Page {
-    /// Physical address.
-    pub pa: Pa,
-    /// Where EL2 maps it.
-    pub va: NonNull<u8>,
-}
 
 /// Maps a block that is nobody's any more and adds it to the pool.
 ///
@@ -38,30 +29,38 @@ pub fn add_block(graph: &mut Graph, base: Pa) -> Result<(), Status> {
     })
 }
 
+/// Does something with the pool that changes the budget of `domain`.
+pub fn with_budget<R>(
+    graph: &mut Graph,
+    domain: Ref<Domain>,
+    work: impl FnOnce(&mut Pool<MAX_BLOCKS>, &mut Budget) -> R,
+) -> R {
+    let mut budget = domain.budget.get(graph);
+    let result = work(&mut graph.pool, &mut budget);
+    domain.budget.set(graph, budget);
+    result
+}
+
 /// Takes a zeroed page on the budget of `domain`. The zeros are cleaned to the point of coherency, so that a guest that is given the
 /// page and reads it with its caches off finds them too.
 ///
 /// # Errors
 /// `NoBudget`.
-pub fn alloc_page(graph: &mut Graph, domain: Ref<Domain>) -> Result<Page, Status> {
-    let mut budget = domain.budget.get(graph);
-    let pa = graph.pool.alloc(Owner::domain(domain.id), &mut budget)?;
-    domain.budget.set(graph, budget);
-    let va = pool_va(pa).ok_or(Status::NoBudget)?;
-    // SAFETY: the page is in the pool, mapped writable at `va`, and nobody has it.
-    unsafe { portico_arch::cache::zero_page_to_poc(va.as_ptr()) };
-    Ok(Page { pa, va })
+pub fn alloc_page(graph: &mut Graph, domain: Ref<Domain>) -> Result<Pa, Status> {
+    let pa = with_budget(graph, domain, |pool, budget| pool.alloc(Owner::domain(domain.id), budget))?;
+    // SAFETY: the page is in the pool, mapped writable, and nobody has it.
+    unsafe { portico_arch::cache::zero_page_to_poc(pool_va(pa).as_ptr()) };
+    Ok(pa)
 }
 
 /// Gives a page back.
 pub fn free_page(graph: &mut Graph, domain: Ref<Domain>, pa: Pa) {
-    let mut budget = domain.budget.get(graph);
-    let freed = graph.pool.free(pa, Owner::domain(domain.id), &mut budget);
+    let freed = with_budget(graph, domain, |pool, budget| pool.free(pa, Owner::domain(domain.id), budget));
     debug_assert!(freed);
-    domain.budget.set(graph, budget);
 }
 
 /// Where EL2 maps a physical address of the pool.
-pub fn pool_va(pa: Pa) -> Option<NonNull<u8>> {
-    NonNull::new(mmu::pool_va(pa) as *mut u8)
+pub fn pool_va(pa: Pa) -> NonNull<u8> {
+    // SAFETY: the pool is mapped far above 0, and no physical address is large enough for the sum to wrap.
+    unsafe { NonNull::new_unchecked(mmu::pool_va(pa) as *mut u8) }
 }

@@ -28,7 +28,7 @@ pub fn begin_again(graph: &mut Graph, domain: Ref<Domain>) -> bool {
     let (now, second) = (timer::now(), u64::from(clock::rate().hz()));
     // Eight restarts may follow each other at once, and one more is allowed each second.
     let due = graph.first.due.max(now) + second;
-    let is_allowed = domain.id.index() == 0 && due <= now + 8 * second;
+    let is_allowed = domain.id.raw() == 0 && due <= now + 8 * second;
     let Some(vcpu) = domain.vcpu_at(0).filter(|_| is_allowed) else { return false };
     (graph.first.due, graph.first.restarts) = (due, graph.first.restarts + 1);
     ELR_EL2.set(bundle::IPA + bundle::IMAGE);

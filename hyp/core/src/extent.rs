@@ -1,8 +1,7 @@
 //! Arithmetic and checks for extents and grants. No state: the objects are the caller's.
 
-use crate::addr::{IpaRange, PaRange};
+use crate::addr::PaRange;
 use crate::stage2::Attrs;
-use portico_abi::call::attrs;
 use portico_abi::{Rights, Status};
 
 /// Widest physical address that an extent may have, in bits.
@@ -40,17 +39,9 @@ pub fn merge(first: PaRange, second: PaRange) -> Result<PaRange, Status> {
     PaRange::new(first.first().raw(), pages, PA_BITS).ok_or(Status::Invalid)
 }
 
-/// Checks that a range of `pages` at `ipa` fits a domain of `ipa_bits`.
-///
-/// # Errors
-/// `Invalid`.
-pub fn placement(ipa: u64, pages: u64, ipa_bits: u32) -> Result<IpaRange, Status> {
-    IpaRange::new(ipa, pages, ipa_bits).ok_or(Status::Invalid)
-}
-
 /// Checks the attributes of a lending or a mapping.
 ///
-/// `limit` is what the extent or grant allows (see [`full_attrs`]); `rights` are those of the handle.
+/// `limit` is what the extent or grant allows; `rights` are those of the handle.
 ///
 /// # Errors
 /// `Invalid` for an unknown bit or the wrong memory type, `NoRights` for more than the limit or a missing `WRITE`.
@@ -65,22 +56,15 @@ pub fn checked_attrs(raw: u64, limit: Attrs, rights: Rights) -> Result<Attrs, St
     Ok(wanted)
 }
 
-/// All that an extent of RAM, or of device memory, can allow.
-pub const fn full_attrs(device: bool) -> Attrs {
-    if device { Attrs::DEVICE } else { Attrs::READ_WRITE_EXEC }
-}
-
 /// Rights of a grant's handle: those to map and inspect, and `WRITE` only if it was lent writable.
 pub const fn grant_rights(attrs: Attrs) -> Rights {
     let base = Rights::INSPECT.union(Rights::MAP);
     if attrs.can_write() { base.union(Rights::WRITE) } else { base }
 }
 
-const _: () = assert!(attrs::ALL == 0xf);
-
 #[cfg(test)]
 mod tests {
-    use super::{PA_BITS, checked_attrs, full_attrs, grant_rights, merge, part, placement, split};
+    use super::{PA_BITS, checked_attrs, grant_rights, merge, part, split};
     use crate::addr::PaRange;
     use crate::stage2::Attrs;
     use portico_abi::call::attrs;
@@ -90,25 +74,18 @@ mod tests {
     #[test]
     fn attributes() {
         let all = Rights::all();
-        let ram = full_attrs(false);
+        let ram = Attrs::READ_WRITE_EXEC;
         assert_eq!(checked_attrs(attrs::WRITE, ram, all), Ok(Attrs::READ_WRITE));
         assert_eq!(checked_attrs(0, ram, Rights::MAP), Ok(Attrs::READ));
         assert_eq!(checked_attrs(attrs::WRITE, ram, Rights::MAP), Err(Status::NoRights));
         assert_eq!(checked_attrs(attrs::WRITE, Attrs::READ, all), Err(Status::NoRights));
         assert_eq!(checked_attrs(attrs::EXEC, Attrs::READ_WRITE, all), Err(Status::NoRights));
         assert_eq!(checked_attrs(attrs::DEVICE, ram, all), Err(Status::Invalid));
-        assert_eq!(checked_attrs(attrs::READ, full_attrs(true), all), Err(Status::Invalid));
-        assert_eq!(checked_attrs(attrs::DEVICE | attrs::EXEC, full_attrs(true), all), Err(Status::Invalid));
+        assert_eq!(checked_attrs(attrs::READ, Attrs::DEVICE, all), Err(Status::Invalid));
+        assert_eq!(checked_attrs(attrs::DEVICE | attrs::EXEC, Attrs::DEVICE, all), Err(Status::Invalid));
         assert_eq!(checked_attrs(1 << 4, ram, all), Err(Status::Invalid));
         assert_eq!(checked_attrs(1 << 63, ram, all), Err(Status::Invalid));
         assert!(!grant_rights(Attrs::READ).intersects(Rights::WRITE | Rights::OWN | Rights::SHARE | Rights::DONATE));
-    }
-
-    #[test]
-    fn placements() {
-        assert_eq!(placement(0, 0, 39), Err(Status::Invalid));
-        assert_eq!(placement(1 << 38, 1 << 52, 39), Err(Status::Invalid));
-        assert!(placement(1 << 38, 1 << 26, 39).is_ok());
     }
 
     proptest! {

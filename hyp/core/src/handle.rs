@@ -12,6 +12,8 @@
 //! The generation of a slot grows at each release and is never 0, so no stale handle and no zero names anything
 //! until 65535 reuses of one slot; the free list is first-in-first-out to keep those apart.
 
+use core::sync::atomic::{AtomicU64, Ordering};
+
 use portico_abi::{Handle, ObjectType, Rights, Status};
 
 const LIVE: u64 = 1 << 39;
@@ -32,30 +34,19 @@ impl Tag {
         Self(raw)
     }
 
-    /// The value to store.
-    #[inline(always)]
-    pub const fn raw(self) -> u64 {
-        self.0
-    }
-
     /// Composes a live tag.
     pub const fn live(generation: u16, ty: ObjectType, rights: Rights) -> Self {
         Self((generation as u64) << GENERATION_SHIFT | (ty as u64) << TYPE_SHIFT | LIVE | rights.bits() as u64)
     }
 
-    const fn free(generation: u16, next: Option<u16>) -> Self {
-        let link = match next {
-            Some(slot) => slot as u64 + 1,
-            None => 0,
-        };
-        Self((generation as u64) << GENERATION_SHIFT | link << LINK_SHIFT)
+    fn free(generation: u16, next: Option<u16>) -> Self {
+        let link = next.map_or(0, |slot| u64::from(slot) + 1);
+        Self(u64::from(generation) << GENERATION_SHIFT | link << LINK_SHIFT)
     }
 
-    const fn next_free(self) -> Option<u16> {
-        match (self.0 >> LINK_SHIFT) as u32 & LINK_MASK {
-            0 => None,
-            link => Some((link - 1) as u16),
-        }
+    fn next_free(self) -> Option<u16> {
+        let link = (self.0 >> LINK_SHIFT) as u32 & LINK_MASK;
+        link.checked_sub(1).map(|slot| slot as u16)
     }
 
     /// Says whether the slot names an object.
@@ -113,21 +104,27 @@ pub const fn check_any(tag: Tag, handle: Handle, rights: Rights) -> Result<(), S
 
 #[cold]
 const fn refusal(tag: Tag, handle: Handle, ty: ObjectType) -> Status {
-    if !tag.is_live() || tag.generation() != handle.generation() {
-        Status::BadHandle
-    } else if (tag.0 >> TYPE_SHIFT) as u8 != ty as u8 {
-        Status::WrongType
-    } else {
-        Status::NoRights
+    match check_any(tag, handle, Rights::empty()) {
+        Err(status) => status,
+        Ok(()) if (tag.0 >> TYPE_SHIFT) as u8 != ty as u8 => Status::WrongType,
+        Ok(()) => Status::NoRights,
     }
 }
 
 /// Where the tags of one table lie.
-pub trait TagStore {
-    /// Reads a tag. The slot is below what [`FreeSlots`] was told.
-    fn get(&self, slot: u16) -> Tag;
-    /// Writes a tag.
-    fn set(&mut self, slot: u16, tag: Tag);
+pub trait Tags {
+    /// The tag of a slot, if the table has that.
+    fn tag(&self, slot: u16) -> Option<&AtomicU64>;
+
+    /// Reads a tag; a slot that is not there is free.
+    fn read(&self, slot: u16) -> Tag {
+        Tag(self.tag(slot).map_or(0, |tag| tag.load(Ordering::Acquire)))
+    }
+
+    /// Writes a tag. Who reads it without a lock sees what was stored before.
+    fn write(&self, slot: u16, tag: Tag) {
+        self.tag(slot).into_iter().for_each(|stored| stored.store(tag.0, Ordering::Release));
+    }
 }
 
 /// The free slots of one table: a queue threaded through the tags.
@@ -135,75 +132,55 @@ pub trait TagStore {
 pub struct FreeSlots {
     head: Option<u16>,
     tail: Option<u16>,
-    slots: u32,
-    used: u32,
+    slots: u16,
 }
 
 impl FreeSlots {
     /// A table without slots.
     pub const fn new() -> Self {
-        Self { head: None, tail: None, slots: 0, used: 0 }
+        Self { head: None, tail: None, slots: 0 }
     }
 
-    /// Slots that the table has.
-    pub const fn slots(&self) -> u32 {
+    /// Slots that the table has, at most 65535, so that no handle equals [`SELF_DOMAIN`](portico_abi::handle::SELF_DOMAIN).
+    pub const fn slots(&self) -> u16 {
         self.slots
     }
 
-    /// Slots in use.
-    pub const fn used(&self) -> u32 {
-        self.used
-    }
-
-    /// Adds `count` slots behind those that the table has; their tags are written. Stops at 65535 slots, so that
-    /// no handle equals [`SELF_DOMAIN`](portico_abi::handle::SELF_DOMAIN).
-    pub fn grow<T: TagStore + ?Sized>(&mut self, tags: &mut T, count: u32) {
-        for _ in 0..count {
-            if self.slots >= 0xffff {
-                return;
-            }
-            let slot = self.slots as u16;
-            self.slots += 1;
-            tags.set(slot, Tag::free(1, None));
-            self.append(tags, slot);
+    /// Adds `count` slots behind those that the table has; their tags are written. Stops at 65535 slots.
+    pub fn grow(&mut self, tags: &(impl Tags + ?Sized), count: u16) {
+        let end = self.slots.saturating_add(count);
+        for slot in self.slots..end {
+            self.append(tags, slot, 1);
         }
+        self.slots = end;
     }
 
     /// The slot that [`FreeSlots::alloc`] would take next; `None` if the table is full.
-    pub fn peek(&self) -> Option<u16> {
+    pub const fn peek(&self) -> Option<u16> {
         self.head
     }
 
     /// Takes a free slot and makes it live; `None` if the table is full.
-    pub fn alloc<T: TagStore + ?Sized>(&mut self, tags: &mut T, ty: ObjectType, rights: Rights) -> Option<Handle> {
+    pub fn alloc(&mut self, tags: &(impl Tags + ?Sized), ty: ObjectType, rights: Rights) -> Option<Handle> {
         let slot = self.head?;
-        let tag = tags.get(slot);
+        let tag = tags.read(slot);
         self.head = tag.next_free();
-        if self.head.is_none() {
-            self.tail = None;
-        }
-        self.used += 1;
-        tags.set(slot, Tag::live(tag.generation(), ty, rights));
+        tags.write(slot, Tag::live(tag.generation(), ty, rights));
         Some(Handle::new(slot, tag.generation()))
     }
 
     /// Frees a live slot and changes its generation. Does nothing to a free one.
-    pub fn release<T: TagStore + ?Sized>(&mut self, tags: &mut T, slot: u16) {
-        if u32::from(slot) >= self.slots {
-            return;
+    pub fn release(&mut self, tags: &(impl Tags + ?Sized), slot: u16) {
+        let tag = tags.read(slot);
+        if tag.is_live() {
+            self.append(tags, slot, next_generation(tag.generation()));
         }
-        let tag = tags.get(slot);
-        if !tag.is_live() {
-            return;
-        }
-        self.used = self.used.saturating_sub(1);
-        tags.set(slot, Tag::free(next_generation(tag.generation()), None));
-        self.append(tags, slot);
     }
 
-    fn append<T: TagStore + ?Sized>(&mut self, tags: &mut T, slot: u16) {
-        match self.tail {
-            Some(tail) => tags.set(tail, Tag::free(tags.get(tail).generation(), Some(slot))),
+    fn append(&mut self, tags: &(impl Tags + ?Sized), slot: u16, generation: u16) {
+        tags.write(slot, Tag::free(generation, None));
+        match self.tail.filter(|_| self.head.is_some()) {
+            Some(tail) => tags.write(tail, Tag::free(tags.read(tail).generation(), Some(slot))),
             None => self.head = Some(slot),
         }
         self.tail = Some(slot);
@@ -220,21 +197,20 @@ pub const fn next_generation(generation: u16) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::{FreeSlots, Tag, TagStore, check, check_any, next_generation};
+    use super::{FreeSlots, Tag, Tags, check, check_any, next_generation};
+    use core::sync::atomic::{AtomicU64, Ordering};
     use portico_abi::handle::SELF_DOMAIN;
     use portico_abi::{Handle, ObjectType, Rights, Status};
     use proptest::prelude::*;
 
-    impl TagStore for [u64] {
-        fn get(&self, slot: u16) -> Tag {
-            Tag(self.get(usize::from(slot)).copied().unwrap_or(0))
+    impl Tags for [AtomicU64] {
+        fn tag(&self, slot: u16) -> Option<&AtomicU64> {
+            self.get(usize::from(slot))
         }
+    }
 
-        fn set(&mut self, slot: u16, tag: Tag) {
-            if let Some(entry) = self.get_mut(usize::from(slot)) {
-                *entry = tag.0;
-            }
-        }
+    fn used(tags: &[AtomicU64]) -> usize {
+        tags.iter().filter(|tag| Tag::from_raw(tag.load(Ordering::Relaxed)).is_live()).count()
     }
 
     #[test]
@@ -256,22 +232,24 @@ mod tests {
     #[test]
     fn generation_is_never_zero() {
         assert_eq!((next_generation(1), next_generation(0xffff)), (2, 1));
-        let mut tags = [0u64; 1];
+        let tags = [AtomicU64::new(0)];
         let mut slots = FreeSlots::new();
-        slots.grow(&mut tags[..], 1);
+        slots.grow(&tags[..], 1);
         for _ in 0..70_000 {
-            let handle = slots.alloc(&mut tags[..], ObjectType::Irq, Rights::empty()).unwrap();
+            let handle = slots.alloc(&tags[..], ObjectType::Irq, Rights::empty()).unwrap();
             assert_ne!(handle.generation(), 0);
-            slots.release(&mut tags[..], handle.slot());
+            assert_eq!((slots.peek(), used(&tags)), (None, 1));
+            slots.release(&tags[..], handle.slot());
         }
-        assert_eq!(slots.used(), 0);
+        assert_eq!(used(&tags), 0);
     }
 
     #[test]
     fn no_handle_is_self() {
-        let mut tags = vec![0u64; 0x1_0000];
+        let tags: Vec<_> = (0..0x1_0000).map(|_| AtomicU64::new(0)).collect();
         let mut slots = FreeSlots::new();
-        slots.grow(&mut tags[..], 0x2_0000);
+        slots.grow(&tags[..], 0xfffe);
+        slots.grow(&tags[..], 0xfffe);
         assert_eq!(slots.slots(), 0xffff);
         assert_eq!(SELF_DOMAIN.slot(), 0xffff);
     }
@@ -305,26 +283,26 @@ mod tests {
 
         #[test]
         fn stale_handles_stay_refused(steps in prop::collection::vec((any::<bool>(), 0usize..16), 1..200)) {
-            let mut tags = [0u64; 16];
+            let tags = [const { AtomicU64::new(0) }; 16];
             let mut slots = FreeSlots::new();
-            slots.grow(&mut tags[..], 8);
-            slots.grow(&mut tags[..], 8);
+            slots.grow(&tags[..], 8);
+            slots.grow(&tags[..], 8);
             let (mut live, mut dead): (Vec<Handle>, Vec<Handle>) = (vec![], vec![]);
             for (make, which) in steps {
                 if make {
-                    match slots.alloc(&mut tags[..], ObjectType::Port, Rights::BIND) {
+                    match slots.alloc(&tags[..], ObjectType::Port, Rights::BIND) {
                         Some(handle) => live.push(handle),
                         None => prop_assert_eq!(live.len(), 16),
                     }
                 } else if which < live.len() {
                     let handle = live.swap_remove(which);
-                    slots.release(&mut tags[..], handle.slot());
+                    slots.release(&tags[..], handle.slot());
                     dead.push(handle);
                 }
-                let ok = |h: &Handle| check(Tag::from_raw(tags[usize::from(h.slot())]), *h, ObjectType::Port, Rights::BIND);
+                let ok = |h: &Handle| check(tags.read(h.slot()), *h, ObjectType::Port, Rights::BIND);
                 prop_assert!(live.iter().all(|h| ok(h).is_ok()));
                 prop_assert!(dead.iter().all(|h| ok(h) == Err(Status::BadHandle)));
-                prop_assert_eq!(slots.used() as usize, live.len());
+                prop_assert_eq!(used(&tags), live.len());
             }
         }
     }

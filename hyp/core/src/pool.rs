@@ -1,7 +1,7 @@
 //! The pool of object pages.
 //!
 //! The manager gives EL2 blocks of 2 MiB; each is cut into 512 pages, and each page in use has an owner: a
-//! domain, or EL2. The pool keeps three counts: pages it has, pages promised to domains as budgets, pages in use.
+//! domain, or EL2. The pool knows three counts: pages it has, pages promised to domains as budgets, pages in use.
 //! Promises never exceed what it has, so a page within a budget can always be had. It touches no page: who takes one
 //! zeroes it. The caller holds the budget lock.
 //!
@@ -52,7 +52,6 @@ pub struct Pool<const BLOCKS: usize> {
     blocks: [Option<Block>; BLOCKS],
     pages: u32,
     promised: u32,
-    used: u32,
     /// No block before this one has a free page.
     hint: usize,
 }
@@ -104,21 +103,18 @@ impl Books {
         true
     }
 
-    /// Frees every page that `owner` has. Of all pieces of work in EL2 this is among the longest.
+    /// Frees every page that `owner` has, and says how many. Of all pieces of work in EL2 this is among the longest.
     #[inline(never)]
-    fn give_all(&mut self, owner: Owner) {
-        for page in 0..BLOCK_PAGES {
-            if self.owners.get(page as usize) == Some(&owner) {
-                self.give(page, owner);
-            }
-        }
+    fn give_all(&mut self, owner: Owner) -> u32 {
+        let is_theirs = |books: &Self, page| books.owners.get(page as usize) == Some(&owner);
+        (0..BLOCK_PAGES).filter(|&page| is_theirs(self, page) && self.give(page, owner)).count() as u32
     }
 }
 
 impl<const BLOCKS: usize> Pool<BLOCKS> {
     /// An empty pool.
     pub const fn new() -> Self {
-        Self { blocks: [const { None }; BLOCKS], pages: 0, promised: 0, used: 0, hint: 0 }
+        Self { blocks: [const { None }; BLOCKS], pages: 0, promised: 0, hint: 0 }
     }
 
     /// Pages in the pool.
@@ -132,8 +128,8 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
     }
 
     /// Pages in use.
-    pub const fn used(&self) -> u32 {
-        self.used
+    pub fn used(&self) -> u32 {
+        self.blocks.iter().flatten().map(|block| BLOCK_PAGES - u32::from(block.books.free)).sum()
     }
 
     /// Adds a block; `map` makes its first page accessible, with fresh books in it.
@@ -151,7 +147,6 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
         *entry = Some(Block { base, books: map().ok_or(Status::Limit)? });
         self.pages += BLOCK_PAGES;
         self.promised += BLOCK_PAGES - USABLE_PAGES;
-        self.used += BLOCK_PAGES - USABLE_PAGES;
         self.hint = 0;
         Ok(())
     }
@@ -166,26 +161,7 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
         let block = self.blocks.iter_mut().rev().find_map(|entry| entry.take_if(is_free))?;
         self.pages -= BLOCK_PAGES;
         self.promised -= BLOCK_PAGES - USABLE_PAGES;
-        self.used -= BLOCK_PAGES - USABLE_PAGES;
         Some(block.base)
-    }
-
-    /// Promises `pages` more pages.
-    ///
-    /// # Errors
-    /// `NoBudget` if the pool lacks them.
-    pub fn promise(&mut self, pages: u32) -> Result<(), Status> {
-        let promised = self.promised.checked_add(pages).ok_or(Status::NoBudget)?;
-        if promised > self.pages {
-            return Err(Status::NoBudget);
-        }
-        self.promised = promised;
-        Ok(())
-    }
-
-    /// Takes a promise of `pages` pages back.
-    pub fn unpromise(&mut self, pages: u32) {
-        self.promised = self.promised.saturating_sub(pages);
     }
 
     /// Changes a budget and the promise behind it.
@@ -193,14 +169,11 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
     /// # Errors
     /// `NoBudget` if the pool lacks the pages, or more than `limit` are in use.
     pub fn set_limit(&mut self, budget: &mut Budget, limit: u32) -> Result<(), Status> {
-        if limit < budget.used {
+        let others = self.promised.saturating_sub(budget.limit);
+        if limit < budget.used || limit > self.pages - others {
             return Err(Status::NoBudget);
         }
-        if limit > budget.limit {
-            self.promise(limit - budget.limit)?;
-        } else {
-            self.unpromise(budget.limit - limit);
-        }
+        self.promised = others + limit;
         budget.limit = limit;
         Ok(())
     }
@@ -213,14 +186,12 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
         if budget.left() == 0 {
             return Err(Status::NoBudget);
         }
-        let first = self.hint;
-        for slot in first..BLOCKS {
+        for slot in self.hint..BLOCKS {
             if let Some(Some(block)) = self.blocks.get_mut(slot)
                 && let Some(page) = block.books.take(owner)
             {
                 self.hint = slot;
                 budget.used += 1;
-                self.used += 1;
                 return Ok(Pa::new(block.base.raw() + (u64::from(page) << PAGE_SHIFT)));
             }
         }
@@ -231,36 +202,31 @@ impl<const BLOCKS: usize> Pool<BLOCKS> {
     pub fn free(&mut self, pa: Pa, owner: Owner, budget: &mut Budget) -> bool {
         let base = Pa::new(pa.raw() & !(BLOCK_SIZE - 1));
         let page = ((pa.raw() & (BLOCK_SIZE - 1)) >> PAGE_SHIFT) as u32;
-        let Some(slot) = self.find(base) else { return false };
-        let done =
-            self.blocks.get_mut(slot).is_some_and(|entry| entry.as_mut().is_some_and(|b| b.books.give(page, owner)));
+        let Some((slot, block)) = self.find(base) else { return false };
+        let done = block.books.give(page, owner);
         if done {
             self.hint = self.hint.min(slot);
-            self.used = self.used.saturating_sub(1);
             budget.used = budget.used.saturating_sub(1);
         }
         done
     }
 
-    /// Gives all pages of `owner` back, scanning one block a call. `cursor` starts at 0; returns the next cursor,
-    /// `None` when all blocks were seen.
-    pub fn free_owner(&mut self, owner: Owner, budget: &mut Budget, cursor: u32) -> Option<u32> {
-        let slot = cursor as usize;
-        if let Some(Block { books, .. }) = self.blocks.get_mut(slot)? {
-            let before = books.free;
-            books.give_all(owner);
-            let freed = u32::from(books.free - before);
+    /// Gives the pages of `owner` in block number `slot` back. False if the pool has no room for so many blocks: then all were seen.
+    pub fn free_owner(&mut self, owner: Owner, budget: &mut Budget, slot: usize) -> bool {
+        let Some(entry) = self.blocks.get_mut(slot) else { return false };
+        if let Some(Block { books, .. }) = entry {
+            let freed = books.give_all(owner);
             if freed != 0 {
                 self.hint = self.hint.min(slot);
-                self.used = self.used.saturating_sub(freed);
                 budget.used = budget.used.saturating_sub(freed);
             }
         }
-        if slot + 1 < BLOCKS { Some(cursor + 1) } else { None }
+        true
     }
 
-    fn find(&self, base: Pa) -> Option<usize> {
-        self.blocks.iter().position(|entry| entry.as_ref().is_some_and(|block| block.base == base))
+    fn find(&mut self, base: Pa) -> Option<(usize, &mut Block)> {
+        let mut blocks = self.blocks.iter_mut().enumerate();
+        blocks.find_map(|(slot, entry)| Some((slot, entry.as_mut().filter(|block| block.base == base)?)))
     }
 }
 
@@ -286,7 +252,8 @@ mod tests {
     fn refusals() {
         let mut pool = Pool::<2>::new();
         assert_eq!(pool.add_block(Pa::new(0x1000), books), Err(Status::Invalid));
-        assert_eq!(pool.promise(1), Err(Status::NoBudget));
+        let mut budget = Budget::default();
+        assert_eq!(pool.set_limit(&mut budget, 1), Err(Status::NoBudget));
         assert_eq!(pool.add_block(base(0), || None), Err(Status::Limit));
         assert_eq!((pool.pages(), pool.promised(), pool.used()), (0, 0, 0));
         pool.add_block(base(0), books).unwrap();
@@ -295,9 +262,8 @@ mod tests {
         assert_eq!(pool.add_block(base(2), || unreachable!("there is no room")), Err(Status::Limit));
         // Each block's books have a page of it.
         assert_eq!((pool.pages(), pool.promised(), pool.used()), (1024, 2, 2));
-        assert_eq!(pool.promise(1023), Err(Status::NoBudget));
-        assert_eq!(pool.promise(u32::MAX), Err(Status::NoBudget));
-        let mut budget = Budget::default();
+        assert_eq!(pool.set_limit(&mut budget, 1023), Err(Status::NoBudget));
+        assert_eq!(pool.set_limit(&mut budget, u32::MAX), Err(Status::NoBudget));
         assert_eq!(pool.alloc(A, &mut budget), Err(Status::NoBudget));
         pool.set_limit(&mut budget, 600).unwrap();
         assert_eq!(pool.remove_free_block(), None);
@@ -343,8 +309,8 @@ mod tests {
                         if done { model.remove(&pa); }
                     },
                     4 => {
-                        let mut cursor = Some(0);
-                        while let Some(at) = cursor { cursor = pool.free_owner(owner, budget, at); }
+                        let mut blocks = 0..;
+                        while pool.free_owner(owner, budget, blocks.next().unwrap()) {}
                         model.retain(|_, o| *o != domain);
                         prop_assert_eq!(budget.used, 0);
                     }

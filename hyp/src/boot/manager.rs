@@ -4,9 +4,9 @@ use super::Boot;
 use crate::graph::{self, Graph, Ref};
 use crate::hypercall;
 use crate::object::domain::{self, Domain, DomainSpec};
-use crate::object::{extent, handle};
+use crate::object::{extent, handle, system, vcpu};
 use crate::{entropy, memory, phys, power};
-use portico_abi::{BLOCK_SIZE, PAGE_SIZE, Status, dt};
+use portico_abi::{BLOCK_SIZE, PAGE_SIZE, Rights, Status, dt};
 use portico_arch::{cache, window};
 use portico_boards::Range;
 use portico_boards::ram::pieces;
@@ -45,9 +45,9 @@ fn build(graph: &mut Graph, boot: &Boot, ram: Range, file_bytes: u64) -> Result<
     memory::add_block(graph, Pa::new(boot.pool.start))?;
     let spec = DomainSpec { budget_pages: MANAGER_BUDGET, max_vcpus: MANAGER_VCPUS, ipa_bits: 39, watcher: None };
     let manager = domain::create(graph, &spec)?;
-    manager.name.set(graph, [u64::from_le_bytes(*b"manager\0"), 0]);
+    manager.name.set(graph, u128::from(u64::from_le_bytes(*b"manager\0")));
     // The System handle is the first of its table: that is how calls recognise its holder.
-    handle::insert_system(graph, manager)?;
+    handle::insert(graph, manager, system::system(), Rights::ROOT | Rights::INSPECT, 0)?;
     give_memory(graph, manager, boot)?;
     own(graph, manager, ram, dt::RAM_BASE, Attrs::READ_WRITE_EXEC)?;
     // Its device tree is there, which it cannot spoil, and the Image, which is entered when it begins anew.
@@ -55,7 +55,7 @@ fn build(graph: &mut Graph, boot: &Boot, ram: Range, file_bytes: u64) -> Result<
     own(graph, manager, boot.dtb, MACHINE_DTB_IPA, Attrs::READ)?;
     hypercall::domain::set_info_page(graph, manager, dt::INFO_PAGE)?;
     hypercall::domain::set_gicv(graph, manager, dt::GICV)?;
-    let vcpu = hypercall::vcpu::build(graph, manager, 0, 0, dt::VCPU_PAGES)?;
+    let vcpu = vcpu::create(graph, manager, 0, 0, dt::VCPU_PAGES)?;
     for page in (0..file_bytes).step_by(PAGE_SIZE as usize) {
         window::copy_page_clean(Pa::new(ram.start + page), Pa::new(boot.machine.bundle.start + bundle::IMAGE + page));
     }
@@ -70,7 +70,7 @@ fn give_memory(graph: &mut Graph, manager: Ref<Domain>, boot: &Boot) -> Result<(
     for range in boot.free.ranges() {
         for range in pieces(*range, BLOCK_SIZE) {
             let Some(range) = pages_of(range) else { continue };
-            extent::create(graph, manager, range, false, 0)?;
+            extent::create(graph, manager, range, Attrs::READ_WRITE_EXEC, 0)?;
         }
     }
     Ok(())
@@ -79,8 +79,7 @@ fn give_memory(graph: &mut Graph, manager: Ref<Domain>, boot: &Boot) -> Result<(
 /// Makes an extent of the manager's, of all pages that `range` touches, and maps it into it.
 fn own(graph: &mut Graph, manager: Ref<Domain>, range: Range, ipa: u64, attrs: Attrs) -> Result<(), Status> {
     let pa = pages_of(range).ok_or(Status::Invalid)?;
-    let handle = extent::create(graph, manager, pa, false, ipa)?;
-    let extent = handle::lookup(graph, manager, handle, portico_abi::Rights::MAP)?;
+    let (_, extent) = extent::create(graph, manager, pa, Attrs::READ_WRITE_EXEC, ipa)?;
     let target = IpaRange::new(ipa, pa.pages(), 39).ok_or(Status::Invalid)?;
     while extent::map_piece(graph, extent, manager, target, attrs)?.0 == Status::Again {}
     Ok(())

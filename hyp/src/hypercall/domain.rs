@@ -3,26 +3,23 @@
 use core::sync::atomic::Ordering;
 
 use super::{Args, Outcome};
-use crate::clock;
 use crate::graph::{Graph, Ref};
-use crate::machine;
-use crate::memory;
 use crate::object::domain::{self, Domain, DomainSpec, destroy};
 use crate::object::vcpu::stop;
 use crate::object::{extent, handle};
 use crate::sched::control;
+use crate::{clock, machine, memory};
 use portico_abi::call::{config, run};
 use portico_abi::page::InfoPage;
 use portico_abi::record::{DomainState, DomainStatus};
 use portico_abi::{PAGE_SIZE, Rights, Status};
-use portico_core::addr::PaRange;
 use portico_core::stage2::Attrs;
 
 /// `domain_create(budget, max_vcpus, ipa_bits, flags, cookie) -> (domain)`.
 pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
     let caller = args.caller();
     // Only who has the System handle can spend the pool.
-    handle::find_system(graph, caller).map_err(|_| Status::NoRights)?;
+    handle::check_system(graph, caller)?;
     if args.get::<4>() != 0 {
         return Err(Status::Invalid);
     }
@@ -48,9 +45,9 @@ pub fn config(args: &mut Args, graph: &mut Graph) -> Outcome {
     }
     match key {
         config::NAME_LO | config::NAME_HI => {
-            let [low, high] = domain.name.get(graph);
-            domain.name.set(graph, if key == config::NAME_LO { [value, high] } else { [low, value] });
-            return Ok(Status::Ok);
+            let shift = if key == config::NAME_LO { 0 } else { 64 };
+            let name = domain.name.get_mut(graph);
+            *name = *name & !(u128::from(u64::MAX) << shift) | u128::from(value) << shift;
         }
         _ if domain.state() != DomainState::Created => return Err(Status::BadState),
         config::GICV_IPA => set_gicv(graph, domain, value)?,
@@ -83,11 +80,8 @@ pub fn set_info_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64) -> Result
     if !domain.info_page.load(Ordering::Acquire).is_null() {
         return Err(Status::Exists);
     }
-    let page = memory::alloc_page(graph, domain)?;
-    let range = PaRange::new(page.pa.raw(), 1, portico_core::extent::PA_BITS).ok_or(Status::Invalid)?;
-    extent::map_page(graph, domain, ipa, range, Attrs::READ)
-        .inspect_err(|_| memory::free_page(graph, domain, page.pa))?;
-    let info = page.va.cast::<InfoPage>().as_ptr();
+    let page = extent::map_new_page(graph, domain, ipa, Attrs::READ)?;
+    let info = memory::pool_va(page).cast::<InfoPage>().as_ptr();
     let rate = clock::rate();
     // SAFETY: the page is the domain's information page, which only EL2 writes.
     unsafe {
@@ -138,15 +132,13 @@ pub fn status(args: &mut Args, graph: &mut Graph) -> Outcome {
     let budget = domain.budget.get(graph);
     let (reason, code) = domain.end();
     let mut record = DomainStatus {
-        size: size_of::<DomainStatus>() as u32,
-        version: 1,
         state: domain.state() as u32,
         reason: reason as u32,
         code,
         budget_pages: budget.limit,
         used_pages: budget.used,
         mapped_pages: domain.mapped_pages.get(graph),
-        name: domain::name_bytes(domain.name.get(graph)),
+        name: domain.name.get(graph).to_le_bytes(),
         ..DomainStatus::default()
     };
     for vcpu in domain.vcpus() {
@@ -163,13 +155,10 @@ pub fn status(args: &mut Args, graph: &mut Graph) -> Outcome {
 /// `domain_budget(domain, pages)`.
 pub fn budget(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::CONFIG)?;
-    handle::find_system(graph, args.caller()).map_err(|_| Status::NoRights)?;
+    handle::check_system(graph, args.caller())?;
     if domain.is_dying() {
         return Err(Status::BadState);
     }
     let pages = u32::try_from(args.get::<2>()).map_err(|_| Status::Invalid)?;
-    let mut budget = domain.budget.get(graph);
-    graph.pool.set_limit(&mut budget, pages)?;
-    domain.budget.set(graph, budget);
-    Ok(Status::Ok)
+    memory::with_budget(graph, domain, |pool, budget| pool.set_limit(budget, pages)).map(|()| Status::Ok)
 }

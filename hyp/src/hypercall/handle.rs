@@ -7,16 +7,15 @@ use portico_abi::{Rights, Status};
 
 /// `handle_info(handle) -> (kind, cookie, state)`.
 pub fn info(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let info = handle::info(graph, args.caller(), args.handle::<1>())?;
-    args.done([info.kind, info.cookie, info.state])
+    args.done(handle::info(graph, args.caller(), args.handle::<1>())?)
 }
 
 /// `handle_next(domain, cursor) -> (handle, next, kind)`.
 pub fn next(args: &mut Args, graph: &mut Graph) -> Outcome {
     let domain = args.domain::<1>(graph, Rights::INSPECT)?;
     let (found, cursor) = handle::next(graph, domain, args.get::<2>())?;
-    let info = handle::info(graph, domain, found)?;
-    args.done([u64::from(found.raw()), cursor, info.kind])
+    let [kind, ..] = handle::info(graph, domain, found)?;
+    args.done([u64::from(found.raw()), cursor, kind])
 }
 
 /// `handle_copy(handle, domain, rights, cookie) -> (copy)`.
@@ -29,6 +28,5 @@ pub fn copy(args: &mut Args, graph: &mut Graph) -> Outcome {
 
 /// `handle_close(handle)`.
 pub fn close(args: &mut Args, graph: &mut Graph) -> Outcome {
-    handle::close(graph, args.caller(), args.handle::<1>())?;
-    Ok(Status::Ok)
+    handle::close(graph, args.caller(), args.handle::<1>()).map(|()| Status::Ok)
 }

@@ -12,7 +12,10 @@ pub mod vcpu;
 
 use crate::graph::{Graph, Ref};
 use crate::object::domain::Domain;
+use crate::object::handle::{Object, lookup};
+use crate::object::system::System;
 use crate::object::vcpu::Vcpu;
+use portico_abi::handle::{SELF_DOMAIN, SELF_RIGHTS};
 use portico_abi::{Handle, Rights, Status};
 
 /// Arguments and results of one call. The arguments stay where the trap has stored them, which nobody writes to before the call ends; its
@@ -43,15 +46,24 @@ impl Args {
         Handle::from_raw(self.get::<N>() as u32)
     }
 
+    /// Argument `N` as an object of the caller's table, on which it has `rights`.
+    pub fn object<const N: usize, T: Object>(&self, graph: &Graph, rights: Rights) -> Result<Ref<T>, Status> {
+        lookup(graph, self.caller(), self.handle::<N>(), rights)
+    }
+
     /// Argument `N` as a domain on which the caller has `rights`: itself for `SELF_DOMAIN`, else by handle.
     pub fn domain<const N: usize>(&self, graph: &Graph, rights: Rights) -> Result<Ref<Domain>, Status> {
-        crate::object::domain::lookup(graph, self.caller(), self.handle::<N>(), rights)
+        match self.handle::<N>() {
+            SELF_DOMAIN if SELF_RIGHTS.contains(rights) => Ok(self.caller()),
+            SELF_DOMAIN => Err(Status::NoRights),
+            _ => self.object::<N, Domain>(graph, rights),
+        }
     }
 
     /// Checks argument 1 as the System handle.
     #[inline(never)]
     pub fn system(&self, graph: &Graph) -> Result<(), Status> {
-        crate::object::handle::lookup_system(graph, self.caller(), self.handle::<1>())
+        self.object::<1, System>(graph, Rights::ROOT).map(drop)
     }
 
     /// The calling domain.

@@ -1,9 +1,9 @@
 //! Calls on ports and interrupts, but for the hot ones in [`crate::trap`].
 
 use super::{Args, Outcome};
-use crate::graph::{Graph, Ref};
+use crate::graph::Graph;
 use crate::object::bind::{Bindable, Target};
-use crate::object::{handle, port};
+use crate::object::port;
 use portico_abi::port::CLASS_DEFAULT;
 use portico_abi::{ObjectType, Rights, Status};
 
@@ -17,7 +17,7 @@ pub fn pair_create(args: &mut Args, graph: &mut Graph) -> Outcome {
 
 /// `port_bind(port, vcpu, bit, class)` and `irq_bind(irq, vcpu, bit)`, which begin alike.
 pub fn bind<T: Bindable>(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let object: Ref<T> = handle::lookup(graph, args.caller(), args.handle::<1>(), Rights::BIND)?;
+    let object = args.object::<1, T>(graph, Rights::BIND)?;
     if T::TYPE == ObjectType::Port && args.get::<4>() != CLASS_DEFAULT {
         return Err(Status::Invalid);
     }
@@ -28,7 +28,7 @@ pub fn bind<T: Bindable>(args: &mut Args, graph: &mut Graph) -> Outcome {
 
 /// `port_unbind(port)` and `irq_unbind(irq)`.
 pub fn unbind<T: Bindable>(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let object: Ref<T> = handle::lookup(graph, args.caller(), args.handle::<1>(), Rights::BIND)?;
+    let object = args.object::<1, T>(graph, Rights::BIND)?;
     object.unbind(graph);
     Ok(Status::Ok)
 }

@@ -3,21 +3,19 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Args, Outcome, only_bits};
-use crate::graph::{self, Graph, Ref};
+use crate::graph::{self, Graph};
 use crate::object::extent::{self, Extent};
-use crate::object::handle;
-use crate::object::irq;
-use crate::percpu;
+use crate::object::{handle, irq};
 use crate::trap::{Next, STAY};
-use crate::{clock, entropy, memory, phys};
+use crate::{clock, entropy, memory, percpu, phys};
 use portico_abi::call::power;
 use portico_abi::psci::{SYSTEM_OFF, SYSTEM_RESET};
 use portico_abi::record::{PcpuStats, SystemStats};
 use portico_abi::{BLOCK_SIZE, PAGE_SIZE, Rights, Status};
-use portico_arch::gic;
-use portico_arch::{cpu, mmu, psci, timer};
+use portico_arch::{cpu, gic, mmu, psci, timer};
 use portico_core::addr::PaRange;
 use portico_core::extent::PA_BITS;
+use portico_core::stage2::Attrs;
 
 static BAD_CALLS: AtomicU64 = AtomicU64::new(0);
 
@@ -29,10 +27,10 @@ pub fn count_bad_call() {
 /// `pool_add(system, extent)`.
 pub fn pool_add(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
-    let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
+    let extent = args.object::<2, Extent>(graph, Rights::OWN)?;
     extent.check_idle(graph)?;
     let range = extent.range.get(graph);
-    if extent.is_device(graph) || range.bytes() != BLOCK_SIZE || !range.first().is_aligned(BLOCK_SIZE) {
+    if extent.limit.is_device() || range.bytes() != BLOCK_SIZE || !range.first().is_aligned(BLOCK_SIZE) {
         return Err(Status::Invalid);
     }
     memory::add_block(graph, range.first())?;
@@ -46,7 +44,7 @@ pub fn pool_reclaim(args: &mut Args, graph: &mut Graph) -> Outcome {
     handle::check_room(graph, args.caller())?;
     let base = graph.pool.remove_free_block().ok_or(Status::BadState)?;
     let range = PaRange::new(base.raw(), BLOCK_SIZE / PAGE_SIZE, PA_BITS).ok_or(Status::Invalid)?;
-    let handle = extent::create(graph, args.caller(), range, false, 0).inspect_err(|_| {
+    let (handle, _) = extent::create(graph, args.caller(), range, Attrs::READ_WRITE_EXEC, 0).inspect_err(|_| {
         // It was there a moment ago, so there is room for it.
         let _ = memory::add_block(graph, base);
     })?;
@@ -76,14 +74,14 @@ pub fn device_extent(args: &mut Args, graph: &mut Graph) -> Outcome {
     if !phys::is_free_device(range) {
         return Err(Status::Invalid);
     }
-    let handle = extent::create(graph, args.caller(), range, true, args.get::<4>())?;
+    let (handle, _) = extent::create(graph, args.caller(), range, Attrs::DEVICE, args.get::<4>())?;
     args.done([u64::from(handle.raw())])
 }
 
 /// `extent_address(system, extent) -> (address)`.
 pub fn extent_address(args: &mut Args, graph: &mut Graph) -> Outcome {
     args.system(graph)?;
-    let extent: Ref<Extent> = handle::lookup(graph, args.caller(), args.handle::<2>(), Rights::OWN)?;
+    let extent = args.object::<2, Extent>(graph, Rights::OWN)?;
     args.done([extent.range.get(graph).first().raw()])
 }
 
@@ -102,39 +100,39 @@ pub fn stats_read(args: &mut Args, graph: &mut Graph) -> Outcome {
     let page = args.vcpu.page();
     match index.checked_sub(1) {
         None => page.write_buffer(&system_stats(graph)),
-        Some(index) if index < percpu::online() => page.write_buffer(&pcpu_stats(index)),
-        Some(_) => return Err(Status::NotFound),
+        Some(index) => page.write_buffer(&pcpu_stats(index).ok_or(Status::NotFound)?),
     }
     Ok(Status::Ok)
 }
 
 fn system_stats(graph: &Graph) -> SystemStats {
     SystemStats {
-        size: size_of::<SystemStats>() as u32,
-        version: 1,
         pcpus: percpu::online() as u32,
         gic: gic::kind() as u32,
         pool_pages: u64::from(graph.pool.pages()),
         pool_used: u64::from(graph.pool.used()),
         image_bytes: mmu::image_range().1,
         bad_calls: BAD_CALLS.load(Ordering::Relaxed),
+        ..SystemStats::default()
     }
 }
 
-fn pcpu_stats(index: usize) -> PcpuStats {
+fn pcpu_stats(index: usize) -> Option<PcpuStats> {
+    if index >= percpu::online() {
+        return None;
+    }
     let pcpu = percpu::of(index);
     let rate = clock::rate();
     let reserved = crate::sched::queue::of(index).lock().admission.permille();
-    PcpuStats {
-        size: size_of::<PcpuStats>() as u32,
-        version: 1,
+    Some(PcpuStats {
         mpidr: pcpu.base().mpidr,
         idle_ns: rate.to_ns(pcpu.idle_ticks.load(Ordering::Relaxed)),
         up_ns: rate.to_ns(timer::now().saturating_sub(pcpu.up_since.load(Ordering::Relaxed))),
         switches: pcpu.switches.load(Ordering::Relaxed),
         irqs: pcpu.irqs.load(Ordering::Relaxed),
         reserved_permille: u64::from(reserved),
-    }
+        ..PcpuStats::default()
+    })
 }
 
 /// `log_read(system)`.

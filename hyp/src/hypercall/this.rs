@@ -4,12 +4,10 @@ use core::sync::atomic::Ordering;
 
 use super::{Args, Outcome};
 use crate::graph::{self, Graph, Ref};
-use crate::object::domain;
-use crate::object::handle;
 use crate::object::irq::Irq;
-use crate::sched;
+use crate::object::{domain, handle};
 use crate::trap::Next;
-use crate::{clock, log};
+use crate::{clock, log, sched};
 use portico_abi::call::{exit, features, info};
 use portico_abi::record::EndReason;
 use portico_abi::{MANAGEMENT_VERSION, Rights, Status, VERSION_MAJOR, VERSION_MINOR};
@@ -34,7 +32,7 @@ pub fn abi_features(args: &mut Args) -> Outcome {
 pub fn self_info(args: &mut Args, graph: &mut Graph) -> Outcome {
     let own = args.caller();
     let peer = || own.vcpu_at(args.get::<2>()).ok_or(Status::NotFound);
-    let (kind, is_first) = (gic::kind(), own.id.index() == 0);
+    let (kind, is_first) = (gic::kind(), own.id.raw() == 0);
     let value = match args.get::<1>() {
         info::UPCALL_VINTID => u64::from(UPCALL_VINTID),
         info::UPCALL_KIND => kind as u64,
@@ -46,7 +44,7 @@ pub fn self_info(args: &mut Args, graph: &mut Graph) -> Outcome {
         info::INFO_PAGE_IPA if !own.info_page.load(Ordering::Acquire).is_null() => own.info_ipa.get(graph),
         info::GENERATION => 1,
         info::BUDGET_LEFT => u64::from(own.budget.get(graph).left()),
-        info::SYSTEM_HANDLE => u64::from(handle::find_system(graph, own)?.raw()),
+        info::SYSTEM_HANDLE if handle::check_system(graph, own).is_ok() => u64::from(handle::SYSTEM.raw()),
         // SAFETY: the caller is current on this pCPU, and no other reference to its context is live.
         info::COUNTER_OFFSET if is_first => unsafe { args.vcpu.context() }.el2.cntvoff_el2,
         info::RESTARTS if is_first => graph.first.restarts,
@@ -78,7 +76,7 @@ pub fn early_write(args: &mut Args) -> Outcome {
         log::first_domain(words.iter().flat_map(|word| word.to_le_bytes()).take(len));
         return Ok(Status::Ok);
     }
-    let name = domain::name_bytes(own.name.get(&graph));
+    let name = own.name.get(&graph).to_le_bytes();
     if !graph.early.put(&name, len, words) {
         return Err(Status::RateLimited);
     }

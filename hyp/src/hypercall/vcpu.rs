@@ -1,38 +1,21 @@
 //! Management calls on vCPUs, and the blocking calls of a vCPU about itself.
 
-use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use super::{Args, Outcome};
-use crate::clock;
-use crate::graph::{Graph, MAX_VCPU_IDS, Ref};
-use crate::memory;
-use crate::object::domain::{self, Domain};
-use crate::object::extent;
-use crate::object::handle;
-use crate::object::vcpu::{Place, Vcpu, VcpuSpec, stop};
+use super::{Args, Outcome, only_bits};
+use crate::graph::Graph;
+use crate::object::vcpu::{self, Place, Vcpu, stop};
+use crate::object::{domain, extent, handle};
 use crate::sched::{control, queue};
-use crate::{fault, power};
+use crate::{clock, fault, power};
 use portico_abi::call::sched as class;
 use portico_abi::record::{DomainState, EndReason, FaultVerb, RegisterId};
 use portico_abi::{Rights, Status};
-use portico_core::addr::PaRange;
 use portico_core::esr;
 use portico_core::runq::Class;
-use portico_core::stage2::Attrs;
 
 /// Bits of an MPIDR that name a vCPU: Aff3, Aff2, Aff1, Aff0.
 const MPIDR_AFFINITY: u64 = 0xff_00ff_ffff;
-/// MPIDR_EL1 bit 31, RES1.
-const MPIDR_RES1: u64 = 1 << 31;
-
-/// Rights of the handle of a new vCPU.
-const VCPU_RIGHTS: Rights = Rights::INSPECT
-    .union(Rights::COPY)
-    .union(Rights::CONFIG)
-    .union(Rights::RUN)
-    .union(Rights::SCHED)
-    .union(Rights::FAULT);
 
 /// `vcpu_create(domain, index, mpidr, page_ipa, cookie) -> (vcpu)`.
 pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
@@ -47,67 +30,19 @@ pub fn create(args: &mut Args, graph: &mut Graph) -> Outcome {
     if domain.vcpu_at(index).is_some() || domain.vcpus().any(|other| other.mpidr == mpidr) {
         return Err(Status::Exists);
     }
-    let vcpu = build(graph, domain, index as u8, mpidr, page_ipa)?;
-    let handle = handle::insert(graph, args.caller(), vcpu, VCPU_RIGHTS, args.get::<5>()).inspect_err(|_| {
+    let vcpu = vcpu::create(graph, domain, index as u8, mpidr, page_ipa)?;
+    let rights = Rights::INSPECT | Rights::COPY | Rights::CONFIG | Rights::RUN | Rights::SCHED | Rights::FAULT;
+    let handle = handle::insert(graph, args.caller(), vcpu, rights, args.get::<5>()).inspect_err(|_| {
         // The vCPU is whole and belongs to its domain; only the name failed. Undo it so that the call can be made again.
-        unlink(graph, vcpu);
+        vcpu::unlink(graph, vcpu);
         extent::unmap_page(graph, domain, page_ipa, 1);
     })?;
     args.done([u64::from(handle.raw())])
 }
 
-/// Makes vCPU `index` of a domain, off.
-///
-/// # Errors
-/// `Limit`, `NoBudget`, `Invalid` or `Exists` for the page.
-pub fn build(
-    graph: &mut Graph,
-    domain: Ref<Domain>,
-    index: u8,
-    mpidr: u64,
-    page_ipa: u64,
-) -> Result<Ref<Vcpu>, Status> {
-    let id = (0..MAX_VCPU_IDS).find(|&id| !graph.vcpu_ids[id]).ok_or(Status::Limit)?;
-    let object = memory::alloc_page(graph, domain)?;
-    let page = memory::alloc_page(graph, domain).inspect_err(|_| memory::free_page(graph, domain, object.pa))?;
-    let range = PaRange::new(page.pa.raw(), 1, portico_core::extent::PA_BITS).ok_or(Status::Invalid)?;
-    extent::map_page(graph, domain, page_ipa, range, Attrs::READ_WRITE)
-        .inspect_err(|_| [page.pa, object.pa].into_iter().for_each(|pa| memory::free_page(graph, domain, pa)))?;
-    let spec =
-        VcpuSpec { domain, index, id: id as u16, mpidr, page: page.va.cast(), page_ipa, pcpu: control::choose_home() };
-    let target: NonNull<Vcpu> = object.va.cast();
-    // SAFETY: the page is fresh, aligned and large enough (asserted at the type); it is freed with its domain, after quiescence.
-    let vcpu = unsafe {
-        target.write(Vcpu::new(&spec));
-        let context = target.as_ref().context();
-        context.el2.vmpidr_el2 = mpidr | MPIDR_RES1;
-        context.el2.cntvoff_el2 = domain.counter_offset;
-        Ref::new(target)
-    };
-    graph.vcpu_ids[id] = true;
-    domain.set_vcpu(graph, index, vcpu.as_ptr());
-    queue::register(id as u16, vcpu.as_ptr());
-    Ok(vcpu)
-}
-
-/// Takes a vCPU that is off, or will not run again, out of all tables. Its pages stay charged until the domain ends: another pCPU
-/// may have seen it there.
-pub fn unlink(graph: &mut Graph, vcpu: Ref<Vcpu>) {
-    vcpu.domain.set_vcpu(graph, vcpu.index, core::ptr::null_mut());
-    queue::register(vcpu.id, core::ptr::null_mut());
-    control::forget(vcpu);
-    if let Some(used) = graph.vcpu_ids.get_mut(usize::from(vcpu.id)) {
-        *used = false;
-    }
-}
-
-fn lookup(args: &Args, graph: &Graph, rights: Rights) -> Result<Ref<Vcpu>, Status> {
-    handle::lookup(graph, args.caller(), args.handle::<1>(), rights)
-}
-
 /// `vcpu_start(vcpu, pc, x0)`.
 pub fn start(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::RUN)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::RUN)?;
     if !matches!(vcpu.domain.state(), DomainState::Created | DomainState::Runnable | DomainState::Paused) {
         return Err(Status::BadState);
     }
@@ -119,13 +54,12 @@ pub fn start(args: &mut Args, graph: &mut Graph) -> Outcome {
     if pc & 3 != 0 || pc >> vcpu.domain.ipa_bits != 0 {
         return Err(Status::Invalid);
     }
-    power::on(graph, vcpu, pc, args.get::<3>())?;
-    Ok(Status::Ok)
+    power::on(graph, vcpu, pc, args.get::<3>()).map(|()| Status::Ok)
 }
 
 /// `vcpu_stop(vcpu)`.
 pub fn stop(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::RUN)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::RUN)?;
     control::stop(vcpu, stop::ASKED);
     Ok(Status::Ok)
 }
@@ -159,7 +93,7 @@ fn checked_pstate(value: u64) -> Result<u64, Status> {
 
 /// `vcpu_state(vcpu, op, id, value) -> (value)`.
 pub fn state(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::FAULT)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::FAULT)?;
     let (op, id, value) = (args.get::<2>(), args.get::<3>(), args.get::<4>());
     let (_home, _) = queue::lock_home(vcpu);
     if !control::is_at_rest(vcpu) {
@@ -167,26 +101,23 @@ pub fn state(args: &mut Args, graph: &mut Graph) -> Outcome {
     }
     // SAFETY: it is at rest and its queue's lock is held.
     let context = unsafe { vcpu.context() };
-    let result = match op {
-        0 if id <= 30 => context.reg(id as u8),
-        0 => *register(context, id).ok_or(Status::NotFound)?,
-        1 if id <= 30 => {
+    let is_write = only_bits(op, 1)? == 1;
+    if id <= 30 {
+        if is_write {
             context.set_reg(id as u8, value);
-            value
         }
-        1 => {
-            let value = if id == RegisterId::Pstate as u64 { checked_pstate(value)? } else { value };
-            *register(context, id).ok_or(Status::NotFound)? = value;
-            value
-        }
-        _ => return Err(Status::Invalid),
-    };
-    args.done([result])
+        return args.done([context.reg(id as u8)]);
+    }
+    let register = register(context, id).ok_or(Status::NotFound)?;
+    if is_write {
+        *register = if id == RegisterId::Pstate as u64 { checked_pstate(value)? } else { value };
+    }
+    args.done([*register])
 }
 
 /// `vcpu_sched_set(vcpu, class_weight, cap, period_ns, budget_ns, affinity)`.
 pub fn sched_set(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::SCHED)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::SCHED)?;
     let (class_weight, cap) = (args.get::<2>(), args.get::<3>());
     let rate = clock::rate();
     let weight = u32::try_from(class_weight >> 8).map_err(|_| Status::Invalid)?;
@@ -200,14 +131,13 @@ pub fn sched_set(args: &mut Args, graph: &mut Graph) -> Outcome {
         }
         _ => return Err(Status::Invalid),
     };
-    control::configure(vcpu, wanted, args.get::<6>(), rate.ticks_per_ms())?;
-    Ok(Status::Ok)
+    control::configure(vcpu, wanted, args.get::<6>(), rate.ticks_per_ms()).map(|()| Status::Ok)
 }
 
 /// `vcpu_fault_get(vcpu)`.
 pub fn fault_get(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::FAULT)?;
-    let record = vcpu.fault(graph);
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::FAULT)?;
+    let record = vcpu.fault.get(graph);
     if record.kind == 0 {
         return Err(Status::NotFound);
     }
@@ -217,12 +147,12 @@ pub fn fault_get(args: &mut Args, graph: &mut Graph) -> Outcome {
 
 /// `vcpu_fault_reply(vcpu, verb, value)`.
 pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::FAULT)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::FAULT)?;
     let verb = FaultVerb::from_raw(args.get::<2>()).ok_or(Status::Invalid)?;
     if vcpu.place() != Place::Faulted || !control::is_at_rest(vcpu) {
         return Err(Status::BadState);
     }
-    let record = vcpu.fault(graph);
+    let record = vcpu.fault.get(graph);
     // SAFETY: it is at rest, and only this call, under the graph lock, takes it out of that place.
     let context = unsafe { vcpu.context() };
     match verb {
@@ -249,13 +179,12 @@ pub fn fault_reply(args: &mut Args, graph: &mut Graph) -> Outcome {
             return Ok(Status::Ok);
         }
     }
-    control::start(vcpu)?;
-    Ok(Status::Ok)
+    control::start(vcpu).map(|()| Status::Ok)
 }
 
 /// `vcpu_stats_read(vcpu)`.
 pub fn stats_read(args: &mut Args, graph: &mut Graph) -> Outcome {
-    let vcpu = lookup(args, graph, Rights::INSPECT)?;
+    let vcpu = args.object::<1, Vcpu>(graph, Rights::INSPECT)?;
     args.vcpu.page().write_buffer(&vcpu.stats());
     Ok(Status::Ok)
 }

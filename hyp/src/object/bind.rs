@@ -52,7 +52,7 @@ pub trait Bindable: Object + Sized {
     /// Whom it reaches: the word of a [`Target`].
     fn target(&self) -> &AtomicU64;
     /// The domain whose budget pays for it.
-    fn owner(&self, graph: &Graph) -> Ref<Domain>;
+    fn owner(&self) -> Ref<Domain>;
     /// Reaches `target` from now on, also if it was bound.
     fn bind(&self, graph: &mut Graph, target: Target);
     /// Reaches nobody from now on.

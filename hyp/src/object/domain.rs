@@ -8,20 +8,19 @@ pub mod destroy;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-use crate::graph::{Graph, GraphCell, Ref};
+use crate::graph::{Graph, GraphCell, Link, Ref};
 use crate::lock::Lock;
 use crate::log::{self, Part};
 use crate::object::extent::Extent;
-use crate::object::handle::{self, HandleChain, HandleTable, Object};
+use crate::object::handle::{HandleChain, HandleTable};
 use crate::object::slab::Slab;
 use crate::object::vcpu::{Vcpu, stop};
 use crate::sched::control;
 use crate::{memory, notify, root, trace};
-use portico_abi::handle::{SELF_DOMAIN, SELF_RIGHTS};
 use portico_abi::page::{InfoPage, MAX_VCPUS};
 use portico_abi::port::BIT_EVENT;
 use portico_abi::record::{DomainState, EndReason};
-use portico_abi::{Handle, ObjectType, Rights, Status};
+use portico_abi::{Rights, Status};
 use portico_arch::mmu::Table;
 use portico_arch::pcpu::MAX_PCPUS;
 use portico_core::addr::{DomainId, Pa};
@@ -30,23 +29,16 @@ use portico_core::ratelimit::TokenBucket;
 use portico_core::trace::Event;
 
 /// Stage-2 root of nobody: what an idle pCPU points at when its last guest must be forgotten.
-pub static EMPTY_ROOT: EmptyRoot = EmptyRoot(Table::new());
-
-/// See [`EMPTY_ROOT`].
-pub struct EmptyRoot(Table);
-
-impl EmptyRoot {
-    /// Its physical address.
-    pub fn pa(&self) -> Pa {
-        portico_arch::mmu::image_pa(core::ptr::from_ref(&self.0) as usize)
-    }
+pub fn empty_root() -> Pa {
+    static EMPTY: Table = Table::new();
+    portico_arch::mmu::image_pa(&raw const EMPTY as usize)
 }
 
 /// A domain.
 #[repr(C, align(64))]
 pub struct Domain {
-    /// Its handles.
-    pub handles: HandleTable,
+    /// The handles that it has.
+    pub table: HandleTable,
     /// VMID tag (see [`crate::vmid`]).
     pub vmid: AtomicU64,
     /// Index of the vCPU that each pCPU loaded last.
@@ -72,11 +64,11 @@ pub struct Domain {
     /// Whom to tell when its state changes.
     pub watcher: GraphCell<Option<Ref<Domain>>>,
     /// First of the extents and grants mapped here.
-    pub mapped: GraphCell<*mut Extent>,
+    pub mapped: Link<Extent>,
     /// Pages mapped here.
     pub mapped_pages: GraphCell<u64>,
-    /// Name, zero-padded.
-    pub name: GraphCell<[u64; 2]>,
+    /// Name, zero-padded, little-endian.
+    pub name: GraphCell<u128>,
     /// The information page, once placed; null before. A switch reads it without the graph lock.
     pub info_page: AtomicPtr<InfoPage>,
     /// IPA of the information page.
@@ -91,21 +83,11 @@ pub struct Domain {
     pub early_lines: Lock<TokenBucket>,
     /// Virtual time: CNTVOFF_EL2 of its vCPUs.
     pub counter_offset: u64,
-    chain: HandleChain,
+    /// Those by which it is named.
+    pub handles: HandleChain,
 }
-
-// SAFETY: raw pointers in it are reached through `GraphCell`s or atomics.
-unsafe impl Sync for Domain {}
 
 const _: () = assert!(size_of::<Domain>() <= 4096);
-
-impl Object for Domain {
-    const TYPE: ObjectType = ObjectType::Domain;
-
-    fn handles(&self) -> &HandleChain {
-        &self.chain
-    }
-}
 
 /// Rights of the handle that a creator gets.
 pub const OWNER_RIGHTS: Rights = Rights::INSPECT
@@ -132,6 +114,9 @@ pub struct DomainSpec {
 /// Pages that a domain costs at once: itself and its stage-2 root.
 const BASE_PAGES: u32 = 2;
 
+/// The serial of the next domain.
+static SERIAL: AtomicU32 = AtomicU32::new(1);
+
 /// Creates a domain with a budget from the pool.
 ///
 /// # Errors
@@ -148,29 +133,18 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
     let id = DomainId::new(slot as u16);
     let mut budget = Budget::default();
     graph.pool.set_limit(&mut budget, spec.budget_pages)?;
-    // The pool has promised the budget, so these two cannot fail; were they to, the promise is all there is to undo.
-    let pages = graph
-        .pool
-        .alloc(Owner::EL2, &mut budget)
-        .and_then(|object| graph.pool.alloc(Owner::domain(id), &mut budget).map(|root| (object, root)));
-    let (object_pa, root) = match pages {
-        Ok(pages) => pages,
-        Err(status) => {
-            graph.pool.unpromise(spec.budget_pages);
-            return Err(status);
-        }
-    };
-    let object = memory::pool_va(object_pa).ok_or(Status::NoBudget)?.cast::<Domain>();
-    let root_va = memory::pool_va(root).ok_or(Status::NoBudget)?;
+    // The pool has promised the budget, so these two cannot fail.
+    let object = memory::pool_va(graph.pool.alloc(Owner::EL2, &mut budget)?).cast::<Domain>();
+    let root = graph.pool.alloc(Owner::domain(id), &mut budget)?;
     // SAFETY: the page is the new domain's alone.
-    unsafe { portico_arch::cache::zero_page_to_poc(root_va.as_ptr()) };
+    unsafe { portico_arch::cache::zero_page_to_poc(memory::pool_va(root).as_ptr()) };
     let domain = Domain {
-        handles: HandleTable::new(),
+        table: HandleTable::new(),
         vmid: AtomicU64::new(0),
         last_here: [const { AtomicU8::new(u8::MAX) }; MAX_PCPUS],
         stage2_root: root,
         id,
-        serial: destroy::next_serial(),
+        serial: SERIAL.fetch_add(1, Ordering::Relaxed),
         ipa_bits: spec.ipa_bits,
         max_vcpus: spec.max_vcpus,
         vcpus: [const { AtomicPtr::new(null_mut()) }; MAX_VCPUS],
@@ -180,9 +154,9 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
         budget: GraphCell::new(budget),
         slab: Slab::new(),
         watcher: GraphCell::new(spec.watcher),
-        mapped: GraphCell::new(null_mut()),
+        mapped: Link::new(None),
         mapped_pages: GraphCell::new(0),
-        name: GraphCell::new([0; 2]),
+        name: GraphCell::new(0),
         info_page: AtomicPtr::new(null_mut()),
         info_ipa: GraphCell::new(0),
         gicv_ipa: GraphCell::new(0),
@@ -190,28 +164,14 @@ pub fn create(graph: &mut Graph, spec: &DomainSpec) -> Result<Ref<Domain>, Statu
         phase: GraphCell::new(destroy::Phase::Stop),
         early_lines: Lock::new(TokenBucket::new()),
         counter_offset: portico_arch::timer::now(),
-        chain: HandleChain::new(),
+        handles: HandleChain::new(None),
     };
     // SAFETY: the page is free, aligned, large enough (asserted) and stays until `destroy` frees it after quiescence.
     let domain = unsafe {
         object.write(domain);
         Ref::new(object)
     };
-    if let Some(entry) = graph.domains.get_mut(slot) {
-        *entry = Some(domain);
-    }
-    Ok(domain)
-}
-
-/// A domain by argument: the caller itself for `SELF_DOMAIN`, else by handle.
-///
-/// # Errors
-/// `BadHandle`, `WrongType`, `NoRights`.
-pub fn lookup(graph: &Graph, caller: Ref<Domain>, handle: Handle, rights: Rights) -> Result<Ref<Domain>, Status> {
-    if handle == SELF_DOMAIN {
-        return if SELF_RIGHTS.contains(rights) { Ok(caller) } else { Err(Status::NoRights) };
-    }
-    let domain: Ref<Domain> = handle::lookup(graph, caller, handle, rights)?;
+    graph.domains[slot] = Some(domain);
     Ok(domain)
 }
 
@@ -259,12 +219,6 @@ impl Domain {
     }
 }
 
-/// The bytes of a name as [`Domain`] keeps it: in words, since the target has no unaligned loads.
-pub fn name_bytes(name: [u64; 2]) -> [u8; 16] {
-    let [low, high] = name.map(u128::from);
-    (high << 64 | low).to_le_bytes()
-}
-
 /// Tells the watcher of a domain that its state changed.
 pub fn tell_watcher(graph: &Graph, domain: Ref<Domain>) {
     if let Some(vcpu) = domain.watcher.get(graph).and_then(|watcher| watcher.vcpu_at(0)) {
@@ -285,7 +239,7 @@ pub fn end(graph: &mut Graph, domain: Ref<Domain>, reason: EndReason, code: u64)
         if root::begin_again(graph, domain) {
             return;
         }
-        let (name, reason) = (name_bytes(domain.name.get(graph)), Part::Decimal(reason as u64));
+        let (name, reason) = (domain.name.get(graph).to_le_bytes(), Part::Decimal(reason as u64));
         log::line(&[Part::Name(&name), Part::Text(" ended: reason "), reason, Part::Text(", code "), Part::Hex(code)]);
     }
     domain.set_state(graph, DomainState::Ended);

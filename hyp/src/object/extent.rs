@@ -8,16 +8,14 @@
 
 mod mapping;
 
-use core::ptr::null_mut;
+pub use mapping::{forget_mappings, map_new_page, map_page, map_piece, translates, unmap_all, unmap_page, unmap_piece};
 
-pub use mapping::{forget_mappings, map_page, map_piece, translates, unmap_page, unmap_piece};
-
-use crate::graph::{Graph, GraphCell, Ref};
+use crate::graph::{Graph, GraphCell, Link, Ref};
 use crate::object::domain::Domain;
-use crate::object::handle::{self, HandleChain, Object};
+use crate::object::handle::{self, HandleChain};
 use crate::object::slab;
 use portico_abi::call::extent_flags;
-use portico_abi::{Handle, ObjectType, Rights, Status};
+use portico_abi::{Handle, Rights, Status};
 use portico_arch::window;
 use portico_core::addr::{Pa, PaRange};
 use portico_core::extent as ranges;
@@ -29,44 +27,24 @@ pub struct Extent {
     /// What memory it is.
     pub range: GraphCell<PaRange>,
     /// Its owner, or the borrower of a grant.
-    pub owner: GraphCell<Ref<Domain>>,
+    pub owner: Ref<Domain>,
+    /// What it can allow at most, and whether it is device memory.
+    pub limit: Attrs,
     /// Of a grant: its extent.
-    parent: GraphCell<*mut Extent>,
+    parent: Option<Ref<Extent>>,
     /// Of an extent: its first grant. Of a grant: the next one.
-    grants: GraphCell<*mut Extent>,
-    pub(super) mapping: GraphCell<mapping::Mapping>,
-    pub(super) next_mapped: GraphCell<*mut Extent>,
+    grants: Link<Extent>,
+    pub(super) mapping: GraphCell<Option<mapping::Mapping>>,
+    /// The next that is mapped in the same domain.
+    pub(super) next_mapped: Link<Extent>,
     /// Serial of the domain whose data it may hold; 0 for none but the owner's.
     taint: GraphCell<u32>,
     /// Pages scrubbed so far.
     scrubbed: GraphCell<u32>,
-    traits: GraphCell<Traits>,
-    handles: HandleChain,
+    revoking: GraphCell<bool>,
+    /// Its handles.
+    pub handles: HandleChain,
 }
-
-#[derive(Clone, Copy)]
-struct Traits {
-    device: bool,
-    revoking: bool,
-    /// What a grant allows.
-    limit: Attrs,
-}
-
-impl Object for Extent {
-    const TYPE: ObjectType = ObjectType::Extent;
-
-    fn handles(&self) -> &HandleChain {
-        &self.handles
-    }
-}
-
-/// Rights of the handle of an extent of one's own.
-pub const OWNER_RIGHTS: Rights = Rights::INSPECT
-    .union(Rights::OWN)
-    .union(Rights::MAP)
-    .union(Rights::WRITE)
-    .union(Rights::SHARE)
-    .union(Rights::DONATE);
 
 /// Makes an extent that `owner` owns and pays for, with its handle.
 ///
@@ -76,94 +54,76 @@ pub fn create(
     graph: &mut Graph,
     owner: Ref<Domain>,
     range: PaRange,
-    device: bool,
+    limit: Attrs,
     cookie: u64,
-) -> Result<Handle, Status> {
-    let limit = ranges::full_attrs(device);
-    let extent = slab::alloc(graph, owner, Extent::new(owner, range, null_mut(), device, limit))?;
-    handle::insert(graph, owner, extent, OWNER_RIGHTS, cookie).inspect_err(|_| slab::free(graph, owner, extent))
+) -> Result<(Handle, Ref<Extent>), Status> {
+    let rights = Rights::INSPECT | Rights::OWN | Rights::MAP | Rights::WRITE | Rights::SHARE | Rights::DONATE;
+    handle::create(graph, owner, Extent::new(owner, range, None, limit), rights, cookie)
 }
 
 impl Extent {
-    fn new(owner: Ref<Domain>, range: PaRange, parent: *mut Extent, device: bool, limit: Attrs) -> Self {
+    fn new(owner: Ref<Domain>, range: PaRange, parent: Option<Ref<Extent>>, limit: Attrs) -> Self {
         Self {
             range: GraphCell::new(range),
-            owner: GraphCell::new(owner),
-            parent: GraphCell::new(parent),
-            grants: GraphCell::new(null_mut()),
-            mapping: GraphCell::new(mapping::Mapping::NONE),
-            next_mapped: GraphCell::new(null_mut()),
+            owner,
+            limit,
+            parent,
+            grants: Link::new(None),
+            mapping: GraphCell::new(None),
+            next_mapped: Link::new(None),
             taint: GraphCell::new(0),
             scrubbed: GraphCell::new(0),
-            traits: GraphCell::new(Traits { device, revoking: false, limit }),
-            handles: HandleChain::new(),
+            revoking: GraphCell::new(false),
+            handles: HandleChain::new(None),
         }
     }
 
     /// Whether it is a grant.
-    pub fn is_grant(&self, graph: &Graph) -> bool {
-        !self.parent.get(graph).is_null()
-    }
-
-    /// Whether it is device memory.
-    pub fn is_device(&self, graph: &Graph) -> bool {
-        self.traits.get(graph).device
-    }
-
-    /// What can be allowed at most.
-    pub fn limit(&self, graph: &Graph) -> Attrs {
-        self.traits.get(graph).limit
+    pub fn is_grant(&self) -> bool {
+        self.parent.is_some()
     }
 
     /// The extent that a grant is a part of, or itself.
-    fn root(&self, graph: &Graph) -> Ref<Extent> {
-        let own = core::ptr::from_ref(self).cast_mut();
-        let parent = self.parent.get(graph);
-        let root = if parent.is_null() { own } else { parent };
-        // SAFETY: both live in slots; a parent outlives its grants.
-        unsafe { Ref::new(core::ptr::NonNull::new_unchecked(root)) }
+    fn root(&self) -> &Extent {
+        self.parent.as_deref().unwrap_or(self)
     }
 
     /// `flags` of `extent_info`.
     pub fn flags(&self, graph: &Graph) -> u64 {
-        let traits = self.traits.get(graph);
         let mut flags = 0;
         let mut set = |condition: bool, flag: u64| flags |= if condition { flag } else { 0 };
-        set(self.is_grant(graph), extent_flags::GRANT);
-        set(traits.device, extent_flags::DEVICE);
+        set(self.is_grant(), extent_flags::GRANT);
+        set(self.limit.is_device(), extent_flags::DEVICE);
         set(self.taint.get(graph) != 0, extent_flags::DIRTY);
         set(self.mapping.get(graph).is_some(), extent_flags::MAPPED);
-        set(!self.is_grant(graph) && !self.grants.get(graph).is_null(), extent_flags::LENT);
-        set(self.root(graph).traits.get(graph).revoking, extent_flags::REVOKING);
-        set(self.is_grant(graph) && traits.limit.can_write(), extent_flags::WRITE);
+        set(!self.is_grant() && self.grants.get(graph).is_some(), extent_flags::LENT);
+        set(self.root().revoking.get(graph), extent_flags::REVOKING);
+        set(self.is_grant() && self.limit.can_write(), extent_flags::WRITE);
         flags
     }
 
     /// IPA of its mapping, or all ones.
     pub fn mapped_at(&self, graph: &Graph) -> u64 {
-        let mapping = self.mapping.get(graph);
-        if mapping.is_some() { mapping.ipa.raw() } else { u64::MAX }
+        self.mapping.get(graph).map_or(u64::MAX, |mapping| mapping.ipa.raw())
     }
 
     /// Refuses unless it is an extent of one's own, unmapped, unlent and not in the middle of anything.
     pub fn check_idle(&self, graph: &Graph) -> Result<(), Status> {
-        let busy =
-            self.mapping.get(graph).is_some() || !self.grants.get(graph).is_null() || self.traits.get(graph).revoking;
-        if self.is_grant(graph) || busy { Err(Status::BadState) } else { Ok(()) }
+        let busy = self.mapping.get(graph).is_some() || self.grants.get(graph).is_some() || self.revoking.get(graph);
+        if self.is_grant() || busy { Err(Status::BadState) } else { Ok(()) }
     }
 
     /// Refuses a mapping in `domain` that would show it another domain's data.
     pub(super) fn check_taint(&self, graph: &Graph, domain: Ref<Domain>) -> Result<(), Status> {
-        let root = self.root(graph);
+        let root = self.root();
         let taint = root.taint.get(graph);
-        let own = root.owner.get(graph) == domain;
-        if own || taint == 0 || taint == domain.serial { Ok(()) } else { Err(Status::Dirty) }
+        if root.owner == domain || taint == 0 || taint == domain.serial { Ok(()) } else { Err(Status::Dirty) }
     }
 
     /// Notes that `domain` can write from now on.
     pub(super) fn taint_by(&self, graph: &mut Graph, domain: Ref<Domain>) {
-        let root = self.root(graph);
-        if root.owner.get(graph) != domain && !root.traits.get(graph).device {
+        let root = self.root();
+        if root.owner != domain && !root.limit.is_device() {
             root.taint.set(graph, domain.serial);
             root.scrubbed.set(graph, 0);
         }
@@ -171,7 +131,7 @@ impl Extent {
 
     /// Refuses new uses while its extent is being revoked.
     pub(super) fn check_not_revoking(&self, graph: &Graph) -> Result<(), Status> {
-        if self.root(graph).traits.get(graph).revoking { Err(Status::BadState) } else { Ok(()) }
+        if self.root().revoking.get(graph) { Err(Status::BadState) } else { Ok(()) }
     }
 }
 
@@ -182,9 +142,7 @@ impl Extent {
 pub fn split(graph: &mut Graph, extent: Ref<Extent>, offset: u64) -> Result<Handle, Status> {
     extent.check_idle(graph)?;
     let (lower, upper) = ranges::split(extent.range.get(graph), offset)?;
-    let owner = extent.owner.get(graph);
-    let handle = create(graph, owner, upper, extent.is_device(graph), 0)?;
-    let part: Ref<Extent> = handle::lookup(graph, owner, handle, Rights::empty())?;
+    let (handle, part) = create(graph, extent.owner, upper, extent.limit, 0)?;
     let taint = extent.taint.get(graph);
     part.taint.set(graph, taint);
     extent.range.set(graph, lower);
@@ -199,21 +157,16 @@ pub fn split(graph: &mut Graph, extent: Ref<Extent>, offset: u64) -> Result<Hand
 pub fn merge(graph: &mut Graph, first: Ref<Extent>, second: Ref<Extent>) -> Result<(), Status> {
     first.check_idle(graph)?;
     second.check_idle(graph)?;
-    if first == second
-        || first.is_device(graph) != second.is_device(graph)
-        || first.owner.get(graph) != second.owner.get(graph)
-    {
+    if first == second || first.limit != second.limit || first.owner != second.owner {
         return Err(Status::Invalid);
     }
     let whole = ranges::merge(first.range.get(graph), second.range.get(graph))?;
     let (one, other) = (first.taint.get(graph), second.taint.get(graph));
     // Data of two domains: only a scrub can make it anyone's.
-    let taint = if one == other || other == 0 {
-        one
-    } else if one == 0 {
-        other
-    } else {
-        u32::MAX
+    let taint = match (one, other) {
+        (taint, 0) | (0, taint) => taint,
+        _ if one == other => one,
+        _ => u32::MAX,
     };
     first.range.set(graph, whole);
     first.taint.set(graph, taint);
@@ -222,11 +175,10 @@ pub fn merge(graph: &mut Graph, first: Ref<Extent>, second: Ref<Extent>) -> Resu
     Ok(())
 }
 
-/// Takes an idle extent out of existence, with its handles: its memory now belongs to something else.
+/// Takes an extent or grant that nothing hangs on out of existence, with its handles: its memory now belongs to something else.
 pub fn consume(graph: &mut Graph, extent: Ref<Extent>) {
     handle::close_all(graph, &extent.handles);
-    let owner = extent.owner.get(graph);
-    slab::retire(graph, owner, extent);
+    slab::retire(graph, extent.owner, extent);
 }
 
 /// Hands an idle extent over; returns the new owner's handle.
@@ -239,7 +191,7 @@ pub fn donate(graph: &mut Graph, extent: Ref<Extent>, to: Ref<Domain>) -> Result
         return Err(Status::BadState);
     }
     extent.check_taint(graph, to)?;
-    let handle = create(graph, to, extent.range.get(graph), extent.is_device(graph), 0)?;
+    let (handle, _) = create(graph, to, extent.range.get(graph), extent.limit, 0)?;
     consume(graph, extent);
     Ok(handle)
 }
@@ -255,95 +207,54 @@ pub fn lend(
     part: (u64, u64),
     attrs: u64,
 ) -> Result<Handle, Status> {
-    if extent.is_grant(graph) || to.is_dying() {
+    if extent.is_grant() || to.is_dying() {
         return Err(Status::BadState);
     }
     extent.check_not_revoking(graph)?;
     let range = ranges::part(extent.range.get(graph), part.0, part.1)?;
-    let attrs = ranges::checked_attrs(attrs, extent.limit(graph), Rights::all())?;
+    let attrs = ranges::checked_attrs(attrs, extent.limit, Rights::all())?;
     // A window lent to several is shared by agreement of the owner, so only data from before the sharing counts as taint.
-    if extent.grants.get(graph).is_null() {
+    if extent.grants.get(graph).is_none() {
         extent.check_taint(graph, to)?;
     }
-    let grant = slab::alloc(graph, to, Extent::new(to, range, extent.as_ptr(), extent.is_device(graph), attrs))?;
-    let handle = handle::insert(graph, to, grant, ranges::grant_rights(attrs), 0)
-        .inspect_err(|_| slab::free(graph, to, grant))?;
-    let next = extent.grants.get(graph);
-    grant.grants.set(graph, next);
-    extent.grants.set(graph, grant.as_ptr());
+    let grant = Extent::new(to, range, Some(extent), attrs);
+    let (handle, grant) = handle::create(graph, to, grant, ranges::grant_rights(attrs), 0)?;
+    extent.grants.push(graph, grant, |grant| &grant.grants);
     Ok(handle)
 }
 
-/// Unlinks a grant from its extent.
-fn unlink_grant(graph: &mut Graph, grant: Ref<Extent>) {
-    let root = grant.root(graph);
-    let next = grant.grants.get(graph);
-    let mut at = root;
-    loop {
-        let link = at.grants.get(graph);
-        if link == grant.as_ptr() {
-            at.grants.set(graph, next);
-            return;
-        }
-        // SAFETY: links in the list are live grants of this extent.
-        match unsafe { Ref::from_ptr(link) } {
-            Some(grant) => at = grant,
-            None => return,
-        }
-    }
-}
-
-/// Whether the last handle can be closed: a grant that is not mapped is returned; an extent would be lost.
+/// Ends a grant that is not mapped, with its handles. An extent would be lost.
 ///
 /// # Errors
 /// `BadState`.
-pub fn check_closable(graph: &Graph, extent: Ref<Extent>) -> Result<(), Status> {
-    if extent.is_grant(graph) && !extent.mapping.get(graph).is_some() { Ok(()) } else { Err(Status::BadState) }
-}
-
-/// Ends a grant whose handles are closed.
-pub fn retire(graph: &mut Graph, grant: Ref<Extent>) {
-    unlink_grant(graph, grant);
-    let borrower = grant.owner.get(graph);
-    slab::retire(graph, borrower, grant);
+pub fn give_back(graph: &mut Graph, grant: Ref<Extent>) -> Result<(), Status> {
+    if !grant.is_grant() || grant.mapping.get(graph).is_some() {
+        return Err(Status::BadState);
+    }
+    grant.root().grants.remove(graph, grant, |grant| &grant.grants);
+    consume(graph, grant);
+    Ok(())
 }
 
 /// Does one piece of a revoke. `Ok` when no borrower has anything of it any more.
 pub fn revoke_piece(graph: &mut Graph, extent: Ref<Extent>) -> Result<Status, Status> {
-    if extent.is_grant(graph) {
+    if extent.is_grant() {
         return Err(Status::BadState);
     }
-    let mut traits = extent.traits.get(graph);
-    // SAFETY: links in the list are live grants of this extent.
-    let Some(grant) = (unsafe { Ref::from_ptr(extent.grants.get(graph)) }) else {
-        traits.revoking = false;
-        extent.traits.set(graph, traits);
-        return Ok(Status::Ok);
-    };
-    traits.revoking = true;
-    extent.traits.set(graph, traits);
+    let first = extent.grants.get(graph);
+    extent.revoking.set(graph, first.is_some());
+    let Some(grant) = first else { return Ok(Status::Ok) };
     if grant.mapping.get(graph).is_some() {
         unmap_piece(graph, grant)?;
     } else {
-        handle::close_all(graph, &grant.handles);
-        retire(graph, grant);
+        give_back(graph, grant)?;
     }
     Ok(Status::Again)
 }
 
 /// Number of grants that are left, for the progress of a revoke. Counts no further than 1000.
 pub fn grants_left(graph: &Graph, extent: Ref<Extent>) -> u64 {
-    let mut count = 0;
-    let mut link = extent.grants.get(graph);
-    // SAFETY: links in the list are live grants of this extent.
-    while let Some(grant) = unsafe { Ref::from_ptr(link) } {
-        count += 1;
-        if count == 1000 {
-            break;
-        }
-        link = grant.grants.get(graph);
-    }
-    count
+    extent.grants.iter(graph, |grant| &grant.grants).take(1000).count() as u64
 }
 
 /// Pages zeroed in one piece: 64 KiB, some ten thousand instructions.
@@ -355,7 +266,7 @@ const SCRUB_PIECE: u64 = 16;
 /// `BadState`; `Invalid` for device memory.
 pub fn scrub_piece(graph: &mut Graph, extent: Ref<Extent>) -> Result<(Status, u64), Status> {
     extent.check_idle(graph)?;
-    if extent.is_device(graph) {
+    if extent.limit.is_device() {
         return Err(Status::Invalid);
     }
     let range = extent.range.get(graph);
@@ -378,21 +289,18 @@ pub fn scrub_piece(graph: &mut Graph, extent: Ref<Extent>) -> Result<(Status, u6
 /// # Errors
 /// `NoBudget`, `Limit`.
 pub fn bequeath(graph: &mut Graph, extent: Ref<Extent>) -> Result<Status, Status> {
-    if !extent.grants.get(graph).is_null() {
-        revoke_piece(graph, extent)?;
-        return Ok(Status::Again);
+    if extent.grants.get(graph).is_some() {
+        return revoke_piece(graph, extent);
     }
     if extent.mapping.get(graph).is_some() {
         unmap_piece(graph, extent)?;
         return Ok(Status::Again);
     }
-    let owner = extent.owner.get(graph);
+    let owner = extent.owner;
     let heir = owner.watcher.get(graph).or(graph.domains.first().copied().flatten()).filter(|heir| *heir != owner);
     if let Some(heir) = heir {
-        let device = extent.is_device(graph);
-        let handle = create(graph, heir, extent.range.get(graph), device, 0)?;
-        if !device {
-            let theirs: Ref<Extent> = handle::lookup(graph, heir, handle, Rights::empty())?;
+        let (_, theirs) = create(graph, heir, extent.range.get(graph), extent.limit, 0)?;
+        if !extent.limit.is_device() {
             theirs.taint.set(graph, u32::MAX);
         }
     }

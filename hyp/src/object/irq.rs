@@ -6,14 +6,14 @@
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
 
-use crate::graph::{Graph, GraphCell, Ref};
+use crate::graph::{Graph, Ref};
 use crate::lock::Lock;
 use crate::notify;
 use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
-use crate::object::handle::{self, HandleChain, Object};
+use crate::object::handle::{self, HandleChain};
 use crate::object::slab;
-use portico_abi::{Handle, ObjectType, Rights, Status};
+use portico_abi::{Handle, Rights, Status};
 use portico_arch::gic::{self, FIRST_SPECIAL_INTID, FIRST_SPI};
 
 /// A physical interrupt with a handle.
@@ -25,16 +25,9 @@ pub struct Irq {
     target: AtomicU64,
     /// Taken and not yet completed.
     active: AtomicBool,
-    owner: GraphCell<Ref<Domain>>,
-    handles: HandleChain,
-}
-
-impl Object for Irq {
-    const TYPE: ObjectType = ObjectType::Irq;
-
-    fn handles(&self) -> &HandleChain {
-        &self.handles
-    }
+    owner: Ref<Domain>,
+    /// Its handles.
+    pub handles: HandleChain,
 }
 
 const SPIS: usize = (FIRST_SPECIAL_INTID - FIRST_SPI) as usize;
@@ -62,20 +55,16 @@ pub fn create(graph: &mut Graph, owner: Ref<Domain>, intid: u64, edge: bool, coo
     if !entry.load(Ordering::Acquire).is_null() {
         return Err(Status::Exists);
     }
-    let irq = slab::alloc(
-        graph,
+    let irq = Irq {
+        intid,
+        edge,
+        target: AtomicU64::new(0),
+        active: AtomicBool::new(false),
         owner,
-        Irq {
-            intid,
-            edge,
-            target: AtomicU64::new(0),
-            active: AtomicBool::new(false),
-            owner: GraphCell::new(owner),
-            handles: HandleChain::new(),
-        },
-    )?;
+        handles: HandleChain::new(None),
+    };
     const RIGHTS: Rights = Rights::INSPECT.union(Rights::COPY).union(Rights::BIND);
-    let handle = handle::insert(graph, owner, irq, RIGHTS, cookie).inspect_err(|_| slab::free(graph, owner, irq))?;
+    let (handle, irq) = handle::create(graph, owner, irq, RIGHTS, cookie)?;
     gic::reset_spi(intid);
     entry.store(irq.as_ptr(), Ordering::Release);
     Ok(handle)
@@ -121,8 +110,8 @@ impl Bindable for Irq {
         &self.target
     }
 
-    fn owner(&self, graph: &Graph) -> Ref<Domain> {
-        self.owner.get(graph)
+    fn owner(&self) -> Ref<Domain> {
+        self.owner
     }
 
     /// Turns the interrupt on.
@@ -146,6 +135,6 @@ impl Bindable for Irq {
     fn retire(graph: &mut Graph, irq: Ref<Self>) {
         irq.unbind(graph);
         entry(irq.intid).into_iter().for_each(|entry| entry.store(null_mut(), Ordering::Release));
-        slab::retire(graph, irq.owner(graph), irq);
+        slab::retire(graph, irq.owner, irq);
     }
 }

@@ -7,4 +7,5 @@ pub mod handle;
 pub mod irq;
 pub mod port;
 pub mod slab;
+pub mod system;
 pub mod vcpu;

@@ -6,14 +6,14 @@
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering, fence};
 
-use crate::graph::{Graph, GraphCell, Ref};
+use crate::graph::{Graph, Ref};
 use crate::notify;
 use crate::object::bind::{Bindable, Target};
 use crate::object::domain::Domain;
-use crate::object::handle::{self, HandleChain, Object};
+use crate::object::handle::{self, HandleChain};
 use crate::object::slab;
 use crate::object::vcpu::Vcpu;
-use portico_abi::{Handle, ObjectType, Rights, Status};
+use portico_abi::{Handle, Rights, Status};
 
 /// One end of a notification link.
 #[repr(C, align(64))]
@@ -25,16 +25,9 @@ pub struct Port {
     /// Notified while unbound.
     latent: AtomicBool,
     /// The domain whose budget pays for it.
-    owner: GraphCell<Ref<Domain>>,
-    handles: HandleChain,
-}
-
-impl Object for Port {
-    const TYPE: ObjectType = ObjectType::Port;
-
-    fn handles(&self) -> &HandleChain {
-        &self.handles
-    }
+    owner: Ref<Domain>,
+    /// Its handles.
+    pub handles: HandleChain,
 }
 
 /// Rights of the two handles that a new pair begins with.
@@ -46,8 +39,8 @@ impl Port {
             peer: AtomicPtr::new(null_mut()),
             target: AtomicU64::new(0),
             latent: AtomicBool::new(false),
-            owner: GraphCell::new(owner),
-            handles: HandleChain::new(),
+            owner,
+            handles: HandleChain::new(None),
         }
     }
 
@@ -88,21 +81,16 @@ pub fn create_pair(
     cookies: (u64, u64),
 ) -> Result<(Handle, Handle), Status> {
     let port_a = slab::alloc(graph, a, Port::new(a))?;
-    let port_b = slab::alloc(graph, b, Port::new(b)).inspect_err(|_| slab::free(graph, a, port_a))?;
-    let insert_b = |graph: &mut Graph, handle_a| {
-        let handle_b = handle::insert(graph, b, port_b, PORT_RIGHTS, cookies.1)
-            .inspect_err(|_| handle::remove(graph, a, handle_a))?;
-        Ok((handle_a, handle_b))
-    };
-    let handles = handle::insert(graph, a, port_a, PORT_RIGHTS, cookies.0)
-        .and_then(|handle_a| insert_b(graph, handle_a))
-        // Nobody else has seen either end, so they need no quiescence.
-        .inspect_err(|_| {
-            [(a, port_a), (b, port_b)].into_iter().for_each(|(owner, port)| slab::free(graph, owner, port))
-        })?;
+    let (handle_b, port_b) =
+        handle::create(graph, b, Port::new(b), PORT_RIGHTS, cookies.1).inspect_err(|_| slab::free(graph, a, port_a))?;
+    let handle_a = handle::insert(graph, a, port_a, PORT_RIGHTS, cookies.0).inspect_err(|_| {
+        slab::free(graph, a, port_a);
+        // A guest may have tried it already, so it ends like any other.
+        let _ = handle::close(graph, b, handle_b);
+    })?;
     port_a.peer.store(port_b.as_ptr(), Ordering::Release);
     port_b.peer.store(port_a.as_ptr(), Ordering::Release);
-    Ok(handles)
+    Ok((handle_a, handle_b))
 }
 
 impl Bindable for Port {
@@ -110,8 +98,8 @@ impl Bindable for Port {
         &self.target
     }
 
-    fn owner(&self, graph: &Graph) -> Ref<Domain> {
-        self.owner.get(graph)
+    fn owner(&self) -> Ref<Domain> {
+        self.owner
     }
 
     /// A notification from before is pending at once; moving a bound port makes the new bit pending, since the old one may have been and an
@@ -140,6 +128,6 @@ impl Bindable for Port {
                 notify::raise(vcpu);
             }
         }
-        slab::retire(graph, port.owner(graph), port);
+        slab::retire(graph, port.owner, port);
     }
 }

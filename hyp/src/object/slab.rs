@@ -1,44 +1,52 @@
 //! Small objects (ports, extents, interrupts): 32 slots of 128 bytes to a pool page, each page one domain's own.
 //!
-//! A freed object is *retired*: it goes back to its domain's free list only after every pCPU was seen outside EL2, because one
-//! may just be following a pointer to it without a lock. Pages go back to the pool when the domain is destroyed.
+//! A freed object is *retired*: its slot is used again only after every pCPU was seen outside EL2, because one may just be following a pointer
+//! to it without a lock. So the free slots are a queue: in front those that nobody can be looking at, behind them the retired ones, oldest
+//! first. Pages go back to the pool when the domain is destroyed.
 
-use core::mem::{align_of, size_of};
-use core::ptr::{NonNull, null_mut};
+use core::mem::{MaybeUninit, align_of, size_of};
 
-use crate::graph::{Graph, GraphCell, Ref};
+use crate::graph::{Graph, GraphCell, Link, Ref};
 use crate::memory;
 use crate::object::domain::Domain;
-use crate::quiesce;
+use crate::quiesce::{self, Epoch};
 use portico_abi::{PAGE_SIZE, Status};
 
 /// Bytes of a slot.
 const SLOT_BYTES: usize = 128;
+/// Slots of a page.
+const PAGE_SLOTS: usize = PAGE_SIZE as usize / SLOT_BYTES;
+/// Most bytes of an object.
+const OBJECT_BYTES: usize = SLOT_BYTES - size_of::<Link<Slot>>() - size_of::<GraphCell<Epoch>>();
 
 /// The free slots of one domain.
 pub struct Slab {
-    /// Ready for use.
-    free: GraphCell<*mut FreeSlot>,
-    /// Retired, oldest first, waiting for the epoch in each.
-    retired_head: GraphCell<*mut FreeSlot>,
-    retired_tail: GraphCell<*mut FreeSlot>,
+    first: Link<Slot>,
+    last: Link<Slot>,
 }
 
-// SAFETY: the pointers are reached through `GraphCell`s only.
-unsafe impl Sync for Slab {}
-
-struct FreeSlot {
-    next: *mut FreeSlot,
-    epoch: quiesce::Epoch,
+/// A slot. While it is free the object's bytes stay as they were: a late reader sees the object.
+#[repr(C, align(128))]
+struct Slot {
+    object: GraphCell<MaybeUninit<[u8; OBJECT_BYTES]>>,
+    next: Link<Slot>,
+    /// When it can be used again.
+    epoch: GraphCell<Epoch>,
 }
+
+const _: () = assert!(size_of::<Slot>() == SLOT_BYTES);
 
 impl Slab {
     /// No slots.
     pub const fn new() -> Self {
-        Self {
-            free: GraphCell::new(null_mut()),
-            retired_head: GraphCell::new(null_mut()),
-            retired_tail: GraphCell::new(null_mut()),
+        Self { first: Link::new(None), last: Link::new(None) }
+    }
+
+    fn push_front(&self, graph: &mut Graph, slot: Ref<Slot>) {
+        slot.epoch.set(graph, Epoch::PAST);
+        self.first.push(graph, slot, |slot| &slot.next);
+        if slot.next.get(graph).is_none() {
+            self.last.set(graph, Some(slot));
         }
     }
 }
@@ -49,84 +57,48 @@ impl Slab {
 /// `NoBudget`; `BadState` if the domain is being destroyed; `Again` if there is no budget but what retired slots will give back soon:
 /// nobody sees the time that quiescence takes.
 pub fn alloc<T>(graph: &mut Graph, domain: Ref<Domain>, value: T) -> Result<Ref<T>, Status> {
-    const { assert!(size_of::<T>() <= SLOT_BYTES && align_of::<T>() <= SLOT_BYTES) };
+    const { assert!(size_of::<T>() <= OBJECT_BYTES && align_of::<T>() <= SLOT_BYTES) };
     if domain.is_dying() {
         return Err(Status::BadState);
     }
     let slab = &domain.slab;
-    if slab.free.get(graph).is_null() {
-        reuse_retired(graph, slab);
-    }
-    if slab.free.get(graph).is_null() {
-        let page = memory::alloc_page(graph, domain)
-            .map_err(|status| if slab.retired_head.get(graph).is_null() { status } else { Status::Again })?;
-        for index in (0..PAGE_SIZE as usize / SLOT_BYTES).rev() {
-            // SAFETY: the slot is inside the page, which is the domain's alone.
-            let slot = unsafe { page.va.as_ptr().add(index * SLOT_BYTES) };
-            push_free(graph, slab, slot.cast());
+    let front = slab.first.get(graph);
+    if !front.is_some_and(|slot| quiesce::passed(slot.epoch.get(graph))) {
+        let page = memory::alloc_page(graph, domain).map_err(|status| front.map_or(status, |_| Status::Again))?;
+        let slots = memory::pool_va(page).cast::<Slot>();
+        for index in (0..PAGE_SLOTS).rev() {
+            // SAFETY: the slot is inside the page, which is zeroed and the domain's alone until the domain is freed.
+            let slot = unsafe { Ref::new(slots.add(index)) };
+            slab.push_front(graph, slot);
         }
     }
-    let slot = slab.free.get(graph);
-    // SAFETY: a slot on the free list is nobody's; its head is a `FreeSlot`.
-    let next = unsafe { (*slot).next };
-    slab.free.set(graph, next);
-    let object: *mut T = slot.cast();
+    let slot = slab.first.get(graph).ok_or(Status::NoBudget)?;
+    slab.first.remove(graph, slot, |slot| &slot.next);
     // SAFETY: the slot is large and aligned enough (asserted) and nobody's; it is freed by this module only.
     unsafe {
-        object.write(value);
-        Ok(Ref::new(NonNull::new_unchecked(object)))
+        slot.as_ptr().cast::<T>().write(value);
+        Ok(slot.cast())
     }
+}
+
+/// The slot of an object.
+fn slot_of<T>(object: Ref<T>) -> Ref<Slot> {
+    // SAFETY: an object from `alloc` stands at the beginning of a slot.
+    unsafe { object.cast() }
 }
 
 /// Frees an object that no other pCPU can have seen.
 pub fn free<T>(graph: &mut Graph, domain: Ref<Domain>, object: Ref<T>) {
-    push_free(graph, &domain.slab, object.as_ptr().cast());
+    domain.slab.push_front(graph, slot_of(object));
 }
 
 /// Frees an object that is unlinked from everything, once no pCPU can be looking at it any more.
-///
-/// Only the slot's first words are overwritten, after the epoch has passed: a late reader sees the object as it was.
 pub fn retire<T>(graph: &mut Graph, domain: Ref<Domain>, object: Ref<T>) {
-    const { assert!(size_of::<T>() + size_of::<FreeSlot>() <= SLOT_BYTES) };
-    let slab = &domain.slab;
-    // SAFETY: the tail of the slot lies behind the object (asserted), so a late reader does not see the link.
-    let link = unsafe { object.as_ptr().cast::<u8>().add(SLOT_BYTES - size_of::<FreeSlot>()).cast::<FreeSlot>() };
-    // SAFETY: as above; the graph lock is held.
-    unsafe { link.write(FreeSlot { next: null_mut(), epoch: quiesce::begin() }) };
-    let tail = slab.retired_tail.get(graph);
-    if tail.is_null() {
-        slab.retired_head.set(graph, link);
-    } else {
-        // SAFETY: the tail is a retired slot of this domain.
-        unsafe { (*tail).next = link };
-    }
-    slab.retired_tail.set(graph, link);
-}
-
-/// Moves retired slots whose epoch has passed to the free list, a few at a time.
-fn reuse_retired(graph: &mut Graph, slab: &Slab) {
-    const BATCH: usize = 16;
-    for _ in 0..BATCH {
-        let link = slab.retired_head.get(graph);
-        // SAFETY: a link on the list is a retired slot of this domain.
-        let Some(FreeSlot { next, epoch }) = (unsafe { link.as_ref() }) else { return };
-        if !quiesce::passed(*epoch) {
-            return;
-        }
-        let next = *next;
-        slab.retired_head.set(graph, next);
-        if next.is_null() {
-            slab.retired_tail.set(graph, null_mut());
-        }
-        // SAFETY: the link stands at the end of its slot.
-        let slot = unsafe { link.cast::<u8>().sub(SLOT_BYTES - size_of::<FreeSlot>()) };
-        push_free(graph, slab, slot.cast());
-    }
-}
-
-fn push_free(graph: &mut Graph, slab: &Slab, slot: *mut FreeSlot) {
-    let next = slab.free.get(graph);
-    // SAFETY: the slot is nobody's.
-    unsafe { slot.write(FreeSlot { next, epoch: quiesce::Epoch::PAST }) };
-    slab.free.set(graph, slot);
+    let (slab, slot) = (&domain.slab, slot_of(object));
+    slot.epoch.set(graph, quiesce::begin());
+    slot.next.set(graph, None);
+    let last = slab.last.get(graph).filter(|_| slab.first.get(graph).is_some());
+    let end = last.as_ref().map_or(&slab.first, |last| &last.next);
+    end.set(graph, Some(slot));
+    slab.last.set(graph, Some(slot));
 }

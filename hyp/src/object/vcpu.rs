@@ -6,16 +6,17 @@
 //! * the atomics: anyone.
 
 use core::cell::UnsafeCell;
-use core::mem::size_of;
-use core::ptr::NonNull;
+use core::mem::{offset_of, size_of};
+use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
-use crate::clock;
 use crate::graph::{Graph, GraphCell, Ref};
 use crate::object::domain::Domain;
-use crate::object::handle::{HandleChain, Object};
-use crate::sched::queue;
-use portico_abi::ObjectType;
+use crate::object::extent;
+use crate::object::handle::HandleChain;
+use crate::sched::{MAX_VCPUS, control, queue};
+use crate::{clock, memory};
+use portico_abi::Status;
 use portico_abi::call::sched as class;
 use portico_abi::page::{RunState, VcpuPage};
 use portico_abi::pending::HypervisorSide;
@@ -23,6 +24,7 @@ use portico_abi::record::{FaultRecord, VcpuState, VcpuStats};
 use portico_arch::context::VcpuContext;
 use portico_arch::{gic, timer};
 use portico_core::runq::{Class, SchedEntity};
+use portico_core::stage2::Attrs;
 
 /// Where a vCPU is, as the scheduler sees it: its state in the ABI, and what is between two of them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,12 +97,14 @@ pub struct Vcpu {
     /// Calls made (counted on the paths that are not hot).
     pub calls: AtomicU64,
     sched: UnsafeCell<SchedState>,
-    fault: UnsafeCell<FaultRecord>,
+    /// The last fault.
+    pub fault: GraphCell<FaultRecord>,
     /// IPA of its page.
     pub page_ipa: u64,
     /// PSCI: powered on.
     pub powered: GraphCell<bool>,
-    handles: HandleChain,
+    /// Its handles.
+    pub handles: HandleChain,
 }
 
 // SAFETY: the `UnsafeCell`s follow the module's rules of access.
@@ -139,6 +143,24 @@ pub struct SchedState {
 }
 
 impl SchedState {
+    const fn new() -> Self {
+        Self {
+            entity: SchedEntity::new(),
+            block_deadline: u64::MAX,
+            look_at: u64::MAX,
+            wants_result: false,
+            since: 0,
+            running: 0,
+            ready: 0,
+            blocked: 0,
+            switches: 0,
+            affinity: u64::MAX,
+            seq: 0,
+            publish_at: 0,
+            publish_ready: 0,
+        }
+    }
+
     /// It stops running, having run for `ran` ticks.
     #[inline(always)]
     pub fn stopped(&mut self, ran: u64, now: u64) {
@@ -163,70 +185,66 @@ impl SchedState {
     }
 }
 
-impl Object for Vcpu {
-    const TYPE: ObjectType = ObjectType::Vcpu;
+/// MPIDR_EL1 bit 31, RES1.
+const MPIDR_RES1: u64 = 1 << 31;
 
-    fn handles(&self) -> &HandleChain {
-        &self.handles
-    }
+/// Makes vCPU `index` of a domain, off.
+///
+/// # Errors
+/// `Limit`, `NoBudget`, `Invalid` or `Exists` for the page.
+pub fn create(
+    graph: &mut Graph,
+    domain: Ref<Domain>,
+    index: u8,
+    mpidr: u64,
+    page_ipa: u64,
+) -> Result<Ref<Vcpu>, Status> {
+    let id = (0..MAX_VCPUS as u16).find(|&id| queue::by_id(id).is_none()).ok_or(Status::Limit)?;
+    let object = memory::alloc_page(graph, domain)?;
+    let page = extent::map_new_page(graph, domain, page_ipa, Attrs::READ_WRITE)
+        .inspect_err(|_| memory::free_page(graph, domain, object))?;
+    let mut context = VcpuContext::at_power_on();
+    context.el2.vmpidr_el2 = mpidr | MPIDR_RES1;
+    context.el2.cntvoff_el2 = domain.counter_offset;
+    let vcpu = Vcpu {
+        context: UnsafeCell::new(context),
+        domain,
+        page: PagePtr(memory::pool_va(page).cast()),
+        upcall_wanted: AtomicBool::new(false),
+        place: AtomicU8::new(Place::Off as u8),
+        pcpu: AtomicU8::new(control::choose_home()),
+        loaded_on: AtomicU8::new(NOT_LOADED),
+        stop: AtomicU8::new(0),
+        index,
+        id,
+        mpidr,
+        calls: AtomicU64::new(0),
+        sched: UnsafeCell::new(SchedState::new()),
+        fault: GraphCell::new(FaultRecord::default()),
+        page_ipa,
+        powered: GraphCell::new(false),
+        handles: HandleChain::new(None),
+    };
+    let target = memory::pool_va(object).cast();
+    // SAFETY: the page is fresh, aligned and large enough (asserted at the type); it is freed with its domain, after quiescence.
+    let vcpu = unsafe {
+        target.write(vcpu);
+        Ref::new(target)
+    };
+    domain.set_vcpu(graph, index, vcpu.as_ptr());
+    queue::register(id, vcpu.as_ptr());
+    Ok(vcpu)
 }
 
-/// What a new vCPU is made from.
-pub struct VcpuSpec {
-    /// The domain.
-    pub domain: Ref<Domain>,
-    /// Index in the domain.
-    pub index: u8,
-    /// Number on the machine.
-    pub id: u16,
-    /// MPIDR affinity fields.
-    pub mpidr: u64,
-    /// The page shared with the guest, as EL2 maps it.
-    pub page: NonNull<VcpuPage>,
-    /// The same page in the guest.
-    pub page_ipa: u64,
-    /// pCPU to begin on.
-    pub pcpu: u8,
+/// Takes a vCPU that is off, or will not run again, out of all tables. Its pages stay charged until the domain ends: another pCPU
+/// may have seen it there.
+pub fn unlink(graph: &mut Graph, vcpu: Ref<Vcpu>) {
+    vcpu.domain.set_vcpu(graph, vcpu.index, null_mut());
+    queue::register(vcpu.id, null_mut());
+    control::forget(vcpu);
 }
 
 impl Vcpu {
-    /// A vCPU that is off.
-    pub fn new(spec: &VcpuSpec) -> Self {
-        Self {
-            context: UnsafeCell::new(VcpuContext::at_power_on()),
-            domain: spec.domain,
-            page: PagePtr(spec.page),
-            upcall_wanted: AtomicBool::new(false),
-            place: AtomicU8::new(Place::Off as u8),
-            pcpu: AtomicU8::new(spec.pcpu),
-            loaded_on: AtomicU8::new(NOT_LOADED),
-            stop: AtomicU8::new(0),
-            index: spec.index,
-            id: spec.id,
-            mpidr: spec.mpidr,
-            calls: AtomicU64::new(0),
-            sched: UnsafeCell::new(SchedState {
-                entity: SchedEntity::new(),
-                block_deadline: u64::MAX,
-                look_at: u64::MAX,
-                wants_result: false,
-                since: 0,
-                running: 0,
-                ready: 0,
-                blocked: 0,
-                switches: 0,
-                affinity: u64::MAX,
-                seq: 0,
-                publish_at: 0,
-                publish_ready: 0,
-            }),
-            fault: UnsafeCell::new(FaultRecord::default()),
-            page_ipa: spec.page_ipa,
-            powered: GraphCell::new(false),
-            handles: HandleChain::new(),
-        }
-    }
-
     /// The vCPU whose context the vectors handed over.
     ///
     /// # Safety
@@ -310,18 +328,6 @@ impl Vcpu {
             gic::pend_upcall();
         }
     }
-
-    /// Records a fault; the vCPU is about to leave its pCPU.
-    pub fn record_fault(&self, _graph: &mut Graph, record: FaultRecord) {
-        // SAFETY: the graph lock is held, as by every reader.
-        unsafe { *self.fault.get() = record };
-    }
-
-    /// The last fault.
-    pub fn fault(&self, _graph: &Graph) -> FaultRecord {
-        // SAFETY: the graph lock is held, as by every writer.
-        unsafe { *self.fault.get() }
-    }
 }
 
 impl Ref<Vcpu> {
@@ -334,8 +340,6 @@ impl Ref<Vcpu> {
         let extra = timer::now().wrapping_sub(state.since);
         let ns = |ticks: u64, at: Place| rate.to_ns(if place == at { ticks.wrapping_add(extra) } else { ticks });
         let mut record = VcpuStats {
-            size: size_of::<VcpuStats>() as u32,
-            version: 1,
             state: if place == Place::Migrating { VcpuState::Ready as u32 } else { place as u32 },
             pcpu: u32::from(self.pcpu.load(Ordering::Relaxed)),
             running_ns: ns(state.running, Place::Running),
@@ -401,33 +405,6 @@ impl Ref<Vcpu> {
     }
 }
 
-impl HypervisorSide for PagePtr {
-    #[inline(always)]
-    fn set_pending(self, bit: usize) {
-        self.store(core::mem::offset_of!(VcpuPage, pending) + (bit & 1023), Ordering::Release);
-    }
-
-    #[inline(always)]
-    fn set_selector(self, selector: usize) {
-        self.store(core::mem::offset_of!(VcpuPage, selectors) + (selector & 15), Ordering::Release);
-    }
-
-    #[inline(always)]
-    fn set_upcall(self) {
-        self.store(core::mem::offset_of!(VcpuPage, upcall_pending), Ordering::Relaxed);
-    }
-
-    #[inline(always)]
-    fn is_masked(self, bit: usize) -> bool {
-        self.load(core::mem::offset_of!(VcpuPage, mask) + (bit & 1023)) != 0
-    }
-
-    #[inline(always)]
-    fn is_upcall_set(self) -> bool {
-        self.upcall_pending()
-    }
-}
-
 /// EL2's view of a vCPU page: plain volatile stores and loads of single bytes, never a reference.
 #[derive(Clone, Copy)]
 pub struct PagePtr(NonNull<VcpuPage>);
@@ -437,23 +414,25 @@ unsafe impl Send for PagePtr {}
 // SAFETY: as above.
 unsafe impl Sync for PagePtr {}
 
-impl PagePtr {
+impl HypervisorSide for PagePtr {
     #[inline(always)]
     fn store(self, offset: usize, order: Ordering) {
-        // SAFETY: callers pass offsets within the page, which lives as long as the vCPU; the guest reaches the bytes by plain loads and stores.
-        unsafe { AtomicU8::from_ptr(self.0.as_ptr().cast::<u8>().add(offset)) }.store(1, order);
+        // SAFETY: the offset is within the page, which lives as long as the vCPU; the guest reaches the bytes by plain loads and stores.
+        unsafe { AtomicU8::from_ptr(self.0.as_ptr().cast::<u8>().add(offset & 4095)) }.store(1, order);
     }
 
     #[inline(always)]
-    fn load(self, offset: usize) -> u8 {
+    fn is_set(self, offset: usize) -> bool {
         // SAFETY: as in `store`.
-        unsafe { self.0.as_ptr().cast::<u8>().add(offset).read_volatile() }
+        unsafe { self.0.as_ptr().cast::<u8>().add(offset & 4095).read_volatile() != 0 }
     }
+}
 
+impl PagePtr {
     /// Reads `upcall_pending`.
     #[inline(always)]
     pub fn upcall_pending(self) -> bool {
-        self.load(core::mem::offset_of!(VcpuPage, upcall_pending)) != 0
+        self.is_set(offset_of!(VcpuPage, upcall_pending))
     }
 
     /// Writes the run-state times, with `seq` odd meanwhile.
@@ -471,11 +450,16 @@ impl PagePtr {
         }
     }
 
-    /// Copies a record to the buffer. It must be smaller than [`portico_abi::page::BUFFER_BYTES`] and without padding.
+    /// Copies a record to the buffer, and puts its size and version into the words with which every record begins. It must be smaller than
+    /// [`portico_abi::page::BUFFER_BYTES`] and without padding.
     pub fn write_buffer<T: Copy>(self, record: &T) {
         const { assert!(size_of::<T>() <= portico_abi::page::BUFFER_BYTES) };
         // SAFETY: the buffer is within the page; the records of the ABI have no padding (asserted there), so no byte
         // of EL2 goes out by it.
-        unsafe { (&raw mut (*self.0.as_ptr()).buffer).cast::<T>().write_volatile(*record) };
+        unsafe {
+            let buffer = &raw mut (*self.0.as_ptr()).buffer;
+            buffer.cast::<T>().write_volatile(*record);
+            buffer.cast::<[u32; 2]>().write_volatile([size_of::<T>() as u32, 1]);
+        }
     }
 }

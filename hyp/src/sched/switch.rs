@@ -8,7 +8,7 @@ use core::sync::atomic::{Ordering, fence};
 use super::queue::{self, IDLE_MASK};
 use super::{fast, wake};
 use crate::graph::Ref;
-use crate::object::domain::EMPTY_ROOT;
+use crate::object::domain::empty_root;
 use crate::object::vcpu::{NOT_LOADED, Place, Vcpu};
 use crate::percpu::{self, Pcpu};
 use crate::{irq, quiesce, trace, vmid};
@@ -237,7 +237,7 @@ fn unload_for_good(pcpu: &Pcpu) {
     if let Some(loaded) = pcpu.loaded().filter(|loaded| !loaded.is_at(Place::Blocked)) {
         unload(pcpu, loaded);
         // SAFETY: just unloaded; the root is a zeroed table of EL2's image.
-        unsafe { context::unload_stage2(EMPTY_ROOT.pa().raw()) };
+        unsafe { context::unload_stage2(empty_root().raw()) };
         pcpu.active_vmid.store(0, Ordering::Release);
     }
 }

@@ -8,6 +8,8 @@
 
 mod guest;
 
+use core::mem::offset_of;
+
 pub use guest::{GuestSide, disarm, forget, scan, unmask};
 
 #[cfg(loom)]
@@ -16,34 +18,32 @@ use loom::sync::atomic::{Ordering, fence};
 #[cfg(not(loom))]
 use core::sync::atomic::{Ordering, fence};
 
-use crate::port::BITS_PER_SELECTOR;
+use crate::page::VcpuPage;
+use crate::port::{BITS_PER_SELECTOR, PORT_BITS, SELECTORS};
 
 /// A vCPU page as EL2 uses it.
 pub trait HypervisorSide: Copy {
-    /// Stores 1 to a pending byte, after every earlier store (release): who finds it finds what the notification is about.
-    fn set_pending(self, bit: usize);
-    /// Stores 1 to a selector byte, after every earlier store (release): a guest that saw and cleared the selector, but not yet the pending
-    /// byte behind it, would never look at that byte again.
-    fn set_selector(self, selector: usize);
-    /// Stores 1 to `upcall_pending`.
-    fn set_upcall(self);
-    /// Whether a mask byte is non-zero.
-    fn is_masked(self, bit: usize) -> bool;
-    /// Whether `upcall_pending` is non-zero.
-    fn is_upcall_set(self) -> bool;
+    /// Stores 1 to the byte at an offset.
+    fn store(self, offset: usize, order: Ordering);
+    /// Whether the byte at an offset is non-zero.
+    fn is_set(self, offset: usize) -> bool;
 }
 
 /// EL2: makes `bit` pending; says whether the upcall must be raised.
 #[inline(always)]
 pub fn mark(page: impl HypervisorSide, bit: usize) -> bool {
-    page.set_pending(bit);
-    page.set_selector(bit / BITS_PER_SELECTOR);
+    let (bit, selector) = (bit % PORT_BITS, bit / BITS_PER_SELECTOR % SELECTORS);
+    // After every earlier store (release): who finds it finds what the notification is about.
+    page.store(offset_of!(VcpuPage, pending) + bit, Ordering::Release);
+    // After every earlier store: a guest that saw and cleared the selector, but not yet the pending byte behind it, would never look at that
+    // byte again.
+    page.store(offset_of!(VcpuPage, selectors) + selector, Ordering::Release);
     // The guest unmasks, then looks at `pending`; it clears `upcall_pending`, then looks at the selectors. With this full
     // barrier on our side and one on its side, one of the two sees the other's store.
     fence(Ordering::SeqCst);
-    if page.is_masked(bit) || page.is_upcall_set() {
+    if page.is_set(offset_of!(VcpuPage, mask) + bit) || page.is_set(offset_of!(VcpuPage, upcall_pending)) {
         return false;
     }
-    page.set_upcall();
+    page.store(offset_of!(VcpuPage, upcall_pending), Ordering::Relaxed);
     true
 }

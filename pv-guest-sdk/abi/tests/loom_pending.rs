@@ -3,9 +3,12 @@
 //! Run with `RUSTFLAGS="--cfg loom" cargo test --release -p portico-abi --test loom_pending`.
 #![cfg(loom)]
 
+use core::mem::offset_of;
+
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU8, Ordering, fence};
 use loom::thread;
+use portico_abi::page::VcpuPage;
 use portico_abi::pending::{GuestSide, HypervisorSide, forget, mark, scan, unmask};
 use portico_abi::port::BITS_PER_SELECTOR;
 
@@ -27,21 +30,26 @@ fn place(bit: usize) -> usize {
     BITS.iter().position(|&used| used == bit).unwrap()
 }
 
+impl Vcpu {
+    /// The byte at an offset of the page.
+    fn byte(&self, offset: usize) -> &AtomicU8 {
+        let (selectors, pending, mask) =
+            (offset_of!(VcpuPage, selectors), offset_of!(VcpuPage, pending), offset_of!(VcpuPage, mask));
+        match offset {
+            0 => &self.upcall_pending,
+            at if at < pending => &self.selectors[at - selectors],
+            at if at < mask => &self.pending[place(at - pending)],
+            at => &self.mask[place(at - mask)],
+        }
+    }
+}
+
 impl HypervisorSide for &Vcpu {
-    fn set_pending(self, bit: usize) {
-        self.pending[place(bit)].store(1, Ordering::Relaxed);
+    fn store(self, offset: usize, order: Ordering) {
+        self.byte(offset).store(1, order);
     }
-    fn set_selector(self, selector: usize) {
-        self.selectors[selector].store(1, Ordering::Release);
-    }
-    fn set_upcall(self) {
-        self.upcall_pending.store(1, Ordering::Relaxed);
-    }
-    fn is_masked(self, bit: usize) -> bool {
-        self.mask[place(bit)].load(Ordering::Relaxed) != 0
-    }
-    fn is_upcall_set(self) -> bool {
-        self.upcall_pending.load(Ordering::Relaxed) != 0
+    fn is_set(self, offset: usize) -> bool {
+        self.byte(offset).load(Ordering::Relaxed) != 0
     }
 }
 

@@ -8,6 +8,8 @@ use portico_abi::call::attrs;
 #[repr(transparent)]
 pub struct Attrs(u8);
 
+const _: () = assert!(attrs::ALL == 0xf);
+
 impl Attrs {
     /// Normal memory, read-only.
     pub const READ: Attrs = Attrs(attrs::READ as u8);

@@ -9,6 +9,6 @@ pub mod plan;
 mod tests;
 pub mod walk;
 
-pub use descriptor::Attrs;
+pub use descriptor::{Attrs, ENTRIES};
 pub use plan::{map, tail, unmap};
 pub use walk::{Tables, Translation, lookup};

@@ -11,16 +11,15 @@
 //! domain has left.
 
 use super::descriptor::{
-    Attrs, ENTRIES, Entry, LAST_LEVEL, START_LEVEL, decode, encode_leaf, encode_table, index, is_table, is_valid,
-    level_pages,
+    Attrs, ENTRIES, Entry, LAST_LEVEL, START_LEVEL, encode_leaf, encode_table, index, is_table, is_valid, level_pages,
 };
-use super::walk::{Tables, lookup};
-use crate::addr::{Ipa, IpaRange, Pa};
+use super::walk::{Tables, descend, lookup};
+use crate::addr::{Ipa, IpaRange, Pa, PaRange};
+use crate::extent::PA_BITS;
 use portico_abi::{PAGE_SHIFT, Status};
 
 /// IPAs end here: one root table at level 1.
 const IPA_END: u64 = 1 << 39;
-const PA_END: u64 = 1 << 48;
 
 /// A piece of work within one table: `count` entries of one level from `ipa` on.
 #[derive(Clone, Copy)]
@@ -52,18 +51,30 @@ pub fn map<T: Tables + ?Sized>(
     attrs: Attrs,
     max_entries: usize,
 ) -> Result<u64, Status> {
-    let pa_end = pa.checked_add_pages(range.pages()).ok_or(Status::Invalid)?;
-    if range.end().raw() > IPA_END || !pa.is_page_aligned() || pa_end.raw() > PA_END {
+    if range.end().raw() > IPA_END || PaRange::new(pa.raw(), range.pages(), PA_BITS).is_none() {
         return Err(Status::Invalid);
     }
     let run = map_run(range, pa, max_entries.max(1) as u64);
-    // Nothing is changed before this says that the whole run is free.
-    check_free(tables, root, run)?;
-    let Some(table) = make_table(tables, root, run) else {
-        prune(tables, root, run.ipa);
-        return Err(Status::NoBudget);
-    };
     let first = index(run.ipa, run.level);
+    let (mut table, mut level, found) = descend(tables, root, run.ipa, run.level);
+    // Nothing is changed before the whole run is known to be free. Tables are freed as soon as they are empty, so an entry that is not invalid
+    // means something is mapped below it.
+    let is_free = if level == run.level {
+        (first..first + run.count as usize).all(|slot| !is_valid(tables.read(table, slot)))
+    } else {
+        found == Entry::Invalid
+    };
+    if !is_free {
+        return Err(Status::Exists);
+    }
+    while level < run.level {
+        let Some(next) = tables.alloc() else {
+            prune(tables, root, run.ipa);
+            return Err(Status::NoBudget);
+        };
+        tables.write(table, index(run.ipa, level), encode_table(next));
+        (table, level) = (next, level + 1);
+    }
     let step = level_pages(run.level) << PAGE_SHIFT;
     // The address stands in the descriptor as it is.
     let mut leaf = encode_leaf(pa, attrs, run.level);
@@ -85,13 +96,9 @@ pub fn unmap<T: Tables + ?Sized>(tables: &mut T, root: Pa, range: IpaRange) -> R
         return Err(Status::Invalid);
     }
     let start = range.first().raw();
-    let (mut table, mut level) = (root, START_LEVEL);
-    loop {
-        match decode(tables.read(table, index(start, level)), level) {
-            Entry::Table(next) => (table, level) = (next, level + 1),
-            Entry::Leaf(..) if !covers(range, level) => return Err(Status::Invalid),
-            _ => break,
-        }
+    let (table, level, found) = descend(tables, root, start, LAST_LEVEL);
+    if matches!(found, Entry::Leaf(..)) && !covers(range, level) {
+        return Err(Status::Invalid);
     }
     let done = clear_run(tables, table, level, range);
     prune(tables, root, start);
@@ -132,44 +139,10 @@ fn map_run(range: IpaRange, pa: Pa, max_entries: u64) -> Run {
     Run { ipa, level, count: (pages / size).min(in_table).min(max_entries) }
 }
 
-/// Fails if anything in the run is mapped, or a table stands where the run needs entries.
-fn check_free<T: Tables + ?Sized>(tables: &T, root: Pa, run: Run) -> Result<(), Status> {
-    let mut table = root;
-    for level in START_LEVEL..run.level {
-        match decode(tables.read(table, index(run.ipa, level)), level) {
-            Entry::Table(next) => table = next,
-            Entry::Leaf(..) => return Err(Status::Exists),
-            Entry::Invalid => return Ok(()),
-        }
-    }
-    let first = index(run.ipa, run.level);
-    // Tables are freed as soon as they are empty, so an entry that is not invalid means something is mapped below it.
-    let free = (first..first + run.count as usize).all(|slot| tables.read(table, slot) & 1 == 0);
-    if free { Ok(()) } else { Err(Status::Exists) }
-}
-
-/// The table of the run's level, made if there is none. `None` if there is no page for it.
-fn make_table<T: Tables + ?Sized>(tables: &mut T, root: Pa, run: Run) -> Option<Pa> {
-    let mut table = root;
-    for level in START_LEVEL..run.level {
-        let slot = index(run.ipa, level);
-        table = match decode(tables.read(table, slot), level) {
-            Entry::Table(next) => next,
-            // `check_free` saw no leaf here.
-            Entry::Invalid | Entry::Leaf(..) => {
-                let next = tables.alloc()?;
-                tables.write(table, slot, encode_table(next));
-                next
-            }
-        };
-    }
-    Some(table)
-}
-
 /// Says whether the range begins at an entry of `level` and has all of it.
 fn covers(range: IpaRange, level: u8) -> bool {
     let pages = level_pages(level);
-    range.first().is_aligned(pages << PAGE_SHIFT) && range.pages() >= pages
+    range.first().raw().is_multiple_of(pages << PAGE_SHIFT) && range.pages() >= pages
 }
 
 /// Clears entries of one table from the start of the range on, as long as they are whole leaves or nothing.
@@ -202,24 +175,14 @@ fn clear_run<T: Tables + ?Sized>(tables: &mut T, table: Pa, level: u8, range: Ip
 
 /// Frees the tables on the way to `ipa` that are empty, the lowest first.
 fn prune<T: Tables + ?Sized>(tables: &mut T, root: Pa, ipa: u64) {
-    // Level 2 table and its slot in the root, level 3 table and its slot in that.
-    let root_slot = index(ipa, START_LEVEL);
-    let Entry::Table(middle) = decode(tables.read(root, root_slot), START_LEVEL) else { return };
-    let slot = index(ipa, START_LEVEL + 1);
-    if let Entry::Table(last) = decode(tables.read(middle, slot), START_LEVEL + 1) {
-        if !tables.is_empty(last) {
+    for level in (START_LEVEL..LAST_LEVEL).rev() {
+        let (parent, _, Entry::Table(table)) = descend(tables, root, ipa, level) else { continue };
+        if (0..ENTRIES).any(|slot| is_valid(tables.read(table, slot))) {
             return;
         }
-        drop_table(tables, middle, slot, last);
+        tables.write(parent, index(ipa, level), 0);
+        // A walker may hold the pointer in its walk cache; after this none does, and the page can be used again.
+        tables.sync_break();
+        tables.free(table);
     }
-    if tables.is_empty(middle) {
-        drop_table(tables, root, root_slot, middle);
-    }
-}
-
-fn drop_table<T: Tables + ?Sized>(tables: &mut T, parent: Pa, slot: usize, table: Pa) {
-    tables.write(parent, slot, 0);
-    // A walker may hold the pointer in its walk cache; after this none does, and the page can be used again.
-    tables.sync_break();
-    tables.free(table);
 }

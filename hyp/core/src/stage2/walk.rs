@@ -14,8 +14,6 @@ pub trait Tables {
     fn read(&self, table: Pa, index: usize) -> u64;
     /// Writes entry `index` (below 512) of a table, as one 64-bit store.
     fn write(&mut self, table: Pa, index: usize, desc: u64);
-    /// Says whether a table has no valid entry.
-    fn is_empty(&self, table: Pa) -> bool;
     /// Takes a zeroed page for a table; `None` if the budget has none.
     fn alloc(&mut self) -> Option<Pa>;
     /// Gives a table back. Nothing points to it, and [`Tables::sync_break`] was done since.
@@ -36,26 +34,27 @@ pub struct Translation {
     pub level: u8,
 }
 
+/// Goes down towards `ipa` as far as there are tables, to `last` at most: the table that it ends in, its level, and its entry for `ipa`.
+pub(super) fn descend<T: Tables + ?Sized>(tables: &T, root: Pa, ipa: u64, last: u8) -> (Pa, u8, Entry) {
+    let (mut table, mut level) = (root, START_LEVEL);
+    loop {
+        match decode(tables.read(table, index(ipa, level)), level) {
+            Entry::Table(next) if level < last => (table, level) = (next, level + 1),
+            found => return (table, level, found),
+        }
+    }
+}
+
 /// Translates one IPA; `None` if nothing is mapped or it is beyond 39 bits.
 pub fn lookup<T: Tables + ?Sized>(tables: &T, root: Pa, ipa: Ipa) -> Option<Translation> {
     let raw = ipa.raw();
-    if raw >> 39 != 0 {
-        return None;
-    }
-    let mut table = root;
-    let mut level = START_LEVEL;
-    while level <= LAST_LEVEL {
-        match decode(tables.read(table, index(raw, level)), level) {
-            Entry::Invalid => return None,
-            Entry::Table(next) => table = next,
-            Entry::Leaf(base, attrs) => {
-                let inside = (level_pages(level) << PAGE_SHIFT) - 1;
-                return Some(Translation { pa: Pa::new(base.raw() & !inside | raw & inside), attrs, level });
-            }
+    match descend(tables, root, raw, LAST_LEVEL) {
+        (_, level, Entry::Leaf(base, attrs)) if raw >> 39 == 0 => {
+            let inside = (level_pages(level) << PAGE_SHIFT) - 1;
+            Some(Translation { pa: Pa::new(base.raw() & !inside | raw & inside), attrs, level })
         }
-        level += 1;
+        _ => None,
     }
-    None
 }
 
 const _: () = assert!(ENTRIES * 8 == PAGE_SIZE as usize);

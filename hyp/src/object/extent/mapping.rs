@@ -1,6 +1,5 @@
 //! Mapping extents and EL2's own pages into domains: where the graph meets stage 2.
 
-use core::ptr::null_mut;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use super::Extent;
@@ -10,15 +9,17 @@ use crate::{memory, vmid};
 use portico_abi::Status;
 use portico_arch::{barrier, cache, tlb};
 use portico_core::addr::{Ipa, IpaRange, Pa, PaRange};
-use portico_core::stage2::{self, Attrs, Tables};
+use portico_core::extent::PA_BITS;
+use portico_core::stage2::{self, Attrs, ENTRIES, Tables};
 
 /// Entries made in one piece. What unmaps takes those of a whole table.
 const PIECE_ENTRIES: usize = 64;
 
 /// The one mapping of an extent or grant.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Mapping {
-    domain: *mut Domain,
+    /// Lives: its destruction forgets its mappings first.
+    domain: Ref<Domain>,
     /// First address in the domain.
     pub ipa: Ipa,
     /// Pages mapped so far while it is being made, or still mapped while it is being undone.
@@ -27,54 +28,31 @@ pub struct Mapping {
     undoing: bool,
 }
 
-// SAFETY: the pointer is used under the graph lock only.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    /// Not mapped.
-    pub const NONE: Mapping =
-        Mapping { domain: null_mut(), ipa: Ipa::new(0), pages: 0, attrs: Attrs::READ, undoing: false };
-
-    /// Whether it is mapped, wholly or in part.
-    pub fn is_some(&self) -> bool {
-        !self.domain.is_null()
-    }
-}
-
 /// A domain's tables, on its budget.
 struct DomainTables<'a> {
     graph: &'a mut Graph,
     domain: Ref<Domain>,
 }
 
+/// The entries of a table.
 #[inline(always)]
-fn entry(table: Pa, index: usize) -> Option<&'static AtomicU64> {
-    let table = memory::pool_va(table)?.cast::<AtomicU64>();
-    // SAFETY: a table is a page of the pool with 512 entries; hardware walks it, EL2 reaches it only by this atomic view.
-    Some(unsafe { &*table.as_ptr().add(index & 511) })
+fn entries(table: Pa) -> &'static [AtomicU64; ENTRIES] {
+    // SAFETY: a table is a page of the pool; hardware walks it, EL2 reaches it only by this atomic view.
+    unsafe { memory::pool_va(table).cast().as_ref() }
 }
 
 impl Tables for DomainTables<'_> {
     fn read(&self, table: Pa, index: usize) -> u64 {
-        entry(table, index).map_or(0, |entry| entry.load(Ordering::Relaxed))
+        entries(table)[index & (ENTRIES - 1)].load(Ordering::Relaxed)
     }
 
     fn write(&mut self, table: Pa, index: usize, desc: u64) {
-        if let Some(entry) = entry(table, index) {
-            // Release: a table that this entry points to is filled before a walker can follow it.
-            entry.store(desc, Ordering::Release);
-        }
-    }
-
-    fn is_empty(&self, table: Pa) -> bool {
-        let Some(table) = memory::pool_va(table) else { return false };
-        // SAFETY: as in `entry`.
-        let entries = unsafe { table.cast::<[AtomicU64; 512]>().as_ref() };
-        entries.iter().all(|entry| entry.load(Ordering::Relaxed) & 1 == 0)
+        // Release: a table that this entry points to is filled before a walker can follow it.
+        entries(table)[index & (ENTRIES - 1)].store(desc, Ordering::Release);
     }
 
     fn alloc(&mut self) -> Option<Pa> {
-        memory::alloc_page(self.graph, self.domain).ok().map(|page| page.pa)
+        memory::alloc_page(self.graph, self.domain).ok()
     }
 
     fn free(&mut self, table: Pa) {
@@ -105,21 +83,15 @@ pub fn map_piece(
     }
     extent.check_not_revoking(graph)?;
     let range = extent.range.get(graph);
-    let mut mapping = extent.mapping.get(graph);
-    if mapping.is_some() {
-        let same = mapping.domain == domain.as_ptr()
-            && mapping.ipa == ipa.first()
-            && mapping.attrs == attrs
-            && !mapping.undoing;
-        if !same || u64::from(mapping.pages) == range.pages() {
-            return Err(Status::BadState);
-        }
-    } else {
-        // A grant was checked when it was lent; what other borrowers of a shared window wrote since then is meant for this one.
-        if !extent.is_grant(graph) {
-            extent.check_taint(graph, domain)?;
-        }
-        mapping = Mapping { domain: domain.as_ptr(), ipa: ipa.first(), pages: 0, attrs, undoing: false };
+    let begun = extent.mapping.get(graph);
+    let fresh = Mapping { domain, ipa: ipa.first(), pages: 0, attrs, undoing: false };
+    // A grant was checked when it was lent; what other borrowers of a shared window wrote since then is meant for this one.
+    if begun.is_none() && !extent.is_grant() {
+        extent.check_taint(graph, domain)?;
+    }
+    let mapping = begun.unwrap_or(fresh);
+    if mapping != (Mapping { pages: mapping.pages, ..fresh }) {
+        return Err(Status::BadState);
     }
     let done = u64::from(mapping.pages);
     let (Some(left), Some(left_pa)) = (ipa.skip(done), range.skip(done)) else { return Err(Status::BadState) };
@@ -128,19 +100,16 @@ pub fn map_piece(
     // The walkers see the entries before anyone is told that they are there.
     barrier::dsb_ishst();
     if done == 0 {
-        let first = domain.mapped.get(graph);
-        extent.next_mapped.set(graph, first);
-        domain.mapped.set(graph, extent.as_ptr());
+        domain.mapped.push(graph, extent, |extent| &extent.next_mapped);
         if attrs.can_write() {
             extent.taint_by(graph, domain);
         }
     }
-    mapping.pages += pages as u32;
-    extent.mapping.set(graph, mapping);
-    let total = domain.mapped_pages.get(graph) + pages;
-    domain.mapped_pages.set(graph, total);
-    if u64::from(mapping.pages) < range.pages() {
-        return Ok((Status::Again, u64::from(mapping.pages)));
+    let done = done + pages;
+    extent.mapping.set(graph, Some(Mapping { pages: done as u32, ..mapping }));
+    *domain.mapped_pages.get_mut(graph) += pages;
+    if done < range.pages() {
+        return Ok((Status::Again, done));
     }
     if attrs.can_execute() {
         // What the builder wrote and cleaned must not meet instructions fetched from this memory's former life.
@@ -154,12 +123,9 @@ pub fn map_piece(
 /// # Errors
 /// `NotFound` if it is not mapped.
 pub fn unmap_piece(graph: &mut Graph, extent: Ref<Extent>) -> Result<(Status, u64), Status> {
-    let mut mapping = extent.mapping.get(graph);
-    // SAFETY: a mapping's domain lives: its destruction forgets its mappings first.
-    let Some(domain) = (unsafe { Ref::from_ptr(mapping.domain) }) else { return Err(Status::NotFound) };
+    let Some(mapping) = extent.mapping.get(graph) else { return Err(Status::NotFound) };
+    let (domain, left) = (mapping.domain, u64::from(mapping.pages));
     let total = extent.range.get(graph).pages();
-    mapping.undoing = true;
-    let left = u64::from(mapping.pages);
     let mut begin = 0;
     // A piece from the end keeps the record a prefix: what is mapped is always the first `pages` pages.
     if let Some(whole) = IpaRange::new(mapping.ipa.raw(), left, 39) {
@@ -174,46 +140,32 @@ pub fn unmap_piece(graph: &mut Graph, extent: Ref<Extent>) -> Result<(Status, u6
         }
         barrier::dsb_ishst();
         tlb::stage2_range(vmid::last_vttbr(domain), range.first(), range.pages());
-        let mapped = domain.mapped_pages.get(graph);
-        domain.mapped_pages.set(graph, mapped.saturating_sub(range.pages()));
+        let mapped = domain.mapped_pages.get_mut(graph);
+        *mapped = mapped.saturating_sub(range.pages());
     }
-    mapping.pages = begin as u32;
-    extent.mapping.set(graph, mapping);
     if begin != 0 {
+        extent.mapping.set(graph, Some(Mapping { pages: begin as u32, undoing: true, ..mapping }));
         return Ok((Status::Again, total - begin));
     }
-    unlink(graph, extent, domain);
-    extent.mapping.set(graph, Mapping::NONE);
+    domain.mapped.remove(graph, extent, |extent| &extent.next_mapped);
+    extent.mapping.set(graph, None);
     Ok((Status::Ok, total))
 }
 
-fn unlink(graph: &mut Graph, extent: Ref<Extent>, domain: Ref<Domain>) {
-    let next = extent.next_mapped.get(graph);
-    let mut link = domain.mapped.get(graph);
-    if link == extent.as_ptr() {
-        domain.mapped.set(graph, next);
-        return;
-    }
-    // SAFETY: the list holds extents that are mapped in this domain, which live.
-    while let Some(at) = unsafe { Ref::from_ptr(link) } {
-        link = at.next_mapped.get(graph);
-        if link == extent.as_ptr() {
-            at.next_mapped.set(graph, next);
-            return;
-        }
-    }
+/// Empties the root table of a domain that runs nowhere, and every TLB.
+pub fn unmap_all(domain: Ref<Domain>) {
+    entries(domain.stage2_root).iter().for_each(|entry| entry.store(0, Ordering::Relaxed));
+    tlb::stage2_all(vmid::last_vttbr(domain));
 }
 
 /// Forgets up to `count` mappings of a domain whose root table is empty already; true when none is left.
 pub fn forget_mappings(graph: &mut Graph, domain: Ref<Domain>, count: usize) -> bool {
     for _ in 0..count {
-        // SAFETY: as above.
-        let Some(extent) = (unsafe { Ref::from_ptr(domain.mapped.get(graph)) }) else { return true };
-        let next = extent.next_mapped.get(graph);
-        domain.mapped.set(graph, next);
-        extent.mapping.set(graph, Mapping::NONE);
+        let Some(extent) = domain.mapped.get(graph) else { return true };
+        domain.mapped.remove(graph, extent, |extent| &extent.next_mapped);
+        extent.mapping.set(graph, None);
     }
-    domain.mapped.get(graph).is_null()
+    domain.mapped.get(graph).is_none()
 }
 
 /// Maps one page or a few of EL2's or the machine's at `ipa`: vCPU page, information page, GIC CPU interface.
@@ -226,6 +178,19 @@ pub fn map_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64, pa: PaRange, a
     let done = stage2::map(&mut tables, domain.stage2_root, range, pa.first(), attrs, PIECE_ENTRIES)?;
     barrier::dsb_ishst();
     if done == pa.pages() { Ok(()) } else { Err(Status::Invalid) }
+}
+
+/// Takes a page on the budget of `domain` and maps it at `ipa` there.
+///
+/// # Errors
+/// `Invalid`, `Exists`, `NoBudget`.
+pub fn map_new_page(graph: &mut Graph, domain: Ref<Domain>, ipa: u64, attrs: Attrs) -> Result<Pa, Status> {
+    let page = memory::alloc_page(graph, domain)?;
+    PaRange::new(page.raw(), 1, PA_BITS)
+        .ok_or(Status::Invalid)
+        .and_then(|range| map_page(graph, domain, ipa, range, attrs))
+        .inspect_err(|_| memory::free_page(graph, domain, page))?;
+    Ok(page)
 }
 
 /// Takes back what [`map_page`] mapped.
