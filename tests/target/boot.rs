@@ -76,8 +76,8 @@ fn with_another_bundle() -> Result<()> {
     other.add("first", &[0; DATA_ALIGN])?;
     other.add("second", &[0; DATA_ALIGN])?;
     for (bytes, why) in [
-        (vec![0; DATA_ALIGN], "is too short"),
-        (vec![0; 16 * DATA_ALIGN], "is damaged"),
+        (vec![0; DATA_ALIGN], " is too short"),
+        (vec![0; 16 * DATA_ALIGN], " is damaged"),
         (other.finish(), "'s second file is not the manager"),
     ] {
         std::fs::write(&path, bytes)?;
