@@ -19,13 +19,13 @@ const LINES_GOAL: usize = 10_000;
 /// The compiler that makes text of the sizes below. What another makes is held to the goal only.
 const LIMITS_COMPILER: &str = "1.95.0";
 /// Most text that passes, in bytes: what it has now and a little, so that it only ever shrinks. Lower it with the text.
-const TEXT_LIMIT: u64 = 61_408;
+const TEXT_LIMIT: u64 = 59_680;
 /// Most text that only boot executes, in bytes. Lower it likewise.
-const BOOT_TEXT_LIMIT: u64 = 14_216;
+const BOOT_TEXT_LIMIT: u64 = 13_296;
 /// What only boot executes may be with another compiler, in bytes.
 const BOOT_TEXT_GOAL: u64 = 16 << 10;
 /// Most lines of code that pass. Lower it likewise.
-const LINES_LIMIT: usize = 10_594;
+const LINES_LIMIT: usize = 9_702;
 
 /// What is compiled into EL2: not the parts of the ABI and of the boards that only guests and tools use.
 const SOURCES: &[&str] = &[
