@@ -13,6 +13,8 @@ use portico_abi::port::BIT_TIMER;
 
 /// Names the hypervisor node as an interrupt controller within the tree.
 const PHANDLE: u32 = 1;
+/// Phandle of the idle state.
+const STANDBY: u32 = 2;
 /// Third cell of an interrupt: "level-triggered, active high".
 const LEVEL_HIGH: u32 = 4;
 
@@ -153,9 +155,27 @@ fn cpus(mpidrs: &[u64]) -> DeviceTreeNode {
         cpu.add_property(property("compatible", "arm,armv8"));
         cpu.add_property(property("reg", (mpidr & 0xff_ffff) as u32));
         cpu.add_property(property("enable-method", "psci"));
+        cpu.add_property(property("cpu-idle-states", STANDBY));
         cpus.add_child(cpu);
     }
+    cpus.add_child(idle_states());
     cpus
+}
+
+/// Standby by PSCI, which is WFI by a call. A kernel that has a choice of idle states guesses how long it will sleep, and stops its tick for long
+/// sleeps only; without one it does so for each, which costs more than the sleep. (Devicetree, bindings/cpu/idle-states.yaml)
+fn idle_states() -> DeviceTreeNode {
+    let mut standby = node("standby");
+    standby.add_property(property("compatible", "arm,idle-state"));
+    standby.add_property(property("arm,psci-suspend-param", 0u32));
+    standby.add_property(property("entry-latency-us", 1u32));
+    standby.add_property(property("exit-latency-us", 1u32));
+    standby.add_property(property("min-residency-us", 5000u32));
+    standby.add_property(property("phandle", STANDBY));
+    let mut states = node("idle-states");
+    states.add_property(property("entry-method", "psci"));
+    states.add_child(standby);
+    states
 }
 
 fn hypervisor(guest: &Description<'_>) -> DeviceTreeNode {
@@ -283,6 +303,7 @@ mod tests {
         assert_eq!(value("/hypervisor/block@9100000", "reg")[..8], 0x910_0000u64.to_be_bytes());
         assert_eq!(value("/hypervisor/block@9100000", "portico,cookie"), 5u64.to_be_bytes());
         assert_eq!(value("/cpus/cpu@1", "enable-method"), b"psci\0");
+        assert_eq!(value("/cpus/cpu@1", "cpu-idle-states"), value("/cpus/idle-states/standby", "phandle"));
         assert_eq!(value("/memory@40000000", "reg")[..8], 0x4000_0000u64.to_be_bytes());
         assert_eq!(value("/psci", "method"), b"hvc\0");
         assert_eq!(value("/hypervisor", "phandle"), value("/", "interrupt-parent"));
