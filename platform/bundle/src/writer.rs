@@ -4,7 +4,7 @@
 //! can map an image instead of copying it. The space is made by NULs at the end of the name field, which every
 //! reader of the format skips. The output depends on nothing but the input: no times, no owners.
 
-mod tree;
+pub mod tree;
 
 use crate::cpio::{HEADER_BYTES, MAX_NAME, TRAILER};
 use crate::{DATA_ALIGN, names};

@@ -1,11 +1,11 @@
 //! Well-formed input for the targets. Random bytes alone never get past a magic number.
 
-use dtoolkit::ToPropertyValue;
-use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
+use dtoolkit::model::DeviceTree;
 use portico_bundle::description::{
     Bridge, Channel, Disk, Guest, Part, Reservation, RestartLimit, Service, ServiceKind, System, Vif,
 };
 use portico_bundle::writer::Writer;
+use portico_bundle::writer::tree::{node, property};
 use std::path::Path;
 
 /// Reads every file with one of these endings in a folder of the project, in order.
@@ -172,21 +172,6 @@ pub fn device_trees() -> Vec<Vec<u8>> {
     );
     seeds.push(tree.to_dtb());
     seeds
-}
-
-fn node<const P: usize, const C: usize>(
-    name: &str,
-    properties: [DeviceTreeProperty; P],
-    children: [DeviceTreeNode; C],
-) -> DeviceTreeNode {
-    let mut node = DeviceTreeNode::new_unchecked(name);
-    properties.into_iter().for_each(|property| node.add_property(property));
-    children.into_iter().for_each(|child| node.add_child(child));
-    node
-}
-
-fn property<T: ToPropertyValue>(name: &str, value: T) -> DeviceTreeProperty {
-    DeviceTreeProperty::new_unchecked(name, value)
 }
 
 /// Lines for the manager's prompt, and keys.

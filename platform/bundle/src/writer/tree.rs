@@ -32,7 +32,8 @@ pub fn manager(memory_bytes: u64, bundle_bytes: u64) -> Vec<u8> {
     tree.to_dtb()
 }
 
-fn node<const P: usize, const C: usize>(
+/// Makes a node, whole.
+pub fn node<const P: usize, const C: usize>(
     name: &str,
     properties: [DeviceTreeProperty; P],
     children: [DeviceTreeNode; C],
@@ -43,6 +44,7 @@ fn node<const P: usize, const C: usize>(
     node
 }
 
-fn property<T: ToPropertyValue>(name: &str, value: T) -> DeviceTreeProperty {
+/// Makes a property.
+pub fn property<T: ToPropertyValue>(name: &str, value: T) -> DeviceTreeProperty {
     DeviceTreeProperty::new_unchecked(name, value)
 }
